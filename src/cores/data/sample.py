@@ -1,0 +1,69 @@
+"""What every source makes and everything else takes: one image and its questions.
+
+A source knows its files; nothing after the sample knows which data set it came from.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cores.errors import DataError
+from cores.masks import RLE
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing to segment: one chain of the answer.
+
+    `mask`: run lengths at the picture's size. `location`: the same for the place where it stands, when known.
+    `phrase`: the words that name it, when known.
+    """
+
+    mask: RLE
+    location: RLE | None = None
+    phrase: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A query and, when the data set wrote one, its answer. `targets` are in the answer's order; [] is text only."""
+
+    query: str
+    answer: str | None = None
+    targets: tuple[Target, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns that see each other, causally. Two conversations about one image never do."""
+
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image and its questions.
+
+    `size`: (h, w) of the picture *after* EXIF rotation, in pixels; so are all masks. `ignore`: pixels that neither
+    train nor score. `meta`: where it came from, for reports only.
+
+    Raises DataError when a mask is of another size than the picture.
+    """
+
+    image: Path
+    size: tuple[int, int]
+    conversations: tuple[Conversation, ...]
+    ignore: RLE | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        masks = [] if self.ignore is None else [("ignore", self.ignore)]
+        for conversation in self.conversations:
+            for turn in conversation.turns:
+                for target in turn.targets:
+                    masks.append((f"target of {turn.query!r}", target.mask))
+                    if target.location is not None:
+                        masks.append((f"location of {turn.query!r}", target.location))
+        wrong = [f"{name}: {tuple(rle['size'])}" for name, rle in masks if tuple(rle["size"]) != self.size]
+        if wrong:
+            raise DataError(f"{self.image}: the picture is {self.size} (h, w), but {'; '.join(wrong)}")
