@@ -1,0 +1,73 @@
+"""The token refiner: what the previous level's mask covers, added to this level's token (paper section 3.3).
+
+Legend: masks = all masks of the micro-batch, dim = width of the segmenter's prompts, (h, w) = its feature grid,
+(H, W) = its low-res masks.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+AREA_FLOOR = 5e-4  # keeps an empty mask from dividing by zero; published value
+
+
+def mask_average(features: Tensor, low_res_logits: Tensor) -> Tensor:
+    """Masked average pooling: the mean of the image features inside a mask.
+
+    The mask is cut at logit 0 and then resized, so that it stays fractional on the grid. No gradient passes through
+    the cut; it reaches the previous level as mask prompt.
+
+    Args: `features` (masks, dim, h, w); `low_res_logits` (masks, H, W), raw.
+    Returns: (masks, dim).
+    """
+    inside = (low_res_logits.detach() > 0).to(features.dtype)[:, None]  # (masks, 1, H, W)
+    inside = F.interpolate(inside, size=features.shape[-2:], mode="bilinear", align_corners=False)  # (masks, 1, h, w)
+    area = inside.sum(dim=(2, 3)) + AREA_FLOOR  # (masks, 1)
+    return (features * inside).sum(dim=(2, 3)) / area
+
+
+class PaperRefiner(nn.Module):
+    """h + out(v(MAP)): the paper's cross-attention, written without what cannot act.
+
+    MAP is one vector, so the attention has one key, its weight is always 1, and the query and key projections do
+    nothing. What is left of it is two linear layers.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.v = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+        for layer in (self.v, self.out):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, tokens: Tensor, features: Tensor, low_res_logits: Tensor) -> Tensor:
+        """Args: `tokens` (masks, dim), `features` (masks, dim, h, w), `low_res_logits` (masks, H, W).
+
+        Returns: refined tokens (masks, dim).
+        """
+        return tokens + self.out(self.v(mask_average(features, low_res_logits)))
+
+
+class RegionRefiner(nn.Module):
+    """h + CrossAttention(h, features inside the previous mask): one key a grid cell, so that the query matters.
+
+    Ours, not the paper's. A mask that covers no cell adds nothing.
+    """
+
+    def __init__(self, dim: int, heads: int = 8) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+
+    def forward(self, tokens: Tensor, features: Tensor, low_res_logits: Tensor) -> Tensor:
+        """Args and result as PaperRefiner's."""
+        inside = (low_res_logits.detach() > 0).to(features.dtype)[:, None]  # (masks, 1, H, W)
+        inside = F.interpolate(inside, size=features.shape[-2:], mode="area").flatten(1)  # (masks, h * w)
+        outside = inside <= 0
+        empty = outside.all(dim=1, keepdim=True)  # (masks, 1)
+        keys = features.flatten(2).transpose(1, 2)  # (masks, h * w, dim)
+        # An all-masked row would be nan: let it look anywhere and drop what it finds.
+        found, _ = self.attention(
+            tokens[:, None], keys, keys, key_padding_mask=outside & ~empty, need_weights=False
+        )  # (masks, 1, dim)
+        return tokens + torch.where(empty, torch.zeros_like(tokens), found[:, 0])

@@ -1,0 +1,47 @@
+"""The refiner: masked pooling by hand, the one-key attention that the paper's form reduces to, empty masks."""
+
+import pytest
+import torch
+from torch import nn
+
+from cores.modeling.refiner import PaperRefiner, RegionRefiner, mask_average
+
+
+def test_mask_average_of_a_quarter():
+    features = torch.arange(16.0).reshape(1, 1, 4, 4)
+    logits = torch.full((1, 8, 8), -3.0)
+    logits[:, :4, :4] = 2.0  # cells (0, 0), (0, 1), (1, 0), (1, 1): values 0, 1, 4, 5
+    torch.testing.assert_close(mask_average(features, logits), torch.tensor([[10 / (4 + 5e-4)]]))
+    assert mask_average(features, -logits.abs()).item() == 0
+
+
+def test_paper_form_equals_attention_with_one_key():
+    torch.manual_seed(0)
+    refiner, attention = PaperRefiner(16), nn.MultiheadAttention(16, 4, batch_first=True)
+    with torch.no_grad():
+        attention.in_proj_weight[32:] = refiner.v.weight
+        attention.in_proj_bias[32:] = refiner.v.bias
+        attention.out_proj.weight.copy_(refiner.out.weight)
+        attention.out_proj.bias.copy_(refiner.out.bias)
+    tokens, features, logits = torch.randn(3, 16), torch.randn(3, 16, 4, 4), torch.randn(3, 16, 16)
+    key = mask_average(features, logits)[:, None]
+    expected = tokens + attention(tokens[:, None], key, key)[0][:, 0]
+    torch.testing.assert_close(refiner(tokens, features, logits), expected)
+
+
+@pytest.mark.parametrize("form", [PaperRefiner, RegionRefiner])
+def test_only_features_under_the_mask_count_and_no_gradient_passes_the_cut(form):
+    torch.manual_seed(0)
+    refiner = form(16)
+    tokens, features = torch.randn(2, 16), torch.randn(2, 16, 4, 4)
+    logits = torch.full((2, 16, 16), -1.0)
+    logits[0, :4, :4] = 1.0  # the first mask covers one cell, the second none
+    logits.requires_grad_()
+    other = features.clone()
+    other[:, :, 2:, 2:] += 5
+    refined = refiner(tokens, features, logits)
+    torch.testing.assert_close(refined, refiner(tokens, other, logits))
+    assert not torch.allclose(refined[0], tokens[0])
+    torch.testing.assert_close(refined[1], tokens[1])
+    refined.sum().backward()
+    assert logits.grad is None
