@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup style check test
+.PHONY: setup style check test slow demo
 
 setup: $(VENV)/.installed
 
@@ -19,5 +19,11 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+demo: setup
+	$(BIN)/python examples/demo.py
+
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: setup
+	$(BIN)/python -m pytest -m slow

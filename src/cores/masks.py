@@ -35,11 +35,32 @@ def encode(mask: Mask) -> RLE:
 def decode(rle: RLE) -> Mask:
     """The mask (h, w), bool, of run lengths. Raises DataError when they do not fill their own size."""
     height, width = rle["size"]
-    try:
-        found = coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")})
-    except (ValueError, UnicodeEncodeError) as error:
-        raise DataError(f"run lengths of size {height}x{width} cannot be decoded: {error}") from None
-    return found.astype(bool)
+    if height < 1 or width < 1 or (found := runs(rle["counts"])) is None or int(found.sum()) != height * width:
+        raise DataError(f"run lengths do not fill their size, {height} x {width} (h x w)")  # pycocotools would crash
+    return coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")}).astype(bool)
+
+
+def runs(counts: str) -> NDArray[np.int64] | None:
+    """The lengths (runs,) in compressed counts: outside, inside, outside, ... None when they are no such lengths.
+
+    Each is written five bits a letter, lowest first, the third and later ones as the difference to the last but one
+    (COCO's mask API).
+    """
+    if not counts or not counts.isascii():
+        return None
+    letters = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - ord("0")
+    if letters.min() < 0 or letters.max() > 0x3F or letters[-1] & 0x20:
+        return None
+    ends = np.flatnonzero(~letters & 0x20)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    place = np.arange(len(letters)) - np.repeat(starts, ends - starts + 1)
+    if place.max() > 6:
+        return None
+    values = np.add.reduceat((letters & 0x1F) << 5 * place, starts)
+    values -= np.where(letters[ends] & 0x10, 1 << 5 * (place[ends] + 1), 0)
+    values[1::2] = values[1::2].cumsum()
+    values[2::2] = values[2::2].cumsum()
+    return None if values.min() < 0 else values
 
 
 def union(masks: list[Mask], size: tuple[int, int]) -> Mask:

@@ -5,7 +5,9 @@ A source knows its files; nothing after the sample knows which data set it came 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from PIL import Image
 
 from cores.errors import DataError
 from cores.masks import RLE
@@ -24,13 +26,22 @@ class Target:
     phrase: str | None = None
 
 
+Form = Literal["phrase", "sentence", "explain", "raw"]
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A query and, when the data set wrote one, its answer. `targets` are in the answer's order; [] is text only."""
+    """A query and, when the data set wrote one, its answer. `targets` are in the answer's order; none is text only.
+
+    `form`: how the query is put into words. `phrase`: a name, into a question about it; `sentence`: a whole question,
+    which gets a request for a mask behind it; `explain`: a sentence whose `answer` is the explanation, said after the
+    mask; `raw`: as it stands. Without targets and without an answer the thing asked for is not there.
+    """
 
     query: str
     answer: str | None = None
     targets: tuple[Target, ...] = ()
+    form: Form = "phrase"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +55,14 @@ class Conversation:
 class Sample:
     """One image and its questions.
 
-    `size`: (h, w) of the picture *after* EXIF rotation, in pixels; so are all masks. `ignore`: pixels that neither
-    train nor score. `meta`: where it came from, for reports only.
+    `image`: a file, or a picture where there is no file. `size`: (h, w) in pixels of the picture *after* EXIF
+    rotation; so are all masks. `ignore`: pixels that neither train nor score. `meta`: where it came from, for reports
+    only.
 
     Raises DataError when a mask is of another size than the picture.
     """
 
-    image: Path
+    image: Path | Image.Image
     size: tuple[int, int]
     conversations: tuple[Conversation, ...]
     ignore: RLE | None = None

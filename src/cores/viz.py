@@ -1,0 +1,140 @@
+"""Masks drawn on pictures, and sheets of captioned pictures. Pillow and numpy only.
+
+Legend: h, w = height and width in pixels. A mask is (h, w), bool. Pictures come back as new RGB images.
+
+Colours are Okabe and Ito's (Color Universal Design, 2008), which stay apart for every common kind of colour blindness;
+each mask also has an outline with a light rim, so that it shows on any ground and without colour at all.
+"""
+
+from collections.abc import Sequence
+from itertools import cycle
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageEnhance, ImageFont
+
+from cores.errors import DataError
+
+Mask = NDArray[np.bool_]
+Color = tuple[int, int, int]
+
+BLUE: Color = (0, 114, 178)
+ORANGE: Color = (230, 159, 0)
+GREEN: Color = (0, 158, 115)
+VERMILION: Color = (213, 94, 0)
+SKY: Color = (86, 180, 233)
+PURPLE: Color = (204, 121, 167)
+YELLOW: Color = (240, 228, 66)
+PALETTE: tuple[Color, ...] = (ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE)
+
+
+def fit(picture: Image.Image, masks: Sequence[Mask], longest: int) -> tuple[Image.Image, list[Mask]]:
+    """A picture and its masks with the longest side at `longest` pixels, for drawing and not for scoring."""
+    scale = longest / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    resized = [Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR) for mask in masks]
+    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), [np.asarray(mask) > 127 for mask in resized]
+
+
+def fade(picture: Image.Image, color: float = 0.15) -> Image.Image:
+    """The picture with a share of its colour and a little lighter, so that masks drawn on it stand out."""
+    pale = ImageEnhance.Color(picture.convert("RGB")).enhance(color)
+    return Image.blend(pale, Image.new("RGB", picture.size, "white"), 0.25)
+
+
+def overlay(
+    picture: Image.Image, masks: Sequence[Mask], colors: Sequence[Color] = PALETTE, opacity: float = 0.45
+) -> Image.Image:
+    """The picture with each mask as a translucent fill and an outline, later masks above earlier ones.
+
+    Args: `masks` each (h, w) of the picture's size; `colors` are taken in turn; `opacity` of the fill, 0 to 1.
+    Raises DataError when a mask is of another size.
+    """
+    pixels = np.asarray(picture.convert("RGB"), dtype=np.float32).copy()  # (h, w, 3)
+    for mask in masks:
+        if mask.shape != pixels.shape[:2]:
+            raise DataError(f"a mask of shape {mask.shape} does not fit a picture of {pixels.shape[:2]} (h, w)")
+    line = max(1, round(max(pixels.shape[:2]) / 200))
+    for mask, color in zip(masks, cycle(colors), strict=False):
+        pixels[mask] = (1 - opacity) * pixels[mask] + opacity * np.array(color, np.float32)
+        pixels[_grown(mask, line) & ~mask] = 255
+        pixels[mask & _grown(~mask, line)] = color
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def caption(picture: Image.Image, text: str, size: int = 14, color: Color | None = None) -> Image.Image:
+    """The picture with the text below it, wrapped to its width; `size` of the letters in pixels.
+
+    `color`: a square of it before the text, as the key to a mask drawn in that colour.
+    """
+    font, pad = ImageFont.load_default(size), size // 2
+    indent = size + pad if color else 0
+    lines = _wrap(text, font, picture.width - 2 * pad - indent)
+    step = round(size * 1.35)
+    result = Image.new("RGB", (picture.width, picture.height + pad * 2 + step * len(lines)), "white")
+    result.paste(picture, (0, 0))
+    pen = ImageDraw.Draw(result)
+    if color:
+        top = picture.height + pad + step // 2
+        pen.rectangle((pad, top - size // 2 + 1, pad + size - 1, top + size // 2), fill=color)
+    for i, line in enumerate(lines):
+        pen.text((pad + indent, picture.height + pad + step * i), line, fill=(30, 30, 30), font=font)
+    return result
+
+
+def sheet(panels: Sequence[tuple[Image.Image, str]], columns: int = 4, width: int = 256, gap: int = 8) -> Image.Image:
+    """A contact sheet: pictures scaled to `width` pixels with their captions, row by row.
+
+    Args: `panels` pairs of picture and caption, at least one. Raises DataError when there is none.
+    """
+    if not panels:
+        raise DataError("a contact sheet needs at least one picture, found none")
+    cells = [caption(picture.convert("RGB").resize(_scaled(picture, width)), text) for picture, text in panels]
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    heights = [max(cell.height for cell in row) for row in rows]
+    across = min(columns, len(cells))
+    result = Image.new("RGB", (across * (width + gap) + gap, sum(heights) + gap * (len(rows) + 1)), "white")
+    top = gap
+    for row, height in zip(rows, heights, strict=True):
+        for i, cell in enumerate(row):
+            result.paste(cell, (gap + i * (width + gap), top))
+        top += height + gap
+    return result
+
+
+def colors(count: int) -> list[Color]:
+    """The palette's first `count` colours, from its beginning again when they run out."""
+    return [PALETTE[i % len(PALETTE)] for i in range(count)]
+
+
+def _scaled(picture: Image.Image, width: int) -> tuple[int, int]:
+    return width, max(1, round(picture.height * width / picture.width))
+
+
+def _grown(mask: Mask, by: int) -> Mask:
+    """The mask with `by` pixels more on every side."""
+    for axis in (0, 1):
+        padded = np.pad(mask, [(by, by) if axis == n else (0, 0) for n in (0, 1)])
+        mask = np.any(np.lib.stride_tricks.sliding_window_view(padded, 2 * by + 1, axis), axis=-1)
+    return mask
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+    """Lines no wider than `width`, broken between words, or inside a word that alone is too wide."""
+    lines = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            joined = f"{line} {word}" if line else word
+            if font.getlength(joined) <= width:
+                line = joined
+                continue
+            if line:
+                lines.append(line)
+            while font.getlength(word) > width and len(word) > 1:
+                end = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or font.getlength(word[:n]) <= width)
+                lines.append(word[:end])
+                word = word[end:]
+            line = word
+        lines.append(line)
+    return lines
