@@ -1,0 +1,88 @@
+"""How a model is spoken to: the few choices that a recipe makes and a checkpoint keeps."""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from cores.errors import RecipeError
+from cores.prompts.wording import LEVELS, format_names
+
+Style = Literal["paper", "published", "lisa"]
+Exemplars = Literal["none", "fixed", "random"] | int
+OnAbsent = Literal["refuse", "empty_mask"]
+
+
+class Defaults(NamedTuple):
+    """What a style means for prompts. `closed`: every part of the system text ends in a blank, as published."""
+
+    exemplars: Exemplars
+    on_absent: OnAbsent
+    hierarchy: bool
+    closed: bool
+    tokens: dict[str, str]
+
+
+_OWN = {"location": "[LOC]", "part": "[PART]", "target": "[SEG]"}
+_PUBLISHED = {**_OWN, "location": "[SEG_SEMA]"}
+STYLES: dict[str, Defaults] = {
+    "paper": Defaults("random", "refuse", True, False, _OWN),
+    "published": Defaults("fixed", "empty_mask", True, True, _PUBLISHED),
+    "lisa": Defaults("none", "refuse", False, False, _OWN),
+}
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """Format, style and what follows from them; None takes the style's own.
+
+    `levels`: of the chain, 1 to 3 (None: LISA's 1 or CoReS's 2). `exemplars`: `none`, `fixed` (number 0), `random`
+    (one), or how many are drawn. `on_absent`: what is taught about something that is not there, `refuse` or
+    `empty_mask` (the usual answer). `tokens`: each level's token, coarse to fine, by the level's name.
+
+    Raises RecipeError that names every setting that cannot be used.
+    """
+
+    format: str = "llava_v1"
+    style: Style = "paper"
+    levels: int | None = None
+    exemplars: Exemplars | None = None
+    on_absent: OnAbsent | None = None
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wrong = []
+        if self.format not in format_names():
+            wrong.append(f"format: found {self.format!r}, expected one of {', '.join(format_names())}")
+        if self.style not in STYLES:
+            raise RecipeError(f"prompt.style: found {self.style!r}, expected one of {', '.join(STYLES)}")
+        style = STYLES[self.style]
+        levels = self.levels if self.levels is not None else len(self.tokens) or (1 if self.style == "lisa" else 2)
+        names = LEVELS.get(levels, ())
+        tokens = {name: self.tokens.get(name, style.tokens[name]) for name in names}
+        if not names:
+            wrong.append(f"levels: found {levels}, expected 1, 2 or 3")
+        elif not set(self.tokens) <= set(names):
+            wrong.append(f"tokens: found those of {', '.join(self.tokens)}, expected those of {', '.join(names)}")
+        elif len(set(tokens.values())) < levels:
+            wrong.append(f"tokens: found {', '.join(tokens.values())}, expected a different one for each level")
+        exemplars = style.exemplars if self.exemplars is None else self.exemplars
+        if exemplars not in ("none", "fixed", "random") and (
+            isinstance(exemplars, bool) or not isinstance(exemplars, int) or exemplars < 0
+        ):
+            wrong.append(f"exemplars: found {exemplars!r}, expected none, fixed, random or how many")
+        on_absent = style.on_absent if self.on_absent is None else self.on_absent
+        if on_absent not in ("refuse", "empty_mask"):
+            wrong.append(f"on_absent: found {on_absent!r}, expected refuse or empty_mask")
+        if wrong:
+            raise RecipeError("; ".join(f"prompt.{one}" for one in wrong))
+        resolved = {"levels": levels, "exemplars": exemplars, "on_absent": on_absent, "tokens": tokens}
+        for name, value in resolved.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        return LEVELS[self.levels or 0]
+
+    @property
+    def level_tokens(self) -> tuple[str, ...]:
+        """The grounding tokens, coarse to fine."""
+        return tuple(self.tokens[name] for name in self.level_names)

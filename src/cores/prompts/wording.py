@@ -1,0 +1,106 @@
+"""The words of prompts, from this package's data files, and as a checkpoint keeps them: what it was trained with.
+
+Placeholders: {system}, {question}, {answer} in formats; {query} in questions; {loc}, {part}, {seg} in answers.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from cores.errors import CheckpointError, RecipeError
+
+LEVELS = {1: ("target",), 2: ("location", "target"), 3: ("location", "part", "target")}
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How turns are written down.
+
+    `system` and `hierarchy` (the sentence that announces the chain) fill `start`; `first` and `later` hold a question
+    up to where the answer begins, `answer` the answer with what closes it.
+    """
+
+    system: str
+    hierarchy: str
+    start: str
+    first: str
+    later: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """Question and answer in words alone that show the hierarchy: where a thing is found, then what it looks like."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """Every string that prompts of one format and one number of levels are made of.
+
+    `questions`: by form of the query, drawn in training; `validation_questions`: the one of each form that is asked
+    otherwise. `answers`, `validation_answer`: the same for answers. `exemplars[0]` is the published one.
+    """
+
+    format: Format
+    questions: dict[str, list[str]]
+    validation_questions: dict[str, str]
+    answers: list[str]
+    validation_answer: str
+    exemplars: list[Exemplar]
+    refusals: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> "Wording":
+        """Raises CheckpointError when a field is missing or unknown."""
+        try:
+            parts = {**stored, "format": Format(**stored["format"])}
+            parts["exemplars"] = [Exemplar(**one) for one in stored["exemplars"]]
+            return cls(**parts)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"the stored wording of the prompts does not fit this version: {error}") from None
+
+
+def format_names() -> list[str]:
+    return sorted(_read("formats.json")["formats"])
+
+
+def wording(format_name: str, levels: int) -> Wording:
+    """The words of this package. Raises RecipeError when there is no such format or number of levels."""
+    formats = _read("formats.json")["formats"]
+    if format_name not in formats:
+        raise RecipeError(f"prompt.format: found {format_name!r}, expected one of {', '.join(sorted(formats))}")
+    if levels not in LEVELS:
+        raise RecipeError(f"a chain has 1, 2 or 3 levels, found {levels}")
+    templates = _read("templates.json")
+    chain = "1" if levels == 1 else "2"
+
+    def deepen(answer: str) -> str:
+        return answer.replace(templates["location"], templates["location_and_part"]) if levels == 3 else answer
+
+    return Wording(
+        format=Format(**formats[format_name]),
+        questions=templates["questions"],
+        validation_questions=templates["validation_questions"],
+        answers=[deepen(answer) for answer in templates["answers"][chain]],
+        validation_answer=deepen(templates["validation_answers"][chain]),
+        exemplars=[Exemplar(**one) for one in _read("exemplars.json")["exemplars"]],
+        refusals=_text("refusals.txt").splitlines(),
+    )
+
+
+@cache
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(_text(name))
+    return found
+
+
+def _text(name: str) -> str:
+    return resources.files("cores.prompts").joinpath(name).read_text("utf-8")
