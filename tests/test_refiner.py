@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cores.modeling.refiner import PaperRefiner, RegionRefiner, mask_average
+from cores.modeling.refiner import AREA_FLOOR, PaperRefiner, PublishedRefiner, RegionRefiner, mask_average
 
 
 def test_mask_average_of_a_quarter():
@@ -27,6 +27,34 @@ def test_paper_form_equals_attention_with_one_key():
     key = mask_average(features, logits)[:, None]
     expected = tokens + attention(tokens[:, None], key, key)[0][:, 0]
     torch.testing.assert_close(refiner(tokens, features, logits), expected)
+
+
+@torch.no_grad()
+def test_published_form_equals_its_attention_with_the_area_in_bfloat16():
+    torch.manual_seed(0)
+    refiner = PublishedRefiner(16, heads=4)
+    for parameter in refiner.parameters():
+        parameter.normal_()
+    tokens, features = torch.randn(2, 16), torch.randn(2, 16, 20, 20)
+    logits = torch.full((2, 80, 80), -1.0)
+    logits[0, :77, :77] = 1.0  # 19 x 19 cells: 361, which bfloat16 calls 360
+    logits[1, :40, :40] = 1.0
+    inside = nn.functional.interpolate((logits > 0).float()[:, None], (20, 20), mode="bilinear")
+    sums, exact = (features * inside).sum((2, 3)), inside.sum((2, 3)) + AREA_FLOOR
+    rounded = inside.bfloat16().sum((2, 3)) + AREA_FLOOR
+    assert abs(rounded.float() - exact).max() > 0.5
+
+    def expected(area: torch.Tensor) -> torch.Tensor:
+        h, key = tokens[None], (sums / area.float())[None]  # (1, masks, dim)
+        return tokens + refiner.norm(h + refiner.multihead_attn(h, key, key)[0])[0]
+
+    found = refiner(tokens, features, logits)
+    torch.testing.assert_close(found, expected(rounded))
+    assert (found - expected(exact)).abs().max() > 1e-4
+    # whatever the run's precision, the refiner counts in fp32
+    half = refiner.bfloat16()(tokens.bfloat16(), features.bfloat16(), logits)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), found, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("form", [PaperRefiner, RegionRefiner])

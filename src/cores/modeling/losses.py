@@ -28,6 +28,21 @@ def bce_loss(logits: Tensor, truth: Tensor, ignore: Tensor | None = None) -> Ten
     return F.binary_cross_entropy_with_logits(kept, target)
 
 
+def balanced_bce_loss(logits: Tensor, truth: Tensor, ignore: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy in which inside and outside of a mask weigh the same, whatever their sizes.
+
+    For training from scratch: with the plain mean, a small mask is best called empty for a long time. `logits`,
+    `truth`, `ignore`: (h, w); the truth may be a share between 0 and 1. Gives a scalar.
+    """
+    kept, target = _kept(logits, truth, ignore)
+    if not kept.numel():
+        return logits.sum() * 0.0
+    each = F.binary_cross_entropy_with_logits(kept, target, reduction="none")
+    inside = (each * target).sum() / target.sum().clamp(min=1)
+    outside = (each * (1 - target)).sum() / (1 - target).sum().clamp(min=1)
+    return (inside + outside) / 2
+
+
 def dice_loss(logits: Tensor, truth: Tensor, ignore: Tensor | None = None) -> Tensor:
     """1 - DICE of one mask, with the published scale and epsilon. `logits`, `truth`, `ignore`: (h, w)."""
     kept, target = _kept(logits, truth, ignore)
@@ -37,12 +52,15 @@ def dice_loss(logits: Tensor, truth: Tensor, ignore: Tensor | None = None) -> Te
 
 
 def mask_losses(
-    logits: Sequence[Tensor], truth: Sequence[Tensor], ignore: Sequence[Tensor | None] | None = None
+    logits: Sequence[Tensor],
+    truth: Sequence[Tensor],
+    ignore: Sequence[Tensor | None] | None = None,
+    balanced: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """BCE and DICE, each the mean over all masks of the micro-batch; unweighted scalars.
 
-    Args: `logits`, `truth`, `ignore`: one (h, w) tensor a mask, logits at the picture's own size. A batch without
-    masks gives 0 for both.
+    Args: `logits`, `truth`, `ignore`: one (h, w) tensor a mask, logits at the picture's own size. `balanced`: BCE
+    by `balanced_bce_loss`. A batch without masks gives 0 for both.
     """
     if len(logits) != len(truth):
         raise ValueError(f"{len(logits)} predicted masks, {len(truth)} true ones: they must be as many")
@@ -51,6 +69,7 @@ def mask_losses(
         return zero, zero
     ignored = ignore if ignore is not None else [None] * len(logits)
     triples = list(zip(logits, truth, ignored, strict=True))
-    bce = torch.stack([bce_loss(*t) for t in triples]).mean()
+    one = balanced_bce_loss if balanced else bce_loss
+    bce = torch.stack([one(*t) for t in triples]).mean()
     dice = torch.stack([dice_loss(*t) for t in triples]).mean()
     return bce, dice

@@ -71,3 +71,37 @@ class RegionRefiner(nn.Module):
             tokens[:, None], keys, keys, key_padding_mask=outside & ~empty, need_weights=False
         )  # (masks, 1, dim)
         return tokens + torch.where(empty, torch.zeros_like(tokens), found[:, 0])
+
+
+class PublishedRefiner(nn.Module):
+    """h + LN(h + out(v(MAP))) with the published checkpoints' tensors, names and precision.
+
+    Their attention has one key, so query and key projections act on nothing; they are kept so that an export gives
+    back every number. Computed in fp32, with the mask's area in bfloat16 as there.
+    """
+
+    def __init__(self, dim: int, heads: int = 8) -> None:
+        super().__init__()
+        self.multihead_attn = nn.MultiheadAttention(dim, heads)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor, features: Tensor, low_res_logits: Tensor) -> Tensor:
+        """Args and result as PaperRefiner's."""
+        dim = tokens.shape[-1]
+        inside = (low_res_logits.detach() > 0).to(torch.bfloat16)[:, None]
+        inside = F.interpolate(inside, size=features.shape[-2:], mode="bilinear", align_corners=False)
+        area = inside.sum(dim=(2, 3)) + AREA_FLOOR  # (masks, 1), bfloat16: this rounding shows at 1e-5
+        average = (features.float() * inside.float()).sum(dim=(2, 3)) / area.float()
+        attention = self.multihead_attn
+        weight, bias = attention.in_proj_weight[2 * dim :], attention.in_proj_bias[2 * dim :]
+        value = F.linear(average, weight.float(), bias.float())
+        found = F.linear(value, attention.out_proj.weight.float(), attention.out_proj.bias.float())
+        h = tokens.float()
+        norm = F.layer_norm(h + found, (dim,), self.norm.weight.float(), self.norm.bias.float(), self.norm.eps)
+        return (h + norm).to(tokens.dtype)
+
+
+def make_refiner(form: str, dim: int) -> nn.Module | None:
+    """The refiner of a config's `refiner` field; None for `none`."""
+    forms = {"paper": PaperRefiner, "published": PublishedRefiner, "region": RegionRefiner}
+    return None if form == "none" else forms[form](dim)

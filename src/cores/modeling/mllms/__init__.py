@@ -1,0 +1,1 @@
+"""Multimodal LLMs, one adapter a family."""

@@ -1,0 +1,266 @@
+"""CoReS: a multimodal LLM whose grounding tokens prompt a segmenter, level by level (paper section 3).
+
+Legend: images = rows of the batch, tokens = length of the longest row, levels = of the chain, masks = all targets of
+the batch on one flat axis, width = the language model's, dim = of a prompt token, h, w = a picture's own size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamModel
+from transformers.utils import ModelOutput
+
+from cores.geometry import Size
+from cores.modeling.chain import run_chain
+from cores.modeling.configuration import CoresConfig
+from cores.modeling.generation import Answered, answer
+from cores.modeling.mllms.llava import LlavaMLLM
+from cores.modeling.objective import Frames, level_losses
+from cores.modeling.packing import pack
+from cores.modeling.refiner import make_refiner
+from cores.modeling.segmenters.sam import SamSegmenter
+from cores.modeling.strict import refuse, refuse_differences
+
+IGNORED_LABEL = -100
+
+
+@dataclass
+class CoresOutput(ModelOutput):
+    """What `CoresModel.forward` gives. Losses are unweighted scalars but for `loss` and `mask_loss`.
+
+    `low_res_logits`: a tuple of (masks, H, W), one a level; `tokens` (levels, masks, dim): prompt tokens before the
+    refiner; `hidden_states` (images, tokens, width): last layer, after the final norm.
+    """
+
+    loss: Tensor | None = None
+    text_loss: Tensor | None = None
+    mask_loss: Tensor | None = None
+    bce_loss: Tensor | None = None
+    dice_loss: Tensor | None = None
+    location_loss: Tensor | None = None
+    low_res_logits: tuple[Tensor, ...] | None = None
+    tokens: Tensor | None = None
+    hidden_states: Tensor | None = None
+
+
+class CoresModel(PreTrainedModel):
+    """The model of a `CoresConfig`.
+
+    Weights: `mllm.*` (a LLaVA's names), `segmenter.*` (a SAM's names), `projection.*`, `refiner.*`.
+    """
+
+    config_class = CoresConfig
+    config: Any  # a CoresConfig
+    base_model_prefix = "cores"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _no_split_modules = ["LlamaDecoderLayer", "CLIPEncoderLayer", "SamVisionLayer"]
+
+    def __init__(self, config: CoresConfig) -> None:
+        super().__init__(config)
+        self.mllm = LlavaMLLM(config.mllm_config)
+        self.segmenter = SamSegmenter(config.segmenter_config)
+        self._add_new_parts()
+        self.post_init()
+
+    def _add_new_parts(self) -> None:
+        """What neither base has: the projection and, from the second level on, the refiner."""
+        width, dim = self.config.mllm_config.text_config.hidden_size, self.segmenter.dim
+        # from a state of the language model to a prompt token (paper section 3.2)
+        self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dim))
+        self.refiner = make_refiner(self.config.refiner, dim) if len(self.config.levels) > 1 else None
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: every part begins as PyTorch or its own family made it; `from_bases` says what is new."""
+
+    @classmethod
+    def from_bases(cls, config: CoresConfig, mllm: LlavaForConditionalGeneration, segmenter: SamModel) -> "CoresModel":
+        """A model whose LLaVA and SAM are these; projection and refiner are new. The tensors are shared, not copied.
+
+        Raises CheckpointError when a base's tensors are not the config's.
+        """
+        with torch.device("meta"):
+            model = cls(config)
+        model._add_new_parts()
+        for name, part in (("mllm", mllm), ("segmenter", segmenter)):
+            target = getattr(model, name)
+            state = part.state_dict()
+            refuse_differences(f"the {name}", target.state_dict(), state)
+            target.load_state_dict(state, strict=True, assign=True)
+        model.mllm.tie_weights()
+        model.segmenter.tie_weights()
+        _fill_unsaved_buffers(model, mllm, segmenter)
+        return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> "CoresModel":
+        """As transformers', but strict: nothing is ever loaded partly.
+
+        Raises CheckpointError that names every missing, unexpected and wrong-shaped tensor.
+        """
+        kwargs.setdefault("ignore_mismatched_sizes", True)  # so that all of them can be named, below
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        refuse(pretrained_model_name_or_path, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
+        loaded: CoresModel = model
+        return loaded
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """As transformers', under this model's own names: it would write the LLaVA's by an older layout."""
+        kwargs.setdefault("save_original_format", False)
+        super().save_pretrained(save_directory, **kwargs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.mllm.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.mllm.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.mllm.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.mllm.set_output_embeddings(value)
+
+    def encode(self, segmenter_pixels: Tensor) -> Tensor:
+        """The segmenter's features of pictures (images, 3, side, side); do it once per image and ask often."""
+        return self.segmenter.encode(segmenter_pixels)
+
+    def segment(
+        self, features: Tensor, tokens: Tensor, image_index: Tensor, use_location: bool = True
+    ) -> list[Tensor]:
+        """Low-res logits (masks, H, W) of each level; arguments as `run_chain`'s."""
+        return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location)
+
+    def answer(
+        self,
+        pixel_values: Tensor,
+        features: Tensor,
+        prefix_ids: Tensor,
+        questions: Sequence[Tensor],
+        answers: Sequence[Tensor] | None = None,
+        closing: Sequence[int] | None = None,
+        max_new_tokens: int = 128,
+    ) -> list[Answered]:
+        """Answer questions about one image, generated or teacher-forced; see `generation.answer`."""
+        return answer(self, pixel_values, features, prefix_ids, questions, answers, closing, max_new_tokens)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        segment_ids: Tensor,
+        pixel_values: Tensor,
+        segmenter_pixels: Tensor | None = None,
+        labels: Tensor | None = None,
+        token_positions: Tensor | None = None,
+        image_index: Tensor | None = None,
+        truth: Sequence[Tensor] | None = None,
+        location_truth: Sequence[Tensor | None] | None = None,
+        ignore: Sequence[Tensor | None] | None = None,
+        sizes: Sequence[Size] | None = None,
+        resized: Sequence[Size] | None = None,
+        features: Tensor | None = None,
+    ) -> CoresOutput:
+        """Losses and masks of a packed batch.
+
+        Args: `input_ids`, `segment_ids`, `labels` (images, tokens), see `packing`; `pixel_values` (images, 3, s, s)
+        for the language model, `segmenter_pixels` (images, 3, S, S) or ready `features`; `token_positions`
+        (levels, masks): where each grounding token is predicted; `image_index` (masks,): its row; `truth`,
+        `location_truth`: one (h, w) bool a mask; `ignore`: one (h, w) bool or None an image; `sizes`, `resized`:
+        (h, w) of each picture and of it inside the segmenter's square.
+        """
+        inputs = self.mllm.embed(input_ids, self.mllm.see(pixel_values))
+        mask, positions = pack(segment_ids, inputs.dtype)
+        states: Tensor = self.mllm.states(inputs, mask, positions, use_cache=False).last_hidden_state
+        output = CoresOutput(hidden_states=states)
+        if labels is not None:
+            output.text_loss = self._text_loss(states, labels)
+
+        if token_positions is not None and image_index is not None:
+            # (levels, masks, width): the state that predicts the token, which the head reads too
+            grounding = states[image_index[None], token_positions].to(next(self.projection.parameters()).dtype)
+            output.tokens = self.projection(grounding)
+            output.low_res_logits = self._low_res_logits(output.tokens, image_index, segmenter_pixels, features)
+            if truth is not None:
+                if sizes is None or resized is None:
+                    raise ValueError("losses of masks are asked for: give sizes and resized of the pictures")
+                self._mask_losses(output, image_index, truth, location_truth, ignore, sizes, resized)
+        if output.text_loss is not None:
+            output.loss = self.config.text_weight * output.text_loss
+            if output.mask_loss is not None:
+                output.loss = output.loss + self.config.mask_weight * output.mask_loss
+        elif output.mask_loss is not None:
+            output.loss = self.config.mask_weight * output.mask_loss
+        return output
+
+    def _low_res_logits(
+        self, tokens: Tensor, image_index: Tensor, pixels: Tensor | None, features: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Masks of every level; a batch without masks is not looked at."""
+        if not len(image_index):
+            side = self.segmenter.mask_size
+            return tuple(tokens.new_zeros((0, side, side)) for _ in tokens)
+        if features is None:
+            if pixels is None:
+                raise ValueError("masks are asked for: give segmenter_pixels, or features of them")
+            trains = any(p.requires_grad for p in self.segmenter.vision_encoder.parameters())
+            with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+                features = self.encode(pixels)
+        return tuple(self.segment(features, tokens, image_index))
+
+    def _text_loss(self, states: Tensor, labels: Tensor) -> Tensor:
+        """One mean over all supervised tokens of the micro-batch (reference: published programs)."""
+        asked = labels[:, 1:] != IGNORED_LABEL
+        logits = self.mllm.words(states[:, :-1][asked])  # (supervised, vocabulary)
+        if not logits.shape[0]:
+            return logits.sum() * 0.0 + states.sum() * 0.0
+        return F.cross_entropy(logits.float(), labels[:, 1:][asked])
+
+    def _mask_losses(
+        self,
+        output: CoresOutput,
+        image_index: Tensor,
+        truth: Sequence[Tensor],
+        location_truth: Sequence[Tensor | None] | None,
+        ignore: Sequence[Tensor | None] | None,
+        sizes: Sequence[Size],
+        resized: Sequence[Size],
+    ) -> None:
+        """BCE and DICE of the last level, and of the first where the location is known and weighs something."""
+        config = self.config
+        assert output.low_res_logits is not None
+        rows = image_index.tolist()
+        left_out = ignore if ignore is not None and config.ignore_255 else [None] * len(sizes)
+        frames = Frames(self.segmenter.image_size, sizes, resized, left_out)
+        how = (frames, config.loss_resolution, config.balanced_bce)
+
+        bce, dice = level_losses(output.low_res_logits[-1], truth, rows, *how)
+        output.bce_loss, output.dice_loss = bce, dice
+        output.mask_loss = config.bce_weight * bce + config.dice_weight * dice
+        if not rows:  # still part of the graph, so that ranks without masks agree with the others
+            others = [p for name, p in self.named_parameters() if not name.startswith("mllm.")]
+            unused = sum(p.sum() for p in others if p.requires_grad)
+            output.mask_loss = output.mask_loss.to(image_index.device) + 0.0 * unused
+        if config.location_loss and location_truth is not None and len(output.low_res_logits) > 1:
+            known = [(number, mask) for number, mask in enumerate(location_truth) if mask is not None]
+            numbers, masks = [number for number, _ in known], [mask for _, mask in known]
+            first = output.low_res_logits[0][numbers]
+            bce, dice = level_losses(first, masks, [rows[number] for number in numbers], *how)
+            output.location_loss = config.bce_weight * bce + config.dice_weight * dice
+            output.mask_loss = output.mask_loss + config.location_loss * output.location_loss.to(image_index.device)
+
+
+def _fill_unsaved_buffers(model: CoresModel, mllm: nn.Module, segmenter: nn.Module) -> None:
+    """Give buffers that no checkpoint holds (position numbers, rotary frequencies) the bases' values."""
+    for target, source in ((model.mllm, mllm), (model.segmenter, segmenter)):
+        values = dict(source.named_buffers())
+        for name, buffer in list(target.named_buffers()):
+            if buffer.is_meta:
+                owner, _, leaf = name.rpartition(".")
+                target.get_submodule(owner)._buffers[leaf] = values[name]

@@ -1,0 +1,1 @@
+"""Promptable segmenters, one adapter a family."""
