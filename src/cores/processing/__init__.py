@@ -1,0 +1,8 @@
+"""Between samples and tensors: pictures and words in, answers back to words. Knows sizes and tokens, no weights."""
+
+from cores.processing.pixels import Picture, open_picture
+from cores.processing.processor import CoresProcessor, ProcessorSizes
+from cores.processing.reading import Reading
+from cores.processing.tokens import add_tokens
+
+__all__ = ["CoresProcessor", "Picture", "ProcessorSizes", "Reading", "add_tokens", "open_picture"]

@@ -1,0 +1,131 @@
+"""One picture's conversations as one row of ids, and rows as a batch.
+
+Legend: images = rows, tokens = length of the longest row, levels = of the chain, masks = all targets on one axis,
+h, w = a picture's own size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cores.data.sample import Sample, Target
+from cores.errors import DataError
+from cores.masks import RLE, decode
+from cores.processing.pixels import Picture
+from cores.processing.tokens import UNSUPERVISED, Tokens
+
+PADDING = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One conversation: its tokens, and for each of its chains the target, or None for an empty mask."""
+
+    tokens: Tokens
+    targets: tuple[Target | None, ...]
+
+
+@dataclass(slots=True)
+class Row:
+    """One picture's tokens; `places`: a list a level, of the positions that predict its tokens."""
+
+    ids: list[int]
+    segments: list[int]
+    labels: list[int]
+    places: list[list[int]]
+    targets: list[Target | None] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, prefix: Sequence[int], asked: Sequence[Asked], token_ids: Sequence[int]) -> "Row":
+        """The prefix, then each conversation. Raises DataError when an answer lacks a token of a chain."""
+        row = cls(list(prefix), [0] * len(prefix), [UNSUPERVISED] * len(prefix), [[] for _ in token_ids])
+        for number, one in enumerate(asked, 1):
+            first = len(row.ids)
+            for level, places in zip(row.places, places_of(one, token_ids), strict=True):
+                level += [first + place - 1 for place in places]  # the state before a token predicts it
+            row.ids += one.tokens.ids
+            row.labels += one.tokens.labels
+            row.segments += [number] * len(one.tokens.ids)
+            row.targets += one.targets
+        return row
+
+
+def places_of(asked: Asked, token_ids: Sequence[int]) -> list[list[int]]:
+    """Where each level's token of each chain stands in a conversation's answers: levels x chains.
+
+    Raises DataError when there are not as many chains as targets, each with every level in order.
+    """
+    chains: list[list[int]] = []
+    latest: dict[int, int] = {}
+    for place, label in enumerate(asked.tokens.labels):
+        if label in token_ids:
+            latest[label] = place
+        if label == token_ids[-1]:
+            chains.append([latest.get(token, -1) for token in token_ids])
+            latest = {}
+    if len(chains) != len(asked.targets) or any(chain != sorted(chain) or chain[0] < 0 for chain in chains):
+        raise DataError(
+            f"an answer holds {len(chains)} chains for {len(asked.targets)} targets, or a chain without all of its "
+            "levels in order: write {loc} and {seg} for each target, or leave the answer's tokens out"
+        )
+    return [[chain[level] for chain in chains] for level in range(len(token_ids))]
+
+
+def fit(asked: Asked, room: int, token_ids: Sequence[int]) -> Asked | None:
+    """The conversation in at most `room` tokens, None when it cannot be had.
+
+    One with targets may lose what comes after its last chain, never a grounding token; one without is cut at the
+    last whole turn (reference: the published programs cut anywhere, and stop at a lost [SEG]).
+    """
+    ids, labels, ends = asked.tokens.ids, asked.tokens.labels, asked.tokens.ends
+    if len(ids) <= room:
+        return asked
+    if asked.targets:
+        last = max(level[-1] for level in places_of(asked, token_ids)) + 1
+        kept = room if last <= room else 0
+    else:
+        kept = max((end for end in ends if end <= room), default=0)
+    if not kept:
+        return None
+    return Asked(Tokens(ids[:kept], labels[:kept], [end for end in ends if end <= kept]), asked.targets)
+
+
+def make_batch(
+    rows: Sequence[Row], pictures: Sequence[Picture], samples: Sequence[Sample], pad: int
+) -> dict[str, Any]:
+    """Rows as padded tensors and the masks of all rows on one axis, with the keys of `CoresModel.forward`."""
+    longest = max(len(row.ids) for row in rows)
+    levels = len(rows[0].places)
+
+    def padded(parts: Sequence[list[int]], filler: int) -> Tensor:
+        return torch.tensor([[*part, *[filler] * (longest - len(part))] for part in parts])
+
+    places = [[place for row in rows for place in row.places[level]] for level in range(levels)]
+    truth, locations = [], []
+    for row, picture in zip(rows, pictures, strict=True):
+        for target in row.targets:
+            truth.append(torch.zeros(picture.size, dtype=torch.bool) if target is None else _mask(target.mask))
+            location = None if target is None else target.location
+            locations.append(None if location is None else _mask(location))
+    return {
+        "input_ids": padded([row.ids for row in rows], pad),
+        "segment_ids": padded([row.segments for row in rows], PADDING),
+        "labels": padded([row.labels for row in rows], UNSUPERVISED),
+        "pixel_values": torch.stack([picture.pixel_values for picture in pictures]),
+        "segmenter_pixels": torch.stack([picture.segmenter_pixels for picture in pictures]),
+        "token_positions": torch.tensor(places, dtype=torch.long),  # (levels, masks)
+        "image_index": torch.tensor([n for n, row in enumerate(rows) for _ in row.targets], dtype=torch.long),
+        "truth": truth,
+        "location_truth": locations,
+        "ignore": [None if sample.ignore is None else _mask(sample.ignore) for sample in samples],
+        "sizes": [picture.size for picture in pictures],
+        "resized": [picture.resized for picture in pictures],
+    }
+
+
+def _mask(rle: RLE) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(decode(rle)))

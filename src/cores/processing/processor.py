@@ -1,0 +1,233 @@
+"""Pictures and words to a batch, and answers back to words. Knows sizes and tokens, no weights.
+
+Legend: images = rows of a batch, tokens = ids of a text, s, S = sides of the squares that the language model's tower
+and the segmenter look at.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import HfApi
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from cores.data.sample import Conversation, Form, Sample, Target, Turn
+from cores.errors import DataError, UserError
+from cores.processing.batch import Asked, Row, fit, make_batch
+from cores.processing.pixels import Picture, for_language, for_segmenter, key_of, open_picture
+from cores.processing.reading import Reading, read_answer
+from cores.processing.stored import ProcessorSizes, fetch, read, write
+from cores.processing.tokens import IMAGE_PLACE, UNSUPERVISED, encode_conversation, encode_prompt, find_ids
+from cores.prompts import Prompt, PromptSettings
+from cores.prompts.prompt import IM_END, IM_START, Piece
+
+log = logging.getLogger(__name__)
+Mode = Literal["train", "val"]
+
+
+class CoresProcessor:
+    """What stands between samples and a model, and between a model's ids and words. Saved with its checkpoint.
+
+    `prompt`: how the model is spoken to (assign to change it); `token_ids`: the levels', coarse to fine; `closing`:
+    the ids that end an answer; `dropped`: conversations that training left out or cut, by reason.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings | Prompt, sizes: ProcessorSizes
+    ) -> None:
+        """Raises CheckpointError when the tokenizer lacks a level's token or the picture's marks."""
+        self.tokenizer, self.sizes = tokenizer, sizes
+        self.dropped: Counter[str] = Counter()
+        self._set(prompt if isinstance(prompt, Prompt) else Prompt(prompt))
+
+    @property
+    def prompt(self) -> PromptSettings:
+        return self.writer.settings
+
+    @prompt.setter
+    def prompt(self, settings: PromptSettings) -> None:
+        same = (settings.format, settings.levels) == (self.prompt.format, self.prompt.levels)
+        self._set(Prompt(settings, self.writer.words if same else None))
+
+    def _set(self, writer: Prompt) -> None:
+        find_ids(self.tokenizer, (IM_START, IM_END))
+        self.token_ids = find_ids(self.tokenizer, writer.settings.level_tokens)
+        self.writer = writer
+        self.closing = self._closing()
+
+    def _closing(self) -> list[int]:
+        """What ends an answer: the end token where the format has it, else the ids that its closing text adds."""
+        end = self.tokenizer.eos_token_id
+        if end is not None and end in self._answer("a."):
+            return [int(end)]
+        with_it, without = (
+            encode_conversation(self.tokenizer, [Piece(text, True)]).ids
+            for text in (f" a.{self.writer.closing}", " a.")
+        )
+        return with_it[len(without) :]
+
+    # -- one picture, for asking -----------------------------------------------------------------------------------
+
+    def picture(self, image: Path | str | Image.Image) -> Picture:
+        """A picture for both. Raises DataError when it cannot be read."""
+        opened = open_picture(image)
+        pixels, resized = for_segmenter(opened, self.sizes.segmenter_image_size)
+        values = for_language(opened, self.sizes.mllm_image_size, self.sizes.clip_fit)
+        return Picture(values, pixels, (opened.height, opened.width), resized, key_of(opened))
+
+    def prefix(self, seed: int = 0, key: str = "") -> Tensor:
+        """Ids (tokens,) of what stands before every question: system text, exemplars, picture.
+
+        Exemplars that are drawn depend on the seed and the picture's key, never on the questions.
+        """
+        return torch.tensor(self._prefix(_for_key(seed, key)))
+
+    def question(self, query: str, form: Form = "sentence") -> Tensor:
+        """Ids (tokens,) of a question, in its validation wording, up to where the answer begins.
+
+        Raises UserError for an empty query, DataError for one that holds the picture's marks.
+        """
+        if not query.strip():
+            raise UserError("the query is empty: ask for something in words")
+        pieces = self.writer.conversation([(self.writer.ask(query, form), None)])
+        return torch.tensor(encode_conversation(self.tokenizer, pieces).ids)
+
+    def answer_ids(self, answer: Turn | str | None = None) -> Tensor:
+        """Ids (tokens,) of an answer, with what closes it, for teacher forcing.
+
+        Args: `answer`: as it stands; of a turn, its validation answer, one chain a target, or its refusal; None, the
+        validation answer with one chain.
+        """
+        if isinstance(answer, Turn):
+            answer = self.writer.exchange(answer.query, answer.form, answer.answer, _phrases(answer)).answer
+        return torch.tensor(self._answer(self.writer.answer([None]) if answer is None else answer))
+
+    def read(self, ids: Sequence[int] | Tensor) -> Reading:
+        """What an answer says: its text, its status, and the words that name each target."""
+        numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+        return read_answer(self.tokenizer, self.writer, numbers, self.token_ids)
+
+    # -- many pictures, for training -------------------------------------------------------------------------------
+
+    def collate(
+        self, samples: Sequence[Sample], seed: int, epoch: int, indices: Sequence[int], mode: Mode = "train"
+    ) -> dict[str, Any]:
+        """The batch of these samples, with the keys of `CoresModel.forward`.
+
+        `train` draws exemplars and wordings: those of a sample are a function of (seed, epoch, its index), whatever
+        else is in the batch. A conversation that `max_text_tokens` has no room for is left out or cut (`fit`), and
+        counted in `dropped`. `val` takes the validation wordings and cuts nothing.
+
+        Raises DataError when a picture cannot be read, is of another size than its masks, or an answer's chains do
+        not go with its targets.
+        """
+        pictures = [self.picture(sample.image) for sample in samples]
+        rows = []
+        for sample, picture, index in zip(samples, pictures, indices, strict=True):
+            rng = Random(f"{seed} {epoch} {index}") if mode == "train" else None
+            try:
+                rows.append(self._row(sample, picture, rng, seed))
+            except DataError as error:
+                where = sample.image if isinstance(sample.image, Path) else sample.meta.get("name", "a picture")
+                raise DataError(f"{where}: {error}") from None
+        pad = self.tokenizer.pad_token_id
+        return make_batch(rows, pictures, samples, 0 if pad is None else int(pad))
+
+    def _row(self, sample: Sample, picture: Picture, rng: Random | None, seed: int) -> Row:
+        if sample.size != picture.size:
+            raise DataError(f"the picture is {picture.size} (h, w) after EXIF rotation, its masks are {sample.size}")
+        prefix = self._prefix(rng or _for_key(seed, picture.key))
+        kept = [asked for one in sample.conversations if (asked := self._ask(one, rng)) is not None]
+        if rng is not None:
+            room = self.sizes.max_text_tokens - (len(prefix) - self.sizes.image_tokens + 1)
+            fitting = [fit(asked, room, self.token_ids) for asked in kept]
+            for before, after in zip(kept, fitting, strict=True):
+                if after is not before:
+                    self.dropped["left out" if after is None else "cut"] += 1
+                    log.info("max_text_tokens %d: a conversation is too long", self.sizes.max_text_tokens)
+            kept = [asked for asked in fitting if asked is not None]
+        return Row.of(prefix, kept, self.token_ids)
+
+    def _ask(self, conversation: Conversation, rng: Random | None) -> Asked | None:
+        """A conversation in words and tokens, None when it has no turns."""
+        turns: list[tuple[str, str | None]] = []
+        targets: list[Target | None] = []
+        for turn in conversation.turns:
+            told = self.writer.exchange(turn.query, turn.form, turn.answer, _phrases(turn), rng)
+            turns.append((told.question, told.answer))
+            targets += turn.targets or [None] * told.chains
+        if not turns:
+            return None
+        return Asked(encode_conversation(self.tokenizer, self.writer.conversation(turns)), tuple(targets))
+
+    def _prefix(self, rng: Random) -> list[int]:
+        ids = encode_prompt(self.tokenizer, [Piece(self.writer.prefix(rng), False)]).ids
+        place = ids.index(IMAGE_PLACE)
+        return [*ids[:place], *[self.sizes.image_token_id] * self.sizes.image_tokens, *ids[place + 1 :]]
+
+    def _answer(self, text: str) -> list[int]:
+        tokens = encode_conversation(self.tokenizer, self.writer.conversation([("?", text)]))
+        return [label for label in tokens.labels if label != UNSUPERVISED]
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write tokenizer, sizes and prompt into a folder; `from_pretrained` reads them back."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.writer.save(folder)
+        write(folder, self.tokenizer, self.sizes, self.writer.answer([None]))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> "CoresProcessor":
+        """From a model folder or a hub id.
+
+        Raises CheckpointError when a file is missing or has unknown fields, or when the tokenizer gives other ids
+        than it did when it was saved.
+        """
+        folder = Path(name)
+        if not folder.is_dir():
+            where = {"revision": revision, "cache_dir": cache_dir, "token": token}
+            folder = fetch(str(name), local_files_only=local_files_only, **where)
+        tokenizer, sizes = read(folder)
+        return cls(tokenizer, Prompt.load(folder), sizes)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Put what `save_pretrained` writes into a hub's repository, made if need be. Gives its address."""
+        api = HfApi(token=token)
+        repo = api.create_repo(repo_id, private=private, exist_ok=True)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            message = "Upload processor"
+            api.upload_folder(repo_id=repo.repo_id, folder_path=folder, revision=revision, commit_message=message)
+        return str(repo)
+
+
+def _phrases(turn: Turn) -> list[str | None]:
+    return [target.phrase for target in turn.targets]
+
+
+def _for_key(seed: int, key: str) -> Random:
+    return Random(f"{seed} {key}")

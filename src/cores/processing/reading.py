@@ -1,0 +1,73 @@
+"""What an answer says: its words, whether it found anything, and what it calls each thing."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from cores.prompts import Prompt
+
+Status = Literal["segmented", "absent", "text"]
+CLOSES = re.compile(r"[.,:;!?)\]]")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An answer in words, with the checkpoint's own tokens.
+
+    `status`: `segmented`, at least one target is named; `absent`, a refusal; `text`, anything else. `phrases`: what
+    each chain's target is called, in order; None where it has no name.
+    """
+
+    text: str
+    status: Status
+    phrases: list[str | None]
+
+
+def read_answer(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, ids: Sequence[int], token_ids: Sequence[int]
+) -> Reading:
+    """Read the ids of an answer, with or without what closes it. `token_ids`: the levels', coarse to fine."""
+    tokens = dict(zip(token_ids, prompt.settings.level_tokens, strict=True))
+    text, span, phrases = "", "", []
+    named = False  # a chain's name stands before its first grounding token
+    run: list[int] = []
+    name: str | None = None
+    for number in [*ids, None]:
+        if number is not None and number not in tokens:
+            run.append(number)
+            continue
+        words = _words(tokenizer, run)
+        run = []
+        text, span = _join(text, words), _join(span, words)
+        if number is None:
+            break
+        if not named:
+            name, named = _name(span), True
+        text, span = _join(text, tokens[number]), _join(span, tokens[number])
+        if number == token_ids[-1]:
+            phrases.append(name)
+            span, named = "", False
+    text = text.removesuffix(prompt.closing).rstrip()
+    if phrases:
+        return Reading(text, "segmented", phrases)
+    return Reading(text, "absent" if prompt.refuses(text) else "text", [])
+
+
+def _words(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    words = str(tokenizer.decode(ids, skip_special_tokens=False)).strip() if ids else ""
+    return re.sub(r" (?=[.,:;!?])", "", words)  # tokenizers of whole words set them apart
+
+
+def _join(before: str, after: str) -> str:
+    """Tokenizers strip the blanks around grounding tokens: put back those that a reader expects."""
+    blank = " " if before and after and not CLOSES.match(after) else ""
+    return f"{before}{blank}{after}"
+
+
+def _name(span: str) -> str | None:
+    """The words before a colon, of what stands before a chain's first token."""
+    name = span.lstrip(".,;!? ").rstrip(" ") + " "
+    return name.rpartition(": ")[0].strip() or None

@@ -1,0 +1,94 @@
+"""What a model folder keeps of a processor: sizes, the tokenizer, and three texts with the ids that they had."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from cores.errors import CheckpointError
+from cores.processing.pixels import ClipFit
+from cores.processing.tokens import encode
+from cores.prompts.prompt import IM_END, IM_START
+
+FILE = "processor_config.json"
+HUB_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+
+
+@dataclass(frozen=True)
+class ProcessorSizes:
+    """Sizes in pixels and tokens.
+
+    `image_tokens`: positions that a picture takes; `image_token_id` stands at each of them, and need not be a token.
+    `clip_fit`: how a picture becomes square for the language model. `max_text_tokens`: most tokens of prefix and one
+    conversation in training, the picture counted as one.
+
+    Raises CheckpointError that names every size that cannot be used.
+    """
+
+    mllm_image_size: int
+    image_tokens: int
+    image_token_id: int
+    segmenter_image_size: int
+    clip_fit: ClipFit = "pad"
+    max_text_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        wrong = []
+        for name in ("mllm_image_size", "image_tokens", "segmenter_image_size", "max_text_tokens"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                wrong.append(f"{name}: found {value!r}, expected a whole number from 1")
+        if self.clip_fit not in ("pad", "crop"):
+            wrong.append(f"clip_fit: found {self.clip_fit!r}, expected pad or crop")
+        if wrong:
+            raise CheckpointError("; ".join(wrong))
+
+
+def write(folder: Path, tokenizer: PreTrainedTokenizerBase, sizes: ProcessorSizes, answer: str) -> None:
+    """Write `processor_config.json` and the tokenizer's own files. `answer`: one of the model's, for the self-test."""
+    tokenizer.save_pretrained(folder)
+    texts = (  # tokenizers disagree about white space beside added tokens, runs of it, digits, and letters
+        f"USER: {IM_START}{IM_END}\n What is the handle? ASSISTANT: {answer.replace('.', ' .')} </s>USER: where?###",
+        "  two  blanks, a\ttab,\nand lines: 3.14 of 1234 ",
+        "Ünïcödé, naïve café: 漢字 ελ 😀",
+    )
+    tests = [{"text": text, "ids": encode(tokenizer, text)} for text in texts]
+    stored = {"processor_class": "CoresProcessor", **asdict(sizes), "self_test": tests}
+    (folder / FILE).write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> tuple[PreTrainedTokenizerBase, ProcessorSizes]:
+    """What `write` wrote. Raises CheckpointError when it cannot be used, or the tokenizer now reads otherwise."""
+    file = folder / FILE
+    try:
+        stored = json.loads(file.read_text("utf-8"))
+        tests = [(str(test["text"]), list(test["ids"])) for test in stored.pop("self_test")]
+        stored.pop("processor_class", None)
+        sizes = ProcessorSizes(**stored)
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: is missing; expected the folder of a CoReS model") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: cannot be read as a processor's settings: {error}") from None
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: holds no tokenizer that can be read: {error}") from None
+    for text, ids in tests:
+        found = encode(tokenizer, text)
+        if found != ids:
+            raise CheckpointError(
+                f"{folder}/tokenizer.json: reads {text!r} as {found}, expected {ids}: the file was changed, or this "
+                "version of tokenizers reads it otherwise; take the file or the version that it was saved with"
+            )
+    return tokenizer, sizes
+
+
+def fetch(name: str, **where: Any) -> Path:
+    """A hub's repository as a folder; `where`: as snapshot_download. Raises CheckpointError when it cannot be had."""
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES), **where))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{name}: is no folder here, and no hub gives it: {error}") from None
