@@ -1,0 +1,240 @@
+"""The tiny language model from scratch, over a tower that already sees: to answer, to point, to say where.
+
+It reads the chain's own conversations. Beside the words it learns to point (which patches show the location, which
+the target) at the end of the question and where it is about to say [LOC] and [SEG], half way up and at the top; to
+tell boxes; and to give the very prompt token that the segmenter learned to read. The readers for all this are thrown
+away afterwards, but for the one that gives the prompt token: the chain's projection.
+
+Legend: images = pictures of a batch, patches = 64, masks = all targets of the batch, width = 256, levels = 2.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from cores.modeling.packing import pack
+from cores.processing import CoresProcessor
+from cores.scenes.kinds import PARTS
+from cores.scenes.pretrain.loop import Schedule, run
+from cores.scenes.pretrain.render import COLOUR_NAMES, KIND_NAMES, SIDE, Rendered
+from cores.scenes.pretrain.segmenter import DIM, TokenFromBox
+from cores.scenes.pretrain.tower import GRID, WIDTH, SeeingWords, pixels_of
+from cores.scenes.source import Scenes
+
+MIDDLE = 2  # pointing is asked for after this layer too, so that later layers can fetch what is pointed at
+
+
+def llama_config(words: int) -> LlamaConfig:
+    """A LLaMA for a vocabulary of so many words; 2.4 million parameters beside its embeddings."""
+    return LlamaConfig(
+        vocab_size=words,
+        hidden_size=WIDTH,
+        intermediate_size=448,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=1024,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=3,
+    )
+
+
+class Pointing(nn.Module):
+    """How alike states and patches are: (masks, width) and (masks, patches, width) give logits (masks, patches)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, states: Tensor, patches: Tensor) -> Tensor:
+        return torch.einsum("mw,mpw->mp", self.query(states), self.key(patches)) * WIDTH**-0.5
+
+
+class Answering(nn.Module):
+    """Projector, language model and the readers of its states, as they are trained together."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, seen: SeeingWords, token: TokenFromBox) -> None:
+        super().__init__()
+        self.projector = seen.projector
+        self.llama = LlamaForCausalLM(llama_config(len(tokenizer)))
+        words = self.llama.model.embed_tokens.weight.data
+        words.normal_(0, 0.02)
+        scale = 0.5  # the words' vectors were trained as classes: somewhat longer than an embedding needs to be
+        for names, vectors in ((KIND_NAMES, seen.kinds), (COLOUR_NAMES, seen.colours), (PARTS, seen.parts)):
+            for name, vector in zip(names, vectors, strict=False):
+                for form in (name, f"{name}s", name.capitalize()):
+                    number = tokenizer.convert_tokens_to_ids(form)
+                    if number != tokenizer.unk_token_id:
+                        words[number] = vector.data * scale
+        self.points = nn.ModuleDict(
+            {f"{place}{where}": Pointing() for place in ("ask", "loc", "seg") for where in ("middle", "top")}
+        )
+        self.point_whole = nn.ModuleDict({where: Pointing() for where in ("middle", "top")})
+        self.boxes = nn.ModuleList(
+            nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, 8)) for _ in "ls"
+        )
+        self.projection = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, DIM))
+        self.token = token.requires_grad_(False)
+
+    def states(self, batch: dict[str, Any], features: Tensor, image: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Middle and last states, and projected patches (images, patches, width)."""
+        ids = batch["input_ids"]
+        patches = self.projector(features)
+        place = ids == image
+        inputs = self.llama.model.embed_tokens(ids.masked_fill(place, 0))
+        inputs = inputs.masked_scatter(place[..., None], patches.to(inputs.dtype))
+        mask, positions = pack(batch["segment_ids"], inputs.dtype)
+        out = self.llama.model(
+            inputs_embeds=inputs,
+            attention_mask=mask,
+            position_ids=positions,
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        return out.hidden_states[MIDDLE], out.last_hidden_state, patches
+
+    def losses(self, batch: dict[str, Any], features: Tensor, image: int) -> tuple[Tensor, dict[str, float]]:
+        """All lessons of one batch, and figures: words, pointing hits, box pixels, share of the tokens unexplained."""
+        middle, top, patches = self.states(batch, features, image)
+        labels = batch["labels"]
+        keep = labels[:, 1:] != -100
+        logits = self.llama.lm_head(top[:, :-1][keep])
+        each = F.cross_entropy(logits, labels[:, 1:][keep], reduction="none")
+        # Whether a thing is there is said by an answer's first word, one of a dozen: it counts as much as all of them.
+        first = (labels[:, :-1] == -100)[keep]
+        words = each.mean() + each[first].mean()
+        figures = {"words": float(each.mean().detach()), "first": float(each[first].mean().detach())}
+        row = batch["image_index"]
+        if not len(row):
+            return words, figures
+        loc, seg = batch["token_positions"]
+        own = batch["segment_ids"][row] == batch["segment_ids"][row, seg][:, None]
+        ask = (own & (labels[row] != -100)).float().argmax(1) - 1  # the question's end
+        whole = torch.stack(batch["location_truth"]).float()  # (masks, side, side)
+        truth = torch.stack(batch["truth"]).float()
+        share = {"loc": _share(whole), "seg": _share(truth)}
+        mine = patches[row]
+        pointing = words.new_zeros(())
+        for where, states in (("middle", middle), ("top", top)):
+            for place, at, want in (("ask", ask, "seg"), ("loc", loc, "loc"), ("seg", seg, "seg")):
+                found = self.points[place + where](states[row, at], mine)
+                pointing = pointing - (share[want] * found.log_softmax(-1)).sum(-1).mean()
+                if where == "top":
+                    hit = share[want].gather(1, found.argmax(-1, keepdim=True)) > 0
+                    figures[f"hit {place}"] = float(hit.float().mean())
+            found = self.point_whole[where](states[row, ask], mine)
+            pointing = pointing - (share["loc"] * found.log_softmax(-1)).sum(-1).mean()
+        boxes = torch.cat([_boxes(truth), _boxes(whole)], -1)  # (masks, 8)
+        one = batch["one"]  # (masks,): a single thing, not all of a kind
+        error = words.new_zeros(())
+        for reader, at in zip(self.boxes, (loc, seg), strict=True):
+            miss = F.smooth_l1_loss(reader(top[row, at]), boxes, beta=0.05, reduction="none").mean(-1)
+            error = error + (miss * one).sum() / one.sum().clamp(min=1)
+        with torch.no_grad():
+            zero = torch.zeros_like(boxes[:, :4])
+            none = torch.full_like(batch["part"], len(PARTS))
+            wanted = torch.stack(
+                [
+                    self.token(torch.cat([boxes[:, 4:], zero, boxes[:, 4:]], -1), none)[:, 0],
+                    self.token(torch.cat([boxes[:, :4], zero, boxes[:, 4:]], -1), batch["part"])[:, 0],
+                ]
+            )  # (levels, masks, DIM)
+            spread = (wanted - wanted.mean(1, keepdim=True)).square().mean(-1)
+        given = self.projection(torch.stack([top[row, loc], top[row, seg]]))
+        miss = (given - wanted).square().mean(-1)  # (levels, masks)
+        unexplained = (miss * one).sum(1) / (spread * one).sum(1).clamp(min=1e-6)
+        miss_px = (self.boxes[1](top[row, seg]) - boxes).detach().abs().mean(-1) * SIDE
+        figures["box px"] = float((miss_px * one).sum() / one.sum().clamp(min=1))
+        figures["token loc"], figures["token seg"] = unexplained.tolist()
+        return words + 0.25 * pointing + 4 * error + unexplained.sum(), figures
+
+
+def _share(masks: Tensor) -> Tensor:
+    """How a mask's pixels spread over the patches: (masks, side, side) to (masks, patches), rows sum to 1."""
+    cells = F.adaptive_avg_pool2d(masks[:, None], GRID).flatten(1)
+    return cells / cells.sum(1, keepdim=True).clamp(min=1e-6)
+
+
+def _boxes(masks: Tensor) -> Tensor:
+    """Left, top, right, bottom as shares of the side: (masks, side, side) to (masks, 4)."""
+    columns, rows = masks.amax(1), masks.amax(2)  # (masks, side)
+    side = masks.shape[-1]
+    ends = [columns.argmax(1), rows.argmax(1), side - columns.flip(1).argmax(1), side - rows.flip(1).argmax(1)]
+    return torch.stack(ends, -1) / side
+
+
+def see_all(path: Path, seen: SeeingWords, pictures: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """The frozen tower's features of every picture, (scenes, patches, 192), kept in a file."""
+    if not path.exists():
+        shape = (len(pictures), GRID * GRID, seen.tower.config.hidden_size)
+        part = path.with_suffix(".part.npy")
+        kept = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+        with torch.no_grad():
+            for first in range(0, len(pictures), 64):
+                pixels = pixels_of(pictures[first : first + 64])
+                kept[first : first + 64] = seen.tower(pixels).last_hidden_state[:, 1:].half().numpy()
+        kept.flush()
+        part.rename(path)
+    found: NDArray[np.float16] = np.load(path, mmap_mode="r")
+    return found
+
+
+class Lessons:
+    """Batches of scenes as the chain's processor makes them, with what else is known about their targets."""
+
+    def __init__(
+        self, processor: CoresProcessor, source: Scenes, data: Rendered, features: NDArray[np.float16]
+    ) -> None:
+        self.processor, self.source, self.data, self.features = processor, source, data, features
+
+    def batch(self, indices: list[int], epoch: int) -> tuple[dict[str, Any], Tensor]:
+        """The batch of these scenes and their features (images, patches, 192)."""
+        samples = [self.source[i] for i in indices]
+        batch = self.processor.collate(samples, seed=0, epoch=epoch, indices=indices)
+        part, one = [], []
+        for row, truth, whole in zip(
+            batch["image_index"].tolist(), batch["truth"], batch["location_truth"], strict=True
+        ):
+            inside = truth.numpy()
+            i = indices[row]
+            part.append(len(PARTS) if bool((truth == whole).all()) else int(self.data.parts[i][inside][0]))
+            one.append(float(len(np.unique(self.data.objects[i][inside])) == 1))
+        batch["part"], batch["one"] = torch.tensor(part), torch.tensor(one)
+        order = torch.from_numpy(np.stack([self.features[i] for i in indices])).float()
+        return batch, order
+
+
+@torch.no_grad()
+def measure(model: Answering, lessons: Lessons, image: int) -> dict[str, float]:
+    """Mean figures on unseen scenes."""
+    model.eval()
+    found = []
+    for first in range(0, min(128, len(lessons.source)), 16):
+        chosen = range(first, min(first + 16, len(lessons.source)))
+        batch, features = lessons.batch(list(chosen), epoch=0)
+        found.append(model.losses(batch, features, image)[1])
+    model.train()
+    return {name: float(np.mean([f[name] for f in found])) for name in found[0]}
+
+
+def train(
+    out: Path, model: Answering, lessons: Lessons, unseen: Lessons, image: int, steps: int, images: int = 16
+) -> None:
+    """Train projector, language model and readers; `out`/llava.pt holds the state. `image`: id of image positions."""
+
+    def loss_of(number: int) -> Tensor:
+        epoch, start = divmod(number * images, len(lessons.source))
+        chosen = [(start + k) % len(lessons.source) for k in range(images)]
+        batch, features = lessons.batch(chosen, epoch)
+        return model.losses(batch, features, image)[0]
+
+    schedule = Schedule(steps=steps, peak=1.5e-3, warmup=100, fall=0.5, every=100)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    run(out / "llava.pt", {"model": model}, weights, schedule, loss_of, lambda: measure(model, unseen, image))
