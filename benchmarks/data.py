@@ -1,0 +1,192 @@
+"""How long sources take to open, what memory they hold, and how many samples a worker makes of them.
+
+    python benchmarks/data.py                      # stand-ins of real size, about 1 GB in a temporary folder
+    python benchmarks/data.py --scale 0.01 --rows 1000 10000
+
+Every figure is of a process of its own. Stand-ins have the real sets' files and fields; their pictures are small and
+shared, so that opening is measured and not the disk. Held to: warm start under 3 s and 300 MB, cold build under 3
+minutes and 4 GB, first sample under 1 s.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cores import masks
+
+LIMITS = {"cold s": 180, "cold MB": 4000, "warm s": 3, "warm MB": 300, "first s": 1}
+OPEN = """
+import sys, time
+began = time.perf_counter()
+from pathlib import Path
+from cores.data.sources import open_source
+source = open_source(sys.argv[1], Path(sys.argv[2]))
+opened = time.perf_counter()
+sample = source[len(source) // 2]
+first = time.perf_counter() - opened
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+peak, now = (int(status[key].split()[0]) / 1024 for key in ("VmHWM", "VmRSS"))
+print(opened - began, first, peak, now, len(source))
+"""
+DRAW = """
+import sys, time
+from pathlib import Path
+from cores.data.mixture import Mixture
+from cores.data.sources import open_source
+from cores.masks import decode
+from cores.processing.pixels import for_language, for_segmenter, open_picture
+mixture = Mixture({"one": [open_source(sys.argv[1], Path(sys.argv[2]))]}, open_picture=open_picture)
+def make(i):
+    sample = mixture[0, i]
+    for_segmenter(sample.image, 1024), for_language(sample.image, 224, "pad")
+    for conversation in sample.conversations:
+        for turn in conversation.turns:
+            [decode(target.mask) for target in turn.targets]
+make(0)
+began, count = time.perf_counter(), 0
+while time.perf_counter() - began < float(sys.argv[3]):
+    make(count := count + 1)
+print(count / (time.perf_counter() - began))
+"""
+
+
+def pictures(folder: Path, names: Iterator[str], size: tuple[int, int] = (480, 640), suffix: str = ".jpg") -> None:
+    """One picture under many names, as hard links, as many of one file as file systems allow."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(0).normal(128, 40, (size[0] // 8, size[1] // 8, 3)).clip(0, 255).astype(np.uint8)
+    if suffix == ".png":
+        image = Image.fromarray((values[..., 0] // 30).repeat(8, 0).repeat(8, 1))
+    else:
+        image = Image.fromarray(values).resize(size[::-1], Image.Resampling.BICUBIC)
+    for number, name in enumerate(names):
+        if number % 20_000 == 0:
+            first = folder / name
+            image.save(first)
+        else:
+            os.link(first, folder / name)
+
+
+def paco(root: Path, images: int, annotations: int) -> str:
+    chance = random.Random(0)
+    y, x = np.mgrid[:480, :640]
+    mask = (x - 320) ** 2 + (y - 240) ** 2 * (2 + np.sin(x / 3)) < 150**2  # as many runs as a real part's outline
+    rle = masks.encode(mask)
+    path = root / "vlpart" / "paco" / "annotations" / "paco_lvis_v1_train.json"
+    path.parent.mkdir(parents=True)
+    names = [f"train2017/{n:012}.jpg" for n in range(images)]
+    with path.open("w") as file:
+        made = [
+            {"id": n, "file_name": name, "height": 480, "width": 640, "license": 1} for n, name in enumerate(names)
+        ]
+        classes = [{"id": n, "name": f"kind_(of_thing):part_{n}", "supercategory": "PART"} for n in range(531)]
+        file.write(json.dumps({"images": made, "categories": classes})[:-1] + ', "annotations": [')
+        for n in range(annotations):
+            image = len(names) // 2 if n % (annotations // 10) == 0 else chance.randrange(images)
+            record = {
+                "id": n,
+                "image_id": image,
+                "category_id": chance.randrange(531),
+                "bbox": [200.5, 100.25, 130.0, 80.0],
+                "area": 5000.5,
+                "segmentation": rle,
+                "attribute_ids": [1, 2],
+                "obj_ann_id": n,
+                "unknown_color": 0,
+            }
+            file.write((", " if n else "") + json.dumps(record))
+        file.write("]}")
+    pictures(root / "coco" / "train2017", (name.rpartition("/")[2] for name in names))
+    return "paco_lvis|train"
+
+
+def llava(root: Path, records: int) -> str:
+    said = ["What is in the picture?\n<image>", "A table with a cup. " * 12, "What else?", "A chair. " * 30] * 2
+    lines = [{"from": ("human", "gpt")[n % 2], "value": text} for n, text in enumerate(said)]
+    path = root / "llava_dataset" / "llava_instruct_150k.json"
+    path.parent.mkdir(parents=True)
+    with path.open("w") as file:
+        file.write("[")
+        for n in range(records):
+            record = {"id": f"{n:012}", "image": f"{n // 2:012}.jpg", "conversations": lines}
+            file.write((", " if n else "") + json.dumps(record))
+        file.write("]")
+    pictures(root / "coco" / "train2017", (f"{n:012}.jpg" for n in range((records + 1) // 2)))
+    return "llava_instruct_150k"
+
+
+def cocostuff(root: Path, files: int) -> str:
+    pictures(root / "cocostuff" / "train2017", (f"{n:012}.png" for n in range(files)), suffix=".png")
+    pictures(root / "coco" / "train2017", (f"{n:012}.jpg" for n in range(files)))
+    return "cocostuff"
+
+
+def run(code: str, *args: str, cache: Path) -> list[float]:
+    command = [sys.executable, "-W", "ignore", "-c", code, *args]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=os.environ | {"CORES_CACHE": str(cache)}
+    )
+    return [float(value) for value in done.stdout.split()]
+
+
+def measure(name: str, root: Path) -> dict[str, float]:
+    cache = root / "cache"
+    past = time.time() - 100  # files that were just written are read again, as they may still change
+    for path in root.rglob("*"):
+        if path.suffix == ".json" or (path.is_dir() and path.parent.name in ("coco", "cocostuff")):
+            os.utime(path, (past, past))
+    cold, _, cold_mb, _, rows = run(OPEN, name, str(root), cache=cache)
+    warm, first, _, warm_mb, _ = run(OPEN, name, str(root), cache=cache)
+    return {"rows": rows, "cold s": cold, "cold MB": cold_mb, "warm s": warm, "warm MB": warm_mb, "first s": first}
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the stand-ins (default: 1, real size)")
+    parser.add_argument("--rows", type=int, nargs="*", default=[1_000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--seconds", type=float, default=10.0, help="for which samples are made (default: 10)")
+    args = parser.parse_args()
+    head = ["rows", "cold s", "cold MB", "warm s", "warm MB", "first s"]
+    say(f"{'source':28}" + "".join(f"{name:>11}" for name in head) + f"{'samples/s':>11}")
+    missed = []
+
+    def report(label: str, found: dict[str, float], speed: float | None = None) -> None:
+        figures = f"{found['rows']:11,.0f}" + "".join(f"{found[name]:11.2f}" for name in head[1:])
+        say(f"{label:28}{figures}" + (f"{speed:11.1f}" if speed else ""))
+        missed.extend(f"{label}: {k} {found[k]:.1f}, limit {most}" for k, most in LIMITS.items() if found[k] > most)
+
+    sizes = {
+        "PACO": lambda root: paco(root, int(45_000 * args.scale), int(500_000 * args.scale)),
+        "LLaVA-Instruct": lambda root: llava(root, int(157_712 * args.scale)),
+        "COCO-Stuff": lambda root: cocostuff(root, int(118_000 * args.scale)),
+    }
+    for label, make in sizes.items():
+        with tempfile.TemporaryDirectory() as folder:
+            name = make(Path(folder))
+            found = measure(name, Path(folder))
+            (speed,) = run(DRAW, name, folder, str(args.seconds), cache=Path(folder) / "cache")
+            report(label, found, speed)
+    for rows in args.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            report(f"LLaVA-Instruct x {rows:,}", measure(llava(Path(folder), rows), Path(folder)))
+    for line in missed:
+        say(f"missed: {line}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

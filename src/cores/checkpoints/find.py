@@ -1,0 +1,78 @@
+"""Which folder a name means: a model's, a run's best checkpoint, a hub id's snapshot, or what comes with cores."""
+
+import re
+from importlib import resources
+from pathlib import Path
+
+from cores.checkpoints.base import BASE
+from cores.errors import CheckpointError
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+SHIPPED = Path(str(resources.files("cores"))) / "shipped"
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+
+
+def shipped(name: str) -> Path:
+    """A folder of weights that comes with cores: `cores-tiny`, `bases-tiny`. Raises CheckpointError without it."""
+    folder = SHIPPED / name
+    if not folder.is_dir():
+        raise CheckpointError(f"{name}: does not come with this install ({folder} is not there): name a folder")
+    return folder
+
+
+def find(path: str | Path | None) -> Path:
+    """The folder that holds a model or a checkpoint. None and `shipped`: the model that comes with cores.
+
+    Of a run folder: `best`, or else the last checkpoint. A name such as `owner/model` that is no folder here is taken
+    from the hub (or its cache, with HF_HUB_OFFLINE). Raises CheckpointError when there is none.
+    """
+    if path is None or str(path) == "shipped":
+        return shipped("cores-tiny")
+    folder = Path(path)
+    if folder.is_dir():
+        return best_of(folder) if is_run(folder) else folder
+    if folder.exists():
+        raise CheckpointError(f"{path}: is a file, expected the folder of a model or of a run")
+    if HUB_ID.fullmatch(str(path)):
+        return _from_hub(str(path))
+    raise CheckpointError(f"{path}: there is no such folder; give a model folder, a run folder or a hub id")
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / "recipe.yaml").exists() and not (folder / BASE).exists()
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Is this one of a run's checkpoints, which needs its base?"""
+    return (folder / BASE).exists()
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """A run's `checkpoint-N`, by N."""
+    found = [f for f in run.glob("checkpoint-*") if f.name.removeprefix("checkpoint-").isdigit() and is_checkpoint(f)]
+    return sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))
+
+
+def best_of(run: Path) -> Path:
+    """A run's `best`, or else its last checkpoint. Raises CheckpointError when it has none yet."""
+    if is_checkpoint(run / "best"):
+        return run / "best"
+    found = checkpoints_of(run)
+    if not found:
+        raise CheckpointError(
+            f"{run}: the run has no checkpoint yet; go on with `cores train ... --out {run} --resume`"
+        )
+    return found[-1]
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except RepositoryNotFoundError:
+        raise CheckpointError(f"{name}: is no folder here and no model on the hub") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{name}: is no folder here, and the hub cannot be reached: {reason}") from None

@@ -1,0 +1,124 @@
+"""A model and its processor from a folder: plain, or a run's checkpoint on its base. Strict: whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cores.checkpoints.adapter import fold_lora, read_learned
+from cores.checkpoints.base import Base
+from cores.checkpoints.bases import draw_rows, load_parts, weights_of
+from cores.checkpoints.find import find, is_checkpoint
+from cores.checkpoints.reading import quietly, readable
+from cores.errors import CheckpointError
+from cores.modeling.configuration import CoresConfig
+from cores.modeling.model import CoresModel
+from cores.processing.processor import CoresProcessor
+
+# What a run may set otherwise than the checkpoint it starts from: the rest of the config is the model itself.
+SETTABLE = (
+    "text_weight",
+    "mask_weight",
+    "bce_weight",
+    "dice_weight",
+    "location_loss",
+    "balanced_bce",
+    "ignore_255",
+    "loss_resolution",
+)
+
+
+def load(
+    path: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    attn_implementation: str | None = None,
+) -> tuple[CoresModel, CoresProcessor]:
+    """A model in eval mode and its processor. What a run learned is folded into the weights.
+
+    Args:
+        path: a model folder, a run folder (its best checkpoint), one of its checkpoints, or a hub id; None: the model
+            that comes with cores.
+        device: None takes CUDA where there is one, else the CPU.
+        dtype: of the weights, such as "bfloat16"; None keeps the stored one on CUDA and takes float32 on a CPU.
+
+    Raises CheckpointError that names what is missing, left over, of another shape, or changed since the run began.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    folder = find(path)
+    model = load_model(folder, as_dtype(dtype, device), attn_implementation)
+    fold_lora(model)
+    processor = CoresProcessor.from_pretrained(folder)
+    return model.to(device).eval(), processor
+
+
+def load_model(folder: Path, dtype: torch.dtype | None, attn_implementation: str | None = None) -> CoresModel:
+    """The model of a model folder or checkpoint, on the CPU; a checkpoint's LoRA layers stay as they are."""
+    if not is_checkpoint(folder):
+        check_plain(folder)
+        with quietly(), readable(folder):
+            return CoresModel.from_pretrained(folder, dtype=dtype or "auto", attn_implementation=attn_implementation)
+    base = Base.read(folder)
+    base.check(weights_of(base))
+    model = build(base, CoresConfig.from_pretrained(folder), dtype, attn_implementation)
+    read_learned(model, folder)
+    return model
+
+
+def build(
+    base: Base, config: CoresConfig, dtype: torch.dtype | None, attn_implementation: str | None = None
+) -> CoresModel:
+    """A run's model before it learned anything; the same from the same base, whenever it is built.
+
+    `dtype` None: the base's own. Raises CheckpointError when the base does not fit the config.
+    """
+    if "start" in base.paths:
+        model = load_model(find(base.paths["start"]), dtype, attn_implementation)
+        fold_lora(model)
+        adopt(model.config, config)
+        return model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(base.seed)
+        parts = load_parts(base, dtype=dtype or "auto", attn_implementation=attn_implementation)
+        wanted: Any = config.mllm_config
+        draw_rows(parts.mllm, wanted.text_config.vocab_size, base.new_tokens)
+        model = CoresModel.from_bases(config, parts.mllm, parts.segmenter)
+    if parts.projection is not None:
+        model.projection.load_state_dict(parts.projection)
+    return model.to(dtype or parts.mllm.dtype)
+
+
+def adopt(config: CoresConfig, run: CoresConfig) -> None:
+    """Give a checkpoint's config what a run sets. Raises CheckpointError when it is the config of another model."""
+    for name in ("levels", "refiner", "style"):
+        found, wanted = getattr(config, name), getattr(run, name)
+        if found != wanted:
+            raise CheckpointError(f"{name}: the base has {found}, the run {wanted}: leave it, or start from bases")
+    for name in SETTABLE:
+        setattr(config, name, getattr(run, name))
+
+
+def as_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    """A torch dtype; None is float32 on a CPU and stays None, the stored one, elsewhere."""
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else None
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise CheckpointError(f"dtype: found {dtype!r}, expected float32, bfloat16 or float16")
+    return found
+
+
+def check_plain(folder: Path) -> None:
+    """Raise CheckpointError unless the folder looks like a model of ours; transformers' own words are less clear."""
+    if not (folder / "config.json").is_file():
+        there = ", ".join(sorted(file.name for file in folder.iterdir())[:6]) or "nothing"
+        raise CheckpointError(f"{folder}: holds no model: there is no config.json, only {there}")
+    try:
+        kind = CoresConfig.get_config_dict(folder)[0].get("model_type")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: cannot be read: {error}") from None
+    if kind != "cores":
+        hint = f"`cores convert` makes one of a {kind} checkpoint" if kind else "expected model_type cores"
+        raise CheckpointError(f"{folder}: is a model of type {kind!r}, not of cores: {hint}")
+    if not any(folder.glob("model*.safetensors")):
+        raise CheckpointError(f"{folder}: holds no weights, expected model.safetensors or its shards")
