@@ -1,0 +1,46 @@
+"""What is done about items that cannot be used: stop at the first, or leave out a few and say so."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cores.errors import DataError
+
+log = logging.getLogger(__name__)
+OnBad = Literal["error", "skip"]
+SHARE = 0.01  # more than that is no accident
+AT_LEAST = 10  # items left out before a share means anything
+
+
+@dataclass
+class BadItems:
+    """Counts what was used and what was left out.
+
+    `policy`: `error` raises what is wrong with the first bad item; `skip` leaves bad ones out, logs each once, and
+    raises when they are more than one in a hundred.
+    """
+
+    policy: OnBad = "error"
+    used: int = 0
+    skipped: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def use(self) -> None:
+        self.used += 1
+
+    def skip(self, error: DataError) -> None:
+        """Leave out an item. Raises its error, or DataError when there are too many."""
+        if self.policy == "error":
+            raise error
+        reason = str(error)
+        if reason not in self.reasons:
+            log.warning("left out: %s", reason)
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        self.skipped += 1
+        total = self.used + self.skipped
+        if self.skipped >= AT_LEAST and self.skipped > SHARE * total:
+            some = "; ".join(list(self.reasons)[:3])
+            raise DataError(
+                f"{self.skipped} of {total} items cannot be used, more than {SHARE:.0%}: {some}; "
+                "run `cores data check` for all of them"
+            )

@@ -1,0 +1,163 @@
+"""Annotation files: JSON read in the encodings it comes in, and fields that must be there and of their type."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from cores.errors import DataError
+
+Kind = TypeVar("Kind")
+BLANKS, DECODER, ENDS = re.compile(r"\s*"), json.JSONDecoder(), tuple(",] \t\r\n")
+NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+}
+
+
+def read_text(path: Path) -> str:
+    """A text in UTF-8, else in cp1252, as some of ReasonSeg's files are. Raises DataError."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return decode(content, path)
+
+
+def decode(content: bytes, path: Path) -> str:
+    """Bytes of a text file as text."""
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            return content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise DataError(f"{path}: is neither UTF-8 nor cp1252 text: save it as UTF-8")
+
+
+def parse(text: str | bytes, where: str | Path) -> Any:
+    """JSON as Python values. Raises DataError that says at which line it breaks."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: is no JSON: {error}") from None
+    except (RecursionError, ValueError) as error:  # nested without end; a number of ten thousand digits
+        raise DataError(f"{where}: is no JSON that can be read: {error}") from None
+
+
+def read_json(path: Path) -> Any:
+    return parse(read_text(path), path)
+
+
+def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
+    """The items of a file that is one JSON list, in UTF-8: one after the other, never all of them in memory.
+
+    Raises DataError that names the item at which it breaks.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            text = _Ahead(file, block)
+            if text.sign() != "[":
+                raise DataError(f"{path}: found {short(text.text[:60])}, expected a list")
+            text.use(1)
+            number = 0
+            while text.sign() != "]":
+                if number:
+                    if text.sign() != ",":
+                        raise DataError(f"{path}: record {number}: is no JSON: a comma or the list's end is missing")
+                    text.use(1)
+                try:
+                    yield text.value()
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{path}: record {number}: is no JSON: {error}") from None
+                number += 1
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
+
+
+class _Ahead:
+    """A text read block by block, of which what is used is forgotten."""
+
+    def __init__(self, file: IO[str], block: int) -> None:
+        self.file, self.block, self.text, self.at = file, block, "", 0
+
+    def more(self) -> bool:
+        """Read on; was there anything?"""
+        left = self.text[self.at :]
+        new = self.file.read(max(self.block, len(left)))  # twice as far each time: a long value is not tried often
+        self.text, self.at = left + new, 0
+        return bool(new)
+
+    def use(self, count: int) -> None:
+        self.at += count
+
+    def sign(self) -> str:
+        """The next letter that is no blank; none at the end."""
+        while True:
+            self.at = BLANKS.match(self.text, self.at).end()  # type: ignore[union-attr]
+            if self.at < len(self.text) or not self.more():
+                return self.text[self.at : self.at + 1]
+
+    def value(self) -> Any:
+        """The next value. Raises ValueError when there is none."""
+        self.sign()
+        while True:
+            try:
+                value, end = DECODER.raw_decode(self.text, self.at)
+            except json.JSONDecodeError:
+                if not self.more():
+                    raise
+                continue
+            if self.text[end : end + 1] in ENDS or not self.more():  # a number may go on in the next block
+                self.at = end
+                return value
+
+
+def take(record: Any, key: str, kind: type[Kind], where: str | Path) -> Kind:
+    """A field that must be there. Raises DataError with what was found instead; `where` names file and record."""
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: found {short(record)}, expected an object with the field {key!r}")
+    if key not in record:
+        raise DataError(f"{where}: the field {key!r} is missing; there are {', '.join(map(repr, record)) or 'none'}")
+    return check(record[key], kind, f"{where}: {key}")
+
+
+def maybe(record: dict[str, Any], key: str, kind: type[Kind], where: str | Path) -> Kind | None:
+    """The same for a field that may be missing or null."""
+    value = record.get(key)
+    return None if value is None else check(value, kind, f"{where}: {key}")
+
+
+def check(value: Any, kind: type[Kind], where: str) -> Kind:
+    """A value of this type. A whole number is a number too; true and false are no numbers."""
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise DataError(f"{where}: found {short(value)}, expected {NAMES.get(kind, 'a number')}")
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise DataError(f"{where}: found {short(value)}, which holds half a character: no text") from None
+    return value  # type: ignore[no-any-return]
+
+
+def texts(value: Any, where: str) -> list[str]:
+    """A list of texts, none of them blank."""
+    for text in check(value, list, where):
+        if not check(text, str, f"{where}: item").strip():
+            raise DataError(f"{where}: one of its texts is empty")
+    return list(value)
+
+
+def short(value: Any) -> str:
+    """A value for a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,173 @@
+"""What a source's annotation files hold, image by image, as an Arrow table on disk, mapped into memory.
+
+It is built once and keyed by the content of the files: changed files make another. To find out whether they changed,
+their sizes and times are compared with those noted when they were last read; only then are they read again. Tables
+lie in $CORES_CACHE, else ~/.cache/cores, and may be deleted at any time.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from cores.errors import DataError
+
+log = logging.getLogger(__name__)
+VERSION = 1  # of the tables; another one makes all of them anew
+SCHEMA = pa.schema([("image", pa.string()), ("split", pa.string()), ("record", pa.binary())])
+BATCH = 1024  # rows
+UNSETTLED = 2.0  # seconds in which a file may change again without its time telling
+
+
+class Row(NamedTuple):
+    """One image: its name as the annotations have it, its split, and a record of plain JSON values."""
+
+    image: str
+    split: str
+    record: Any
+
+
+class Index:
+    """A table of rows, read from disk when asked for. Travels to other processes as its path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+    def __reduce__(self) -> tuple[type["Index"], tuple[Path]]:
+        return Index, (self.path,)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __getitem__(self, i: int) -> Row:
+        image, split, record = (self.table.column(name)[i].as_py() for name in SCHEMA.names)
+        return Row(image, split, json.loads(record))
+
+    def image(self, i: int) -> str:
+        return str(self.table.column("image")[i].as_py())
+
+    def split(self, i: int) -> str:
+        return str(self.table.column("split")[i].as_py())
+
+    def splits(self) -> list[str]:
+        return sorted(pc.unique(self.table.column("split")).to_pylist())
+
+    def where(self, wanted: Callable[[str], bool]) -> NDArray[np.int64]:
+        """The numbers (rows,) of the rows whose split is wanted, in order."""
+        splits = pa.array([split for split in self.splits() if wanted(split)], pa.string())
+        return np.flatnonzero(pc.is_in(self.table.column("split"), splits).to_numpy())
+
+
+def open_index(kind: str, inputs: Sequence[Path], build: Callable[[], Iterable[Row]]) -> Index:
+    """The index of these files or folders; built when there is none of their content. Args as `cached`."""
+    return Index(cached(kind, inputs, lambda path: _write(path, build())))
+
+
+def cached(kind: str, inputs: Sequence[Path], write: Callable[[Path], None]) -> Path:
+    """The Arrow file of these files or folders; written when there is none of their content.
+
+    Args: `kind`: who reads them, and all that changes what is read; `inputs`: files, by content, and folders, by the
+    names in them. Raises DataError when an input is missing, and what `write` raises.
+    """
+    missing = [str(path) for path in inputs if not path.exists()]
+    if missing:
+        raise DataError(f"{kind}: there is no {' and no '.join(missing)}")
+    home = cache_dir()
+    names = json.dumps([VERSION, kind, [str(path.resolve()) for path in inputs]])
+    note = home / f"{hashlib.sha256(names.encode()).hexdigest()[:32]}.json"
+    states = [[path.stat().st_size, path.stat().st_mtime_ns] for path in inputs]
+    noted = _read_note(note)
+    if noted.get("states") == states and _whole(home / noted["table"]):
+        return home / str(noted["table"])
+    digest = hashlib.sha256(json.dumps([VERSION, kind]).encode())
+    for path in inputs:
+        digest.update(_content(path))
+    table = home / f"{digest.hexdigest()[:32]}.arrow"
+    with FileLock(table.with_suffix(".lock")):
+        if not _whole(table):
+            log.info("%s: reading %s, once", kind, ", ".join(map(str, inputs)))
+            part = table.with_suffix(f".part-{os.getpid()}")
+            try:
+                write(part)
+                part.replace(table)
+            finally:
+                part.unlink(missing_ok=True)
+    if max(time_ns for _, time_ns in states) < (time.time() - UNSETTLED) * 1e9:
+        part = note.with_suffix(f".part-{os.getpid()}")
+        part.write_text(json.dumps({"states": states, "table": table.name}), "utf-8")
+        part.replace(note)
+    return table
+
+
+def cache_dir() -> Path:
+    """Where indexes lie. Raises DataError when nothing can be written there."""
+    given, base = os.environ.get("CORES_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    home = Path(given) if given else Path(base or Path.home() / ".cache") / "cores"
+    try:
+        (home / "index").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{home}: cannot be written ({error.strerror}): set CORES_CACHE to another folder") from None
+    return home / "index"
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("table"), str) else {}
+
+
+def _whole(path: Path) -> bool:
+    """Is there an Arrow file, written to its end?"""
+    try:
+        pa.ipc.open_file(pa.memory_map(str(path)))
+    except FileNotFoundError:
+        return False
+    except (pa.ArrowInvalid, OSError):
+        log.warning("%s: is damaged and is made anew", path)
+        return False
+    return True
+
+
+def _content(path: Path) -> bytes:
+    """A digest of a file, or of the names in a folder and below."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    names = sorted(entry.name for entry in os.scandir(path))
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).digest()
+
+
+def _write(path: Path, rows: Iterable[Row]) -> None:
+    with pa.ipc.new_file(str(path), SCHEMA) as writer:
+        for batch in _batches(rows):
+            images, splits, records = zip(*batch, strict=True)
+            dumped = [json.dumps(record, separators=(",", ":")).encode() for record in records]
+            try:
+                columns = [pa.array(images), pa.array(splits), pa.array(dumped)]
+            except UnicodeEncodeError as error:  # a file's name may be any bytes
+                raise DataError(f"{error.object!r}: is no name in UTF-8: rename the file") from None
+            writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    batch = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

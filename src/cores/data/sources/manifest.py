@@ -1,0 +1,138 @@
+"""One's own data as JSON lines, one question a line: `manifest:PATH`. The fields are in docs/own-data.md.
+
+Legend: h, w = height and width of the picture in pixels; points = vertices (x, y).
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from cores import masks
+from cores.data.files import decode, maybe, parse, short, take
+from cores.data.index import Row, open_index
+from cores.data.pictures import Header, read_header, read_inside
+from cores.data.polygons import paint, read_points
+from cores.data.record import Question, Record
+from cores.data.sample import Form, Target
+from cores.data.segmentation import read_segmentation, union
+from cores.data.sources.base import FileSource, form_of, locate
+from cores.errors import DataError
+from cores.masks import RLE
+
+FIELDS = {"image", "query", "form", "answer", "explanation", "targets", "ignore", "kind"}
+
+
+class Manifest(FileSource):
+    """One item an image, with the questions of all its lines. The index says where in the file they stand."""
+
+    def __init__(self, name: str, path: Path, root: Path) -> None:
+        super().__init__(name, path.stem, root)
+        self.path = path
+        self.index = open_index("manifest", [path], partial(_rows, path))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read(self, i: int) -> Record:
+        row = self.index[i]
+        header = read_header(self.path.parent / row.image)
+        questions, ignored = [], []
+        with self.path.open("rb") as file:
+            for number, offset in row.record:
+                file.seek(offset)
+                where = f"{self.path}: line {number}"
+                line = parse(decode(file.readline(), self.path), where)
+                questions.append(self._question(line, header, where))
+                if line.get("ignore") is not None:
+                    ignored.append(self._mask(line["ignore"], header, f"{where}: ignore"))
+        ignore = union([mask for mask in ignored if mask is not None], header.size)
+        meta = {"source": self.name, "name": row.image}
+        return Record(header.path, header.size, self.split, tuple(questions), ignore=ignore, meta=meta)
+
+    def _question(self, line: dict[str, Any], header: Header, where: str) -> Question:
+        unknown = sorted(set(line) - FIELDS)
+        if unknown:
+            raise DataError(f"{where}: there is no field {', '.join(unknown)}; there are {', '.join(sorted(FIELDS))}")
+        query = take(line, "query", str, where)
+        if not query.strip():
+            raise DataError(f"{where}: query: is empty: say in words what to look for")
+        targets = maybe(line, "targets", list, where)
+        answer, told = (maybe(line, key, str, where) for key in ("answer", "explanation"))
+        if targets is None and answer is None:
+            raise DataError(f"{where}: has neither targets nor an answer; for what is not there say targets: []")
+        form: Form = form_of(query)
+        if targets is None:
+            form = "raw"
+        elif told is not None:
+            form, answer = "explain", f"{answer} {told}" if answer else told
+        given = maybe(line, "form", str, where)
+        if given is not None and given not in get_args(Form):
+            raise DataError(f"{where}: form: found {given!r}, expected {', '.join(get_args(Form))}")
+        if given == "raw" and answer is None and not targets:
+            raise DataError(f"{where}: form: raw needs an answer or targets")
+        find = partial(self._targets, targets or [], header, where)
+        return Question(query, find, given or form, answer, kind=maybe(line, "kind", str, where))  # type: ignore[arg-type]
+
+    def _targets(self, targets: list[Any], header: Header, where: str) -> tuple[Target, ...]:
+        found = []
+        for number, target in enumerate(targets):
+            here = f"{where}: targets: {number}"
+            record = target if isinstance(target, dict) and "counts" not in target else {"mask": target}
+            if "mask" not in record:
+                raise DataError(f"{here}: the field 'mask' is missing")
+            mask = self._mask(record["mask"], header, here)
+            if mask is None:
+                raise DataError(f"{here}: mask: is empty; leave out what is not there")
+            place = record.get("location")
+            location = None if place is None else self._mask(place, header, f"{here}: location")
+            found.append(Target(mask, location, maybe(record, "phrase", str, here)))
+        return tuple(found)
+
+    def _mask(self, value: Any, header: Header, where: str) -> RLE | None:
+        """A mask as run lengths, polygons, or the name of a picture that is not black inside."""
+        if isinstance(value, str):
+            path = self.path.parent / value
+            try:
+                inside = read_inside(path)
+            except DataError as error:
+                raise DataError(f"{where}: {error}") from None
+            return masks.encode(header.upright(inside, f"{where}: {path}").astype(bool))
+        if not isinstance(value, list) or not value:
+            return read_segmentation(value, None, header, where)
+        if all(isinstance(point, list) and len(point) == 2 for point in value):
+            value = [value]  # one polygon of points
+        if not all(isinstance(polygon, list) and polygon and isinstance(polygon[0], list) for polygon in value):
+            return read_segmentation(value, None, header, where)
+        canvas = np.zeros(header.size, np.uint8)
+        for polygon in value:
+            paint(canvas, read_points(polygon, where), 1)
+        return masks.encode(canvas.astype(bool))
+
+    def files(self, i: int) -> tuple[Path, ...]:
+        return (self.path.parent / self.index.image(i),)
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """One row an image, in the order of first lines: [number, offset] of each line about it."""
+    groups: dict[str, list[tuple[int, int]]] = {}
+    offset = 0
+    with path.open("rb") as file:
+        for number, content in enumerate(file, start=1):
+            if content.strip():
+                line = parse(decode(content, path), f"{path}: line {number}")
+                image = take(line, "image", str, f"{path}: line {number}")
+                groups.setdefault(image, []).append((number, offset))
+            offset += len(content)
+    for image, lines in groups.items():
+        yield Row(image, "", lines)
+
+
+def open_manifest(path: str, data_dir: Path | None, name: str) -> Manifest:
+    """`manifest:PATH`. Raises DataError."""
+    found, root = locate(path, data_dir)
+    if not found.is_file():
+        raise DataError(f"{name}: there is no file {short(str(found))}")
+    return Manifest(name, found, root)

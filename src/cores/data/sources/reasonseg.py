@@ -1,0 +1,114 @@
+"""ReasonSeg: reason_seg/ReasonSeg/{train,val,test}/X.jpg + X.json, with explanations for some of train.
+
+`ReasonSeg|train`, `val`, `test`, several joined by `_`; `explanatory`: the images of train that have an explanation;
+`testshort`, `testlong`: the images of test whose texts are phrases, or sentences.
+"""
+
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from cores.data.files import check, read_json, take
+from cores.data.record import Record
+from cores.data.sources.base import FileSource, folder, needs
+from cores.data.sources.labelme import Pair, files_of, pairs_in, read_pair
+from cores.errors import DataError
+
+FOLDER = Path("reason_seg", "ReasonSeg")
+EXPLANATIONS = Path("explanatory", "train.json")
+FILTERS = {"testshort": False, "testlong": True}
+
+
+class ReasonSeg(FileSource):
+    """Items in the order of splits and names. When evaluated, an image is asked its first text only."""
+
+    def __init__(self, name: str, split: str, data_dir: Path) -> None:
+        """Raises DataError when a split's folder is not there, or what lists its images cannot be read."""
+        super().__init__(name, split, data_dir)
+        self.first_only = False
+        home = folder(data_dir / FOLDER, name)
+        self.explanations = read_explanations(home / EXPLANATIONS)
+        if split == "explanatory":
+            self.items = [("train", pair) for pair in _pairs(home / "train", name) if self._explained(pair)]
+        elif split in FILTERS and not (home / split).is_dir():
+            wanted = "sentences" if FILTERS[split] else "phrases"
+            self.note = f"{split} is the images of test whose texts are {wanted}"
+            self.items = [("test", pair) for pair in _pairs(home / "test", name) if _kept(pair, FILTERS[split])]
+        else:
+            parts = [part for part in split.split("_") if part]
+            if not parts:
+                raise DataError(f"{name}: which split? Take ReasonSeg|train, val, test or several joined by _")
+            self.items = [(part, pair) for part in parts for pair in _pairs(home / part, name)]
+        self.home = home
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def read(self, i: int) -> Record:
+        split, pair = self.items[i]
+        record = read_pair(pair, split, {"source": self.name})
+        if not record.questions:
+            raise DataError(f"{pair.json}: text: is empty, expected at least one")
+        if self.first_only:
+            return record.first()
+        explained = self.explanations.get(record.meta["name"], ()) if split == "train" else ()
+        return replace(record, explanations=explained)
+
+    def files(self, i: int) -> tuple[Path, ...]:
+        split, pair = self.items[i]
+        return files_of(pair, self.home / split)
+
+    def place(self, i: int) -> tuple[str, str]:
+        return super().place(i)[0], self.items[i][0]
+
+    def for_evaluation(self) -> Self:
+        """Only the first text of an image is asked, as the published figures are."""
+        view = copy(self)
+        view.first_only = True
+        return view
+
+    def problems(self) -> Iterator[tuple[Path, str]]:
+        """Explanations of images that are not there: in the published file, some are of no image of train."""
+        there = {pair.image.name for _, pair in self.items if pair.image is not None}
+        if self.split in ("train", "explanatory"):
+            for name in self.explanations:
+                if name not in there:
+                    yield self.home / EXPLANATIONS, f"explains {name}, which is not in train"
+
+    def _explained(self, pair: Pair) -> bool:
+        return pair.image is not None and pair.image.name in self.explanations
+
+
+def _pairs(path: Path, name: str) -> list[Pair]:
+    return pairs_in(folder(path, name))
+
+
+def _kept(pair: Pair, sentence: bool) -> bool:
+    """Does a pair belong to a filtered split? One that cannot be read does: then it is reported, not lost."""
+    if pair.json is None:
+        return True
+    try:
+        return take(read_json(pair.json), "is_sentence", bool, pair.json) == sentence
+    except DataError:
+        return True
+
+
+def read_explanations(path: Path) -> dict[str, tuple[str, ...]]:
+    """Explanations by the image's file name; none when the file is not there. Raises DataError."""
+    if not path.exists():
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    for number, record in enumerate(check(read_json(path), list, str(path))):
+        where = f"{path}: record {number}"
+        image, text = take(record, "image", str, where), take(record, "outputs", str, where)
+        found[image] = (*found.get(image, ()), text)
+    return found
+
+
+def open_reasonseg(splits: list[str], data_dir: Path | None, name: str) -> ReasonSeg:
+    """`ReasonSeg|SPLIT`. Raises DataError."""
+    if len(splits) != 1:
+        raise DataError(f"{name}: which split? Take ReasonSeg|train, val, test, train_val, testshort or explanatory")
+    return ReasonSeg(name, splits[0], needs(data_dir, name))

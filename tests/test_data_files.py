@@ -1,0 +1,71 @@
+"""JSON read in its encodings, and long lists of it item by item."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cores.data.files import read_items, read_json, take
+from cores.errors import DataError
+
+VALUES = [{"a": [1, 2, {"b": 'é " ] , ['}]}, 12345, -1.5e3, "x", [], None, True]
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 1 << 20])
+@pytest.mark.parametrize("indent", [None, 3])
+def test_items_are_those_of_the_whole_list(tmp_path, block, indent):
+    for values in (VALUES, [], [12345, 6], [[]]):
+        text = json.dumps(values, indent=indent, ensure_ascii=False)
+        (tmp_path / "a.json").write_text(f"\ufeff \n{text}\n", "utf-8")
+        assert list(read_items(tmp_path / "a.json", block)) == values
+
+
+def test_items_come_before_the_file_is_read(tmp_path):
+    (tmp_path / "a.json").write_text("[1, 2, {" + " " * 5000 + "broken")
+    items = read_items(tmp_path / "a.json", 16)
+    assert (next(items), next(items)) == (1, 2)
+    with pytest.raises(DataError, match=r"a\.json: record 2: is no JSON"):
+        next(items)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "found '', expected a list"),
+        (b'{"a": 1}', "expected a list"),
+        (b"[1 2]", "record 1: is no JSON: a comma"),
+        (b"[1,]", "record 1: is no JSON"),
+        (b"[1", "record 1: is no JSON: a comma"),
+        (b"[", "record 0: is no JSON"),
+        (b"[" * 100_000, "record 0: is no JSON"),
+        (b'["\xe9"]', "is no UTF-8 text"),
+    ],
+)
+def test_a_list_that_is_none_is_named(tmp_path, content, said):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        list(read_items(tmp_path / "a.json"))
+
+
+def test_encodings(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig", "cp1252"):
+        (tmp_path / "a.json").write_text('"naïve – café"', encoding)
+        assert read_json(tmp_path / "a.json") == "naïve – café"
+    (tmp_path / "a.json").write_bytes(b'"\x81"')
+    with pytest.raises(DataError, match=r"a\.json: is neither UTF-8 nor cp1252"):
+        read_json(tmp_path / "a.json")
+
+
+def test_fields_have_their_type():
+    record = {"n": 1, "x": 1.5, "yes": True, "s": "a"}
+    assert [take(record, key, kind, "f") for key, kind in (("n", int), ("x", float), ("yes", bool))] == [1, 1.5, True]
+    assert take(record, "n", float, "f") == 1
+    for key, kind, said in (
+        ("yes", int, "f: yes: found True, expected a whole number"),
+        ("n", str, "f: n: found 1, expected text"),
+        ("m", str, "f: the field 'm' is missing; there are 'n', 'x', 'yes', 's'"),
+    ):
+        with pytest.raises(DataError, match=said):
+            take(record, key, kind, "f")
+    with pytest.raises(DataError, match=r"found array\(\[1\]\), expected an object"):
+        take(np.array([1]), "a", int, "f")

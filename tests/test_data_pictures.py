@@ -1,0 +1,129 @@
+"""Headers, and every way that a picture can be turned."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from data_files import write_picture
+from PIL import Image, ImageOps
+
+from cores import masks
+from cores.data.pictures import read_header, read_inside, read_values, turned
+from cores.errors import DataError
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_arrays_turn_as_pillow_turns_pictures(tmp_path, orientation):
+    path = write_picture(tmp_path / "a.png", (4, 7), orientation)
+    header = read_header(path)
+    with Image.open(path) as image:
+        stored, upright = np.asarray(image), np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(turned(stored, orientation), upright)
+    assert header.size == upright.shape[:2]
+    assert header.stored == (4, 7)
+
+
+def test_masks_of_the_stored_size_turn_and_others_do_not(tmp_path):
+    header = read_header(write_picture(tmp_path / "a.jpg", (4, 7), 6))
+    flat = np.arange(28).reshape(4, 7) % 3 == 0
+    turn = np.rot90(flat, -1).copy()
+    assert np.array_equal(header.upright(flat, "x"), turn)
+    assert np.array_equal(header.upright(turn, "x"), turn)
+    assert header.upright_rle(masks.encode(flat), "x") == masks.encode(turn)
+    assert header.upright_rle(masks.encode(turn), "x") == masks.encode(turn)
+    with pytest.raises(
+        DataError, match=r"the mask is \(7, 7\) \(h, w\), but the picture .*a.jpg is \(7, 4\), \(4, 7\) as"
+    ):
+        header.turn((7, 7), "the mask")
+
+
+def test_upside_down_is_of_both_sizes_and_stays(tmp_path):
+    """Where both sizes are the same nothing tells which was meant: what has the picture's size is kept."""
+    header = read_header(write_picture(tmp_path / "a.jpg", (4, 7), 3))
+    flat = np.arange(28).reshape(4, 7) % 3 == 0
+    assert np.array_equal(header.upright(flat, "x"), flat)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_exif_behind_the_pixels_of_a_png_counts(tmp_path):
+    plain, exif = io.BytesIO(), Image.Exif()
+    Image.new("RGB", (7, 4)).save(plain, "PNG")
+    exif[0x0112] = 6
+    content = plain.getvalue()
+    end = content.rindex(b"IEND") - 4
+    late = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    (tmp_path / "a.png").write_bytes(content[:end] + late + content[end:])
+    with Image.open(tmp_path / "a.png") as image:
+        assert ImageOps.exif_transpose(image).size == (4, 7)
+    assert read_header(tmp_path / "a.png").size == (7, 4)
+
+
+def test_a_header_is_read_without_the_pixels(tmp_path):
+    """So fast that a hundred thousand files are looked at in a minute, and even where the pixels are damaged."""
+    path = write_picture(tmp_path / "a.png", (500, 700))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert read_header(path).size == (500, 700)
+
+
+def test_odd_exif_is_no_reason_to_stop(tmp_path):
+    path = write_picture(tmp_path / "a.jpg", orientation=6)
+    content = path.read_bytes()
+    for value in (0, 9, 77):
+        path.write_bytes(
+            content.replace(b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06", struct.pack(">HHIH", 0x112, 3, 1, value))
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert read_header(path).size == (20, 30)
+    at = content.index(b"Exif\0\0")
+    path.write_bytes(content[: at + 14] + b"\xff" * 12 + content[at + 26 :])
+    assert read_header(path).size == (20, 30)
+
+
+HUGE = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+BOMB = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", HUGE) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is no picture"),
+        (b"hello", "is no picture"),
+        (BOMB, "too large"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "is (no picture|damaged)"),
+    ],
+)
+def test_what_is_no_picture_is_named(tmp_path, content, said):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.jpg: {said}"):
+        read_header(tmp_path / "a.jpg")
+
+
+def test_folders_and_missing_files_are_named(tmp_path):
+    with pytest.raises(DataError, match="is a folder, a picture was expected"):
+        read_header(tmp_path)
+    for read in (read_header, read_values, read_inside):
+        with pytest.raises(DataError, match=r"gone\.png: there is no such file"):
+            read(tmp_path / "gone.png")
+
+
+def test_numbers_of_palettes_and_wide_pixels(tmp_path):
+    values = np.arange(28, dtype=np.uint8).reshape(4, 7)
+    for image in (Image.fromarray(values), Image.fromarray(values.astype(np.uint16))):
+        image.save(tmp_path / "a.png")
+        assert np.array_equal(read_values(tmp_path / "a.png"), values)
+    Image.fromarray((values * 100).astype(np.uint16) + 300).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="has values from"):
+        read_values(tmp_path / "a.png")
+    Image.fromarray(values > 3).save(tmp_path / "a.png")
+    assert np.array_equal(read_inside(tmp_path / "a.png"), values > 3)
+    Image.new("RGBA", (7, 4)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="is RGBA, expected black outside and anything else inside, no alpha"):
+        read_inside(tmp_path / "a.png")

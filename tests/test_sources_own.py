@@ -1,0 +1,284 @@
+"""One's own data: a manifest, COCO's form, Hugging Face tables."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from data_files import write_picture
+from PIL import Image
+from shared import shared
+
+from cores.data.sources import open_source
+from cores.errors import DataError
+from cores.masks import decode, encode
+from cores.scenes.source import open_scenes
+from cores.scenes.write import write_scenes
+
+SIZE = (20, 30)
+
+
+def mask(left, right):
+    found = np.zeros(SIZE, bool)
+    found[:, left:right] = True
+    return found
+
+
+def turns(source):
+    return [turn for sample in source for conversation in sample.conversations for turn in conversation.turns]
+
+
+# -- manifest ------------------------------------------------------------------------------------------------------
+
+
+def manifest(root, *lines, picture=None):
+    write_picture(root / "pics" / "a.jpg", **(picture or {"size": SIZE}))
+    (root / "mine.jsonl").write_text("".join(f"{json.dumps({'image': 'pics/a.jpg'} | line)}\n\n" for line in lines))
+    return open_source("manifest:mine.jsonl", root)
+
+
+def test_masks_as_run_lengths_polygons_and_pictures(tmp_path):
+    Image.fromarray(mask(4, 9).astype(np.uint8) * 7).save(tmp_path / "m.png")
+    points = [[0, 0], [4, 0], [4, 19], [0, 19]]
+    kinds = [
+        (encode(mask(0, 5)), 5),
+        ({"size": list(SIZE), "counts": [100, 100, 400]}, 5),
+        (points, 5),
+        ([points, [[10, 0], [11, 0], [11, 19], [10, 19]]], 7),
+        ([0, 0, 5, 0, 5, 20, 0, 20], 5),
+        ([[0, 0, 5, 0, 5, 20, 0, 20]], 5),
+        ("m.png", 5),
+    ]
+    lines = [{"query": str(n), "targets": [kind if n % 2 else {"mask": kind}]} for n, (kind, _) in enumerate(kinds)]
+    source = manifest(tmp_path, *lines)
+    assert len(source) == 1
+    found = [decode(turn.targets[0].mask) for turn in turns(source)]
+    assert [m.sum() // 20 for m in found] == [columns for _, columns in kinds]
+    assert np.array_equal(found[6], mask(4, 9))
+
+
+def test_every_kind_of_question(tmp_path):
+    two = [{"mask": encode(mask(0, 2)), "phrase": "the lid", "location": encode(mask(0, 9))}, encode(mask(4, 6))]
+    source = manifest(
+        tmp_path,
+        {"query": "the cup", "targets": two, "kind": "pairs"},
+        {"query": "What is used to pour?", "targets": [encode(mask(0, 2))], "explanation": "It has a spout."},
+        {"query": "the zebra", "targets": []},
+        {"query": "Describe it.", "answer": "A table."},
+        {"query": "the cup.", "form": "phrase", "targets": [], "ignore": encode(mask(20, 30))},
+        {"query": "Where?", "targets": [encode(mask(0, 2))], "answer": "On {loc}, it is {seg}."},
+    )
+    found = turns(source)
+    assert [turn.form for turn in found] == ["phrase", "explain", "phrase", "raw", "phrase", "sentence"]
+    assert [len(turn.targets) for turn in found] == [2, 1, 0, 0, 0, 1]
+    assert [turn.answer for turn in found] == [
+        None,
+        "It has a spout.",
+        None,
+        "A table.",
+        None,
+        "On {loc}, it is {seg}.",
+    ]
+    lid = found[0].targets[0]
+    assert (lid.phrase, decode(lid.location).sum()) == ("the lid", 180)
+    assert source[0].meta["kinds"][0] == "pairs"
+    assert np.array_equal(decode(source[0].ignore), mask(20, 30))
+
+
+def test_scenes_come_back_from_their_manifest_as_they_were(tmp_path):
+    scenes = open_scenes("val", n=4)
+    write_scenes(scenes, tmp_path, progress=False)
+    source = open_source("manifest:val.jsonl", tmp_path)
+    assert [sample.conversations for sample in source] == [sample.conversations for sample in scenes]
+    assert [sample.meta["kinds"] for sample in source] == [sample.meta["kinds"] for sample in scenes]
+    assert source.place(0)[0] == f"scenes/{scenes[0].meta['name']}.png"
+
+
+def test_stored_masks_turn_with_their_picture(tmp_path):
+    line = {"query": "x", "targets": [encode(mask(0, 3)), encode(np.rot90(mask(0, 3)).copy())]}
+    source = manifest(tmp_path, line, picture={"size": SIZE, "orientation": 8})
+    first, second = turns(source)[0].targets
+    assert first.mask == second.mask == encode(np.rot90(mask(0, 3)).copy())
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"query": " "}, "line 1: query: is empty"),
+        ({"query": "x"}, "has neither targets nor an answer"),
+        ({"query": "x", "targets": [], "labels": 3}, "there is no field labels"),
+        ({"query": "x", "targets": {}}, "targets: found {}, expected a list"),
+        ({"query": "x", "targets": [{}]}, "targets: 0: the field 'mask' is missing"),
+        ({"query": "x", "targets": [[]]}, "targets: 0: mask: is empty"),
+        ({"query": "x", "targets": [5]}, "targets: 0: found 5, expected polygons or run lengths"),
+        ({"query": "x", "targets": ["gone.png"]}, "gone.png: there is no such file"),
+        ({"query": "x", "targets": [[1, 2, 3, 4]]}, "a polygon of 2 points has no inside"),
+        ({"query": "x", "targets": [encode(np.ones((9, 9), bool))]}, r"is \(9, 9\) \(h, w\), but the picture"),
+        ({"query": "x", "targets": [{"size": [20, 30], "counts": "11"}]}, "do not fill the size 20 x 30"),
+        ({"query": "x", "targets": [{"size": [20, 30], "counts": [600, 600]}]}, "do not fill the size 20 x 30"),
+        ({"query": "x", "targets": [{"size": "big", "counts": "11"}]}, "size: found 'big', expected a list"),
+        ({"query": "x", "targets": [], "form": "poem"}, "form: found 'poem', expected phrase, sentence"),
+        ({"query": "x", "targets": [], "form": "raw"}, "raw needs an answer or targets"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, line, said):
+    source = manifest(tmp_path, line)
+    with pytest.raises(DataError, match=said) as error:
+        source[0]
+    assert "mine.jsonl: line 1" in str(error.value)
+
+
+def test_a_broken_line_is_named_when_the_file_is_opened(tmp_path):
+    for content, said in ((b'{"image": "a"\n', "line 1: is no JSON"), (b"\n[]\n", "line 2: found"), (b"", "")):
+        (tmp_path / "m.jsonl").write_bytes(content)
+        if said:
+            with pytest.raises(DataError, match=said):
+                open_source("manifest:m.jsonl", tmp_path)
+        else:
+            assert len(open_source("manifest:m.jsonl", tmp_path)) == 0
+    with pytest.raises(DataError, match="there is no file"):
+        open_source("manifest:nowhere.jsonl", tmp_path)
+
+
+# -- COCO ----------------------------------------------------------------------------------------------------------
+
+
+def coco(root, *annotations, place="images"):
+    write_picture(root / place / "a.jpg", SIZE)
+    images = [{"id": 1, "file_name": "a.jpg", "height": SIZE[0], "width": SIZE[1]}]
+    found = [{"id": n, "image_id": 1, "category_id": 1 + n % 2} | a for n, a in enumerate(annotations)]
+    names = [{"id": 1, "name": "Tea cup"}, {"id": 2, "name": "spoon"}]
+    (root / "c.json").write_text(json.dumps({"images": images, "annotations": found, "categories": names}))
+    return open_source("coco:c.json", root)
+
+
+def test_without_texts_every_class_is_asked_at_once(tmp_path):
+    source = coco(tmp_path, *({"segmentation": encode(mask(n, n + 2))} for n in (0, 5, 10)))
+    cup, spoon = turns(source)
+    assert (cup.query, spoon.query, cup.form) == ("tea cup", "spoon", "phrase")
+    assert np.array_equal(decode(cup.targets[0].mask), mask(0, 2) | mask(10, 12))
+
+
+def test_texts_are_asked_one_by_one(tmp_path):
+    box = [[0, 0, 5, 0, 5, 20, 0, 20]]
+    source = coco(
+        tmp_path,
+        {"segmentation": box, "text": ["the left cup", "What holds tea?"]},
+        {"segmentation": box},
+        {"segmentation": encode(mask(3, 9)), "text": "the left cup"},
+        place=".",
+    )
+    found = turns(source)
+    assert [(t.query, t.form) for t in found] == [
+        ("the left cup", "phrase"),
+        ("What holds tea?", "sentence"),
+        ("the left cup", "phrase"),
+    ]
+    assert [decode(t.targets[0].mask).sum() // 20 for t in found] == [5, 5, 6]
+
+
+def test_pictures_that_are_nowhere_are_looked_for_in_words(tmp_path):
+    with pytest.raises(DataError, match=r"its first picture, a\.jpg, is in none of"):
+        coco(tmp_path, {"segmentation": []}, place="elsewhere")
+
+
+def test_real_lvis_rows():
+    source = open_source("coco:lvis/lvis_val_excerpt.json", shared("samples/formats/lvis"))
+    assert len(source) == 7
+    named = {turn.query: decode(turn.targets[0].mask).sum() for turn in turns(source)}
+    assert named["ski"] > 1000
+    assert sum(len(sample.conversations) for sample in source) > 30
+
+
+# -- Hugging Face --------------------------------------------------------------------------------------------------
+
+
+def picture_bytes(orientation=None):
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation or 1
+    Image.new("RGB", SIZE[::-1], "red").save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+def table(texts, masks, orientation=None):
+    rows = [None if m is None else m.tolist() for m in masks]
+    image = [{"bytes": picture_bytes(orientation), "path": "x.jpg"}] * len(texts)
+    columns = {"image": image, "text": texts, "mask": pa.array(rows, pa.list_(pa.list_(pa.bool_())))}
+    return pa.table(columns | {"image_id": [f"i{n}" for n in range(len(texts))]})
+
+
+def test_parquet_by_split_with_masks_row_by_row(tmp_path):
+    (tmp_path / "data").mkdir()
+    pq.write_table(table(["a?", "the b"], [mask(0, 3), None]), tmp_path / "data" / "test-00000-of-00002.parquet")
+    pq.write_table(table(["c?"], [mask(3, 9)]), tmp_path / "data" / "test-00001-of-00002.parquet")
+    pq.write_table(table(["d?"], [mask(3, 9)]), tmp_path / "data" / "train-00000-of-00001.parquet")
+    with pytest.raises(DataError, match=r"which split\? There are test, train"):
+        open_source("hf:.", tmp_path)
+    source = open_source("hf:.|test", tmp_path)
+    assert (len(source), source.split, source[0].size) == (3, "test", SIZE)
+    found = turns(source)
+    assert [(t.query, t.form, len(t.targets)) for t in found] == [
+        ("a?", "sentence", 1),
+        ("the b", "phrase", 0),
+        ("c?", "sentence", 1),
+    ]
+    assert np.array_equal(decode(found[2].targets[0].mask), mask(3, 9))
+    assert np.asarray(source[0].image).shape == (*SIZE, 3)
+
+
+def test_what_save_to_disk_writes(tmp_path):
+    """A folder as `datasets` saves it: Arrow streams, named in state.json; several below dataset_dict.json."""
+    for split, columns in (("train", (0, 3)), ("val", (5, 9))):
+        home = tmp_path / "saved" / split
+        home.mkdir(parents=True)
+        rows = table(["x?"], [mask(*columns)])
+        with pa.OSFile(str(home / "data-00000-of-00001.arrow"), "wb") as file:
+            with pa.ipc.new_stream(file, rows.schema) as writer:
+                writer.write_table(rows)
+        (home / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
+    (tmp_path / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "val"]}))
+    for name, columns in (("hf:saved|val", (5, 9)), ("hf:saved/train", (0, 3))):
+        (turn,) = turns(open_source(name, tmp_path))
+        assert np.array_equal(decode(turn.targets[0].mask), mask(*columns))
+
+
+def test_masks_as_pictures_and_run_lengths_turned_with_the_picture(tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(mask(0, 3)).save(file, "PNG")
+    for name, value in (("png", {"bytes": file.getvalue()}), ("rle", encode(mask(0, 3)))):
+        rows = pa.table({"image": [picture_bytes(6)], "text": [["x", "y?"]], "mask": [value]})
+        pq.write_table(rows, tmp_path / f"{name}.parquet")
+        source = open_source(f"hf:{name}.parquet", tmp_path)
+        assert [turn.query for turn in turns(source)] == ["x", "y?"]
+        assert np.array_equal(decode(turns(source)[0].targets[0].mask), np.rot90(mask(0, 3), -1))
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"picture": [1], "text": ["x"]}, "has no column image; there are picture, text"),
+        ({"image": [b"no picture"], "text": ["x"]}, "row 0: is no picture that can be read"),
+        ({"image": [7], "text": ["x"]}, "row 0: image: found 7"),
+        ({"image": [picture_bytes()], "text": [7]}, "text: found 7, expected a list"),
+        ({"image": [picture_bytes()], "text": [""]}, "one of its texts is empty"),
+        ({"image": [picture_bytes()], "text": ["x"], "mask": [[[True], [True, False]]]}, "rows are not of one length"),
+        ({"image": [picture_bytes()], "text": ["x"], "mask": [[[True]]]}, r"mask is \(1, 1\) \(h, w\)"),
+        ({"image": [picture_bytes()], "text": ["x"], "mask": ["hello"]}, "mask: found 'hello', expected rows"),
+    ],
+)
+def test_a_wrong_table_is_named(tmp_path, columns, said):
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=said) as error:
+        open_source("hf:t.parquet", tmp_path)[0]
+    assert "t.parquet" in str(error.value)
+
+
+def test_a_name_that_is_neither_here_nor_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match="is no folder or file here, and the hub does not give it"):
+        open_source("hf:nobody/nothing", tmp_path)
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="is no Arrow or Parquet file"):
+        open_source("hf:bad.parquet", tmp_path)
