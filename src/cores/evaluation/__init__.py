@@ -1,0 +1,1 @@
+"""Evaluation: metrics that add up, the evaluator, tables and the report."""

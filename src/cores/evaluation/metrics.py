@@ -1,9 +1,10 @@
-"""gIoU, cIoU and precision, as sums, so that ranks and files add up (reference: ReasonSeg and RefCOCO practice).
+"""gIoU, cIoU, precision and refusals, as sums, so that ranks and files add up.
 
+ReasonSeg's and RefCOCO's practice for masks; gRefCOCO's N-acc and T-acc for what is and is not there.
 Foreground is logit > 0; pixels to ignore are taken out before anything is counted.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -60,3 +61,52 @@ class MaskMetrics:
         ciou = self.intersection / self.union if self.union else 1.0
         precision = {f"p@{t}": n / self.count for t, n in zip(THRESHOLDS, self.above, strict=True)}
         return {"giou": self.iou / self.count, "ciou": ciou, **precision}
+
+
+@dataclass
+class AnswerMetrics:
+    """Sums over answers to questions about what is there (`present`) and what is not (`absent`).
+
+    refusal: share of the absent that were refused in words. false_refusal: the same of the present. n_acc: share of
+    the absent that got no mask or an empty one. t_acc: share of the present that got a mask. All are fractions of 1.
+    `missing` and `extra` count chains: targets without one, and chains beyond the last target, which score nothing.
+    """
+
+    absent: int = 0
+    absent_refused: int = 0
+    absent_unmasked: int = 0
+    present: int = 0
+    present_refused: int = 0
+    present_masked: int = 0
+    missing: int = 0
+    extra: int = 0
+
+    def update(self, targets: int, chains: int, refused: bool, masked: bool) -> None:
+        """Count one answer. `targets` of the truth, 0 when it is absent; `masked`: any pixel in any mask."""
+        if targets:
+            self.present += 1
+            self.present_refused += refused
+            self.present_masked += masked
+            self.missing += max(0, targets - chains)
+            self.extra += max(0, chains - targets)
+        else:
+            self.absent += 1
+            self.absent_refused += refused
+            self.absent_unmasked += not masked
+
+    def __add__(self, other: "AnswerMetrics") -> "AnswerMetrics":
+        return AnswerMetrics(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def compute(self) -> dict[str, float]:
+        """Rates by name, each a fraction of 1 (nan where nothing was asked), and the counts behind them."""
+        absent, present = self.absent or float("nan"), self.present or float("nan")
+        return {
+            "refusal": self.absent_refused / absent,
+            "false_refusal": self.present_refused / present,
+            "n_acc": self.absent_unmasked / absent,
+            "t_acc": self.present_masked / present,
+            "absent": self.absent,
+            "present": self.present,
+            "missing_chains": self.missing,
+            "extra_chains": self.extra,
+        }

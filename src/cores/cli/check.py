@@ -1,0 +1,98 @@
+"""`cores check MODEL`: say what a folder is, hold its parts to each other, ask it one question; exit 1 if unusable."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from cores.cli.options import model_options
+from cores.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from cores.checkpoints.check import Facts
+
+QUERY = "disc"
+FITS = {"pad": "padded", "crop": "cropped"}
+
+
+def main(argv: list[str]) -> int:
+    """Run `cores check`. Gives the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="cores check",
+        description="Say what a model folder is, whether names, shapes and ids of its parts agree, whether its "
+        "grounding tokens look trained, and what it answers about a drawn picture.",
+        epilog="exit code: 0 it can be used, 1 it cannot (or, with --strict, something looks odd), 2 there is no such "
+        "folder",
+    )
+    parser.add_argument("model", nargs="?", help="model folder, run folder or hub id (default: what comes with cores)")
+    parser.add_argument("--strict", action="store_true", help="exit 1 as well when something looks odd")
+    parser.add_argument("--static", action="store_true", help="only names, shapes and ids: reads no weights")
+    model_options(parser)
+    args = parser.parse_args(argv)
+
+    from cores.checkpoints.check import check_static
+    from cores.checkpoints.find import find
+
+    folder = find(args.model)  # a mistake of the user's, exit 2, when it is not there
+    try:
+        facts = check_static(folder)
+        _say(about(facts))
+        odd = facts.warnings + ([] if args.static else _try(args, facts))
+    except CheckpointError as error:
+        sys.stderr.write(f"cores: {error}\n{folder}: cannot be used\n")
+        return 1
+    for line in odd:
+        sys.stdout.write(f"warning: {line}\n")
+    sys.stdout.write(f"{folder}: can be used\n")
+    return 1 if odd and args.strict else 0
+
+
+def about(facts: "Facts") -> dict[str, str]:
+    """What a folder is, by the name of each fact."""
+    config: Any = facts.config
+    sizes, prompt = facts.processor.sizes, facts.processor.prompt
+    levels = [f"{level['name']} {level['token']} (id {level['token_id']})" for level in config.levels]
+    numbers = sum(facts.dtypes.values())
+    stored = ", ".join(f"{count / numbers:.0%} {name}" for name, count in sorted(facts.dtypes.items()))
+    text, vision = config.mllm_config.text_config, config.segmenter_config.vision_config
+    projector = getattr(config.mllm_config, "projector", "mlp2x_gelu")
+    return {
+        "folder": str(facts.folder),
+        "is": facts.kind,
+        "levels": f"{len(levels)}: {' -> '.join(levels)}",
+        "token refiner": config.refiner,
+        "style": config.style,
+        "prompt": f"{prompt.format}, exemplars {prompt.exemplars}, pictures {FITS[sizes.clip_fit]}",
+        "language model": f"{text.num_hidden_layers} layers, width {text.hidden_size}, {text.vocab_size} rows, "
+        f"projector {projector}; sees {sizes.mllm_image_size} px as {sizes.image_tokens} tokens",
+        "segmenter": f"{vision.num_hidden_layers} layers, width {vision.hidden_size}; sees "
+        f"{sizes.segmenter_image_size} px",
+        "parameters": f"{facts.parameters / 1e6:.1f} million; stored {numbers / 1e6:.1f} million: {stored}",
+    }
+
+
+def _try(args: argparse.Namespace, facts: "Facts") -> list[str]:
+    """Load the model, look at its grounding rows, ask it once. Gives what looks odd."""
+    from cores.checkpoints.check import untrained_rows
+    from cores.checkpoints.fingerprint import fingerprint
+    from cores.checkpoints.merge import drawn_picture
+    from cores.inference.facade import load
+
+    _say({"fingerprint": fingerprint(facts.folder)})
+    cores = load(str(facts.folder), args.device, args.dtype, args.seed)
+    model: Any = cores.model
+    ids = {level["token"]: level["token_id"] for level in model.config.levels}
+    odd = []
+    for name, layer in (("embedding", model.get_input_embeddings()), ("head", model.get_output_embeddings())):
+        for token, why in untrained_rows(layer.weight, ids).items():
+            odd.append(f"{token}: its row in the {name} looks untrained: {why}")
+    _say({"grounding rows": "look untrained" if odd else "look trained"})
+    (found,) = cores.segment(drawn_picture(), [QUERY])
+    covered = f"its mask covers {found.mask.mean():.1%} of the picture" if found.targets else "no mask"
+    _say({f"asked for {QUERY!r}": f"{found.answer!r} ({found.status}, {covered})"})
+    return odd
+
+
+def _say(facts: dict[str, str]) -> None:
+    for name, value in facts.items():
+        sys.stdout.write(f"{name + ':':16} {value}\n")
+    sys.stdout.flush()

@@ -1,0 +1,115 @@
+"""`cores eval MODEL --on SOURCE...`: score a model, print a table, write results.json and an HTML report."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cores.cli.options import check_device, check_out, model_options, whole_folder
+from cores.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cores.data.sample import Sample
+    from cores.data.sources import Source
+    from cores.evaluation.asking import Mode
+
+SHIPPED = "cores-tiny (comes with cores)"
+ANSWERS: dict[str, tuple["Mode", ...]] = {
+    "generated": ("generated",),
+    "teacher-forced": ("teacher-forced",),
+    "both": ("generated", "teacher-forced"),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run `cores eval`. Gives the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="cores eval",
+        description="Score a model on sources of questions with known masks.",
+        epilog="--out gets results.json (every figure), answers.jsonl (every question, its answer and its masks) and "
+        "report.html (tables and pictures in one file).",
+    )
+    parser.add_argument("model", nargs="?", help="model folder, run folder or hub id (default: what comes with cores)")
+    parser.add_argument("--on", nargs="+", required=True, metavar="SOURCE", help="such as ReasonSeg|val, scenes|test")
+    parser.add_argument("--data", type=Path, help="the data directory; scenes need none")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--answers", choices=ANSWERS, default="both", help="who writes the answer (default: both)")
+    parser.add_argument("--limit", type=int, help="only the first so many pictures of each source")
+    parser.add_argument(
+        "--no-sanity", action="store_true", help="leave out the swap test and the one without location"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=128, help="most tokens of an answer (default: 128)")
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
+    model_options(parser)
+    args = parser.parse_args(argv)
+    check_out(args.out, args.overwrite)
+    for name in ("limit", "max_new_tokens"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least 1")
+    return _run(args)
+
+
+class Pictures:
+    """The first `count` samples of a source, and the picture of each."""
+
+    def __init__(self, source: "Source", count: int | None) -> None:
+        self.source = source
+        self.count = len(source) if count is None else min(count, len(source))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator["Sample"]:
+        return (self.source[i] for i in range(self.count))
+
+    def picture(self, i: int) -> "Image":
+        from cores.processing.pixels import open_picture
+
+        return open_picture(self.source[i].image)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from cores import __version__
+    from cores.checkpoints.check import check_static
+    from cores.checkpoints.load import load
+    from cores.data.sources import open_source
+    from cores.evaluation import files, tables
+    from cores.evaluation.evaluator import evaluate
+    from cores.evaluation.report import Chapter
+
+    check_device(args.device)
+    parts = {name: Pictures(open_source(name, args.data, evaluation=True), args.limit) for name in args.on}
+    check_static(args.model)
+    model, processor = load(args.model, args.device, args.dtype)
+    chapters = []
+    for name, part in parts.items():
+        if not args.quiet:
+            sys.stderr.write(f"{name}: {len(part)} pictures\n")
+        result = evaluate(
+            model,
+            processor,
+            part,
+            ANSWERS[args.answers],
+            seed=args.seed,
+            progress=not args.quiet,
+            sanity=not args.no_sanity,
+            records=True,
+            max_new_tokens=args.max_new_tokens,
+        )
+        chapters.append(Chapter(name, result, part.picture, getattr(part.source, "note", "")))
+    about = {"model": args.model or SHIPPED, "answers": args.answers, "seed": str(args.seed), "cores": __version__}
+    if args.limit:
+        about["limit"] = f"the first {args.limit} pictures of each source"
+    with whole_folder(args.out) as folder:
+        files.write(folder, about, chapters, args.seed)
+    sys.stdout.write(f"{tables.summary({c.name: c.result for c in chapters})}\n")
+    for chapter in chapters:
+        mode, score = next(iter(chapter.result.scores.items()))  # the report has those of the other mode, too
+        table = tables.sanity(score)
+        if table.rows:
+            sys.stdout.write(f"\n{chapter.name}, {mode}. {table}\n")
+    sys.stdout.write(f"\nreport: {args.out / 'report.html'}\n")
+    return 0

@@ -1,0 +1,52 @@
+"""`cores merge RUN --out DIR`: make a plain model of what a run learned, and prove that it says the same."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cores.cli import convert
+from cores.cli.options import check_out, model_options
+
+
+def main(argv: list[str]) -> int:
+    """Run `cores merge`. Gives the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="cores merge",
+        description="Fold what a run learned into its base's weights, in float32 on the CPU. The merged model answers "
+        "about a drawn picture before it is kept; its masks must be the checkpoint's.",
+        epilog="With --from, RUN is what a published program left of its training: pytorch_model.bin, or DeepSpeed's "
+        "folder; it goes through `cores convert`.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run (its best), or one of its checkpoints")
+    parser.add_argument(
+        "--from", dest="kind", choices=("cores", "lisa"), help="whose training state it is, if not ours"
+    )
+    parser.add_argument("--base", help="with --from: the LLaVA that it was trained from")
+    parser.add_argument("--clip", help="with --from: its CLIP, folder or hub id")
+    parser.add_argument("--alpha", type=float, help="with --from: LoRA's alpha, which such a state does not say")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
+    model_options(parser)
+    parser.set_defaults(device="cpu")
+    args = parser.parse_args(argv)
+    if args.kind is not None:
+        return convert.main(convert.as_conversion(args))
+    check_out(args.out, args.overwrite)
+    convert.refuse_training_state(args)
+
+    import torch
+
+    from cores.checkpoints.consolidate_run import whole_checkpoint
+    from cores.checkpoints.merge import merge
+
+    dtype = None if args.dtype is None else getattr(torch, args.dtype)
+    with whole_checkpoint(args.run) as run:
+        merged = merge(run, args.out, dtype=dtype, device=args.device, seed=args.seed, replace=args.overwrite)
+    if not args.quiet:
+        sys.stdout.write(
+            f"{merged.checkpoint} -> {merged.folder}\n"
+            f"the same masks: low-res logits differ by {merged.difference:.1e} relative, "
+            f"masks as stored have an IoU of {merged.iou:.4f}\n"
+            f"next: cores predict PICTURE QUERY --model {merged.folder}\n"
+        )
+    return 0

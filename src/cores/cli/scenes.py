@@ -1,0 +1,100 @@
+"""`cores scenes write | pretrain | ship`: the synthetic world as files, and the tiny models that know it."""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from cores.errors import UserError
+
+STAGES = ("tower", "segmenter", "llava")
+DEFAULTS = {"train": 400, "val": 50}  # scenes a split when no split is named: enough to fine-tune on
+
+
+def main(argv: list[str]) -> int:
+    """Run `cores scenes`. Gives the exit code."""
+    parser = argparse.ArgumentParser(prog="cores scenes", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    write = verbs.add_parser("write", help="write scenes in ReasonSeg's on-disk format and as a manifest")
+    write.add_argument("dir", type=Path, help="folder to write into; it becomes a data directory (--data DIR)")
+    write.add_argument("--split", choices=("train", "val", "test", "novel", "phrasing"), help="default: train and val")
+    write.add_argument("--n", type=int, help="number of scenes (default: 400 for train, 50 for others)")
+    write.add_argument("--seed", type=int, default=0, help="other seeds give other scenes of the same split")
+    write.add_argument("--kinds", choices=("learned", "own"), default="learned", help="own: kinds never learned")
+    write.add_argument("--size", type=int, default=128, help="side of the pictures in pixels")
+    write.add_argument("--overwrite", action="store_true")
+    write.add_argument("--quiet", action="store_true")
+    pretrain = verbs.add_parser("pretrain", help="train the tiny base models from scratch (hours on two cores)")
+    pretrain.add_argument("--out", type=Path, required=True, help="folder of states; a stopped run resumes")
+    pretrain.add_argument("--stage", choices=STAGES, action="append", help="default: all, in order")
+    pretrain.add_argument("--scenes", type=int, default=60_000, help="scenes drawn ahead (80 kB each)")
+    pretrain.add_argument("--steps", type=int, help="optimiser steps of a stage (default: what the shipped ones had)")
+    ship = verbs.add_parser("ship", help="make the models that come with cores of a run and the bases it began with")
+    ship.add_argument("run", type=Path, help="run folder of `cores train tiny`")
+    ship.add_argument("bases", type=Path, help="the bases folder that `cores scenes pretrain` wrote")
+    ship.add_argument("--out", type=Path, required=True, help="folder to write cores-tiny and bases-tiny into")
+    ship.add_argument("--overwrite", action="store_true")
+    args = parser.parse_args(argv)
+    return {"write": _write, "pretrain": _pretrain, "ship": _ship}[args.verb](args)
+
+
+def _write(args: argparse.Namespace) -> int:
+    from cores.scenes.source import open_scenes
+    from cores.scenes.write import write_scenes
+
+    if args.n is not None and args.n < 1:
+        raise UserError(f"--n {args.n}: write at least one scene")
+    if args.size < 32:
+        raise UserError(f"--size {args.size}: parts cannot be told apart below 32 pixels")
+    splits = [args.split] if args.split else list(DEFAULTS)
+    there = [split for split in splits if (args.dir / f"{split}.jsonl").exists()]
+    if there and not args.overwrite:
+        raise UserError(f"{args.dir} already holds {', '.join(there)}: take another folder or add --overwrite")
+    args.dir.mkdir(parents=True, exist_ok=True)
+    for split in splits:
+        scenes = open_scenes(split, args.n or DEFAULTS.get(split, 50), args.seed, args.kinds, args.size)
+        # Written beside and moved at the end: an interrupted run leaves nothing that looks whole.
+        with tempfile.TemporaryDirectory(dir=args.dir, prefix=".writing-") as part:
+            counts = write_scenes(scenes, Path(part), progress=not args.quiet)
+            (args.dir / "scenes").mkdir(exist_ok=True)
+            for picture in (Path(part) / "scenes").iterdir():
+                picture.replace(args.dir / "scenes" / picture.name)
+            pairs = args.dir / "reason_seg" / "ReasonSeg" / split
+            if pairs.exists():
+                shutil.rmtree(pairs)
+            pairs.parent.mkdir(parents=True, exist_ok=True)
+            (Path(part) / "reason_seg" / "ReasonSeg" / split).rename(pairs)
+            (Path(part) / f"{split}.jsonl").replace(args.dir / f"{split}.jsonl")
+        if not args.quiet:
+            counted = ", ".join(f"{number} {name}" for name, number in counts.items())
+            sys.stdout.write(f"{args.dir}: {split}: {counted}\n")
+    return 0
+
+
+def _pretrain(args: argparse.Namespace) -> int:
+    import logging
+
+    from cores.scenes.pretrain.run import run_stages
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    run_stages(args.out, args.stage or STAGES, args.scenes, args.steps)
+    return 0
+
+
+def _ship(args: argparse.Namespace) -> int:
+    import torch
+
+    from cores.checkpoints.bases import DIFFERENCE, write_difference
+    from cores.checkpoints.load import load_model
+    from cores.checkpoints.merge import merge
+
+    model = args.out / "cores-tiny"
+    merged = merge(args.run, model, dtype=torch.float16, replace=args.overwrite)
+    write_difference(args.bases, load_model(model, torch.float16), args.out / "bases-tiny")
+    sizes = [
+        f"{file}: {file.stat().st_size / 1e6:.1f} MB"
+        for file in (model / "model.safetensors", args.out / "bases-tiny" / DIFFERENCE)
+    ]
+    sys.stdout.write("\n".join([f"masks after rounding: IoU {merged.iou:.4f}", *sizes]) + "\n")
+    return 0

@@ -1,0 +1,142 @@
+"""Asks a model every question of some samples and counts what it answers, in one or both modes of answering."""
+
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from cores import masks
+from cores.data.sample import Sample
+from cores.errors import UserError
+from cores.evaluation import sanity as checks
+from cores.evaluation.asking import MODES, Asker, Mode, Question, questions_of
+from cores.evaluation.metrics import MaskMetrics
+from cores.evaluation.result import Family, Record, Result, Score, size_bin
+from cores.masks import Mask
+from cores.modeling.generation import Answered
+from cores.modeling.model import CoresModel
+from cores.processing.processor import CoresProcessor
+
+
+def evaluate(
+    model: CoresModel,
+    processor: CoresProcessor,
+    samples: Iterable[Sample],
+    answers: Sequence[Mode] = MODES,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+    sanity: bool = True,
+    records: bool = False,
+    max_new_tokens: int = 128,
+) -> Result:
+    """Score a model on samples. Results of several ranks, each with its own samples, add up with `+`.
+
+    Every question with targets is scored target by target, in order, against the answer's chains; a missing chain is
+    an empty mask. Questions about something absent count among the refusals and are asked in the mode `generated`
+    alone: a given answer cannot refuse. Questions that want only text are not asked. Each turn is asked by itself.
+
+    Args:
+        answers: `generated` lets the model write its answer; `teacher-forced` gives it the answer and reads the
+            grounding tokens' states (how the paper's figures were made).
+        seed: for in-context exemplars drawn at random; an answer depends on it and on the picture, on nothing else.
+        sanity: also run the swap test and the chain without its location level (see `Sanity`).
+        records: keep one `Record` a question, with its masks, for the report.
+        max_new_tokens: most tokens of a generated answer.
+
+    Returns: a `Result`; its figures are fractions of 1. The model comes back in the mode (train or eval) it was in.
+    Raises UserError for an unknown mode or none.
+    """
+    unknown = [mode for mode in answers if mode not in MODES]
+    if unknown or not answers:
+        raise UserError(f"answers: found {unknown or 'none'}; take one or both of {', '.join(MODES)}")
+    result = Result({mode: Score() for mode in answers})
+    total = len(samples) if isinstance(samples, Sized) else None
+    with _evaluating(model), tqdm(total=total, desc="eval", unit="img", disable=not progress) as bar:
+        for number, sample in enumerate(samples):
+            questions = list(questions_of(sample))
+            asker = Asker(model, processor, sample, seed, max_new_tokens)
+            for mode in answers:
+                asked = [q for q in questions if q.truth or mode == "generated"]
+                answered = asker.ask(asked, mode)
+                score = result.scores[mode]
+                for question, answer in zip(asked, answered, strict=True):
+                    drawn = asker.full_size(answer.low_res_logits[-1])
+                    ious = _count(asker, question, answer, drawn, mode, score)
+                    if records:
+                        result.records.append(_record(asker, number, question, answer, drawn, ious, mode))
+                if sanity:
+                    checks.swap(asker, asked, answered, score.sanity)
+                    checks.without_location(asker, asked, answered, score.sanity)
+            result.images += 1
+            result.questions += len(questions)
+            bar.set_postfix_str(f"gIoU {result.scores[answers[0]].masks.compute()['giou']:.3f}", refresh=False)
+            bar.update()
+    return result
+
+
+def _count(
+    asker: Asker, question: Question, answer: Answered, drawn: list[Mask], mode: Mode, score: Score
+) -> tuple[float, ...]:
+    """Count one answer, whose chains drew these masks (H, W); the IoU of each target."""
+    family = score.kinds.setdefault(question.kind, Family()) if question.kind else Family()
+    ious = []
+    for i, truth in enumerate(question.truth):
+        mask = drawn[i] if i < len(drawn) else np.zeros_like(truth)
+        one = MaskMetrics()
+        ious.append(one.update(mask, truth, asker.ignore))
+        score.masks += one
+        score.sizes[size_bin(float(truth.mean()))] += one
+        family.masks += one
+    if mode == "generated":
+        refused = asker.processor.read(answer.ids).status == "absent"
+        for into in (score.answers, family.answers):
+            into.update(len(question.truth), len(drawn), refused, any(mask.any() for mask in drawn))
+    return tuple(ious)
+
+
+def _record(
+    asker: Asker,
+    number: int,
+    question: Question,
+    answer: Answered,
+    drawn: list[Mask],
+    ious: tuple[float, ...],
+    mode: Mode,
+) -> Record:
+    reading, sample = asker.processor.read(answer.ids), asker.sample
+    names = [level["name"] for level in asker.model.config.levels]
+    steps = [*map(asker.full_size, answer.low_res_logits[:-1]), drawn]  # a level: its chains' masks (H, W)
+    levels = tuple(
+        {names[k]: masks.encode(steps[k][i]) for k, position in enumerate(chain) if position is not None}
+        for i, chain in enumerate(answer.chains)
+    )
+    return Record(
+        sample=number,
+        question=question.number,
+        image=sample.image.name if isinstance(sample.image, Path) else str(sample.meta.get("name", number)),
+        mode=mode,
+        query=question.turn.query,
+        sentence=reading.text,
+        status=reading.status,
+        score=answer.score,
+        ious=ious,
+        truth=tuple(target.mask for target in question.turn.targets),
+        levels=levels,
+        kind=question.kind,
+    )
+
+
+@contextmanager
+def _evaluating(model: CoresModel) -> Iterator[None]:
+    """No gradients and no dropout inside; the model's own mode again after it."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

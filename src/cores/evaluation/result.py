@@ -1,0 +1,157 @@
+"""What an evaluation found: sums that add up over ranks and sources, and one record a question for the report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from cores.evaluation.metrics import AnswerMetrics, MaskMetrics
+from cores.masks import RLE
+
+# Upper ends of the bins by a target's share of the picture (the published `train_ds` logs these three).
+SIZES = {"small (< 2.8 %)": 0.028, "medium": 0.115, "large (> 11.5 %)": float("inf")}
+
+M = TypeVar("M", MaskMetrics, "Family")
+
+
+def size_bin(share: float) -> str:
+    """The name of the bin for a target that covers this share of the picture."""
+    return next(name for name, end in SIZES.items() if share <= end)
+
+
+@dataclass
+class Family:
+    """Questions of one kind: their masks and their answers."""
+
+    masks: MaskMetrics = field(default_factory=MaskMetrics)
+    answers: AnswerMetrics = field(default_factory=AnswerMetrics)
+
+    def __add__(self, other: "Family") -> "Family":
+        return Family(self.masks + other.masks, self.answers + other.answers)
+
+    def compute(self) -> dict[str, Any]:
+        return {"masks": self.masks.count, **self.masks.compute(), **self.answers.compute()}
+
+
+@dataclass
+class Sanity:
+    """Does the model use its tokens, and what is the location level worth?
+
+    Over pairs of questions about one image whose targets do not overlap: `own`, the first target of each with its own
+    prompt tokens; `swapped`, with the other question's; `foreground`, a mask of the whole picture. A model that
+    ignores its tokens has swapped = own; one that uses them falls below foreground. Over all targets:
+    `without_location`, without mask prompt and refiner step at the last level.
+    """
+
+    own: MaskMetrics = field(default_factory=MaskMetrics)
+    swapped: MaskMetrics = field(default_factory=MaskMetrics)
+    foreground: MaskMetrics = field(default_factory=MaskMetrics)
+    without_location: MaskMetrics = field(default_factory=MaskMetrics)
+
+    def __add__(self, other: "Sanity") -> "Sanity":
+        return Sanity(
+            self.own + other.own,
+            self.swapped + other.swapped,
+            self.foreground + other.foreground,
+            self.without_location + other.without_location,
+        )
+
+    def compute(self) -> dict[str, Any]:
+        return {
+            "questions": self.own.count,
+            "own_giou": self.own.compute()["giou"],
+            "swapped_giou": self.swapped.compute()["giou"],
+            "foreground_giou": self.foreground.compute()["giou"],
+            "without_location_giou": self.without_location.compute()["giou"],
+        }
+
+
+@dataclass
+class Score:
+    """All sums for one way of answering. `masks` is over targets, a missing one counting 0."""
+
+    masks: MaskMetrics = field(default_factory=MaskMetrics)
+    answers: AnswerMetrics = field(default_factory=AnswerMetrics)
+    sizes: dict[str, MaskMetrics] = field(default_factory=lambda: {name: MaskMetrics() for name in SIZES})
+    kinds: dict[str, Family] = field(default_factory=dict)
+    sanity: Sanity = field(default_factory=Sanity)
+
+    def __add__(self, other: "Score") -> "Score":
+        return Score(
+            self.masks + other.masks,
+            self.answers + other.answers,
+            _join(self.sizes, other.sizes),
+            _join(self.kinds, other.kinds),
+            self.sanity + other.sanity,
+        )
+
+    def compute(self) -> dict[str, Any]:
+        """Every figure by name; fractions of 1, nan where there was nothing to count."""
+        return {
+            "masks": self.masks.count,
+            **self.masks.compute(),
+            "answers": self.answers.compute(),
+            "sizes": {name: {"masks": m.count, **m.compute()} for name, m in self.sizes.items()},
+            "kinds": {name: self.kinds[name].compute() for name in sorted(self.kinds)},
+            "sanity": self.sanity.compute(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One question and its answer in one mode.
+
+    `sample` and `question`: the numbers of the sample and of the question within it. `image`: its file's name.
+    `levels`: for every chain, the run lengths of each level's mask by the level's name. `truth`: the targets' run
+    lengths, in order. `ious`: one a target.
+    """
+
+    sample: int
+    question: int
+    image: str
+    mode: str
+    query: str
+    sentence: str
+    status: str
+    score: float
+    ious: tuple[float, ...]
+    truth: tuple[RLE, ...]
+    levels: tuple[dict[str, RLE], ...]
+    kind: str | None = None
+
+    @property
+    def iou(self) -> float:
+        """Mean over the targets; for something absent, 1 when no mask was drawn and 0 otherwise."""
+        if self.ious:
+            return sum(self.ious) / len(self.ious)
+        return 0.0 if self.levels else 1.0
+
+
+@dataclass
+class Result:
+    """An evaluation: the scores by mode (`generated`, `teacher-forced`), and records when they were asked for."""
+
+    scores: dict[str, Score] = field(default_factory=dict)
+    images: int = 0
+    questions: int = 0
+    records: list[Record] = field(default_factory=list)
+
+    def __add__(self, other: "Result") -> "Result":
+        both = {name: self.scores.get(name, Score()) for name in {**self.scores, **other.scores}}
+        return Result(
+            {name: score + other.scores.get(name, Score()) for name, score in both.items()},
+            self.images + other.images,
+            self.questions + other.questions,
+            self.records + other.records,
+        )
+
+    def compute(self) -> dict[str, Any]:
+        """Every figure by mode and name, ready for JSON but for nan."""
+        scores = {name: score.compute() for name, score in self.scores.items()}
+        return {"images": self.images, "questions": self.questions, **scores}
+
+
+def _join(one: Mapping[str, M], two: Mapping[str, M]) -> dict[str, M]:
+    result = dict(one)
+    for name, value in two.items():
+        result[name] = result[name] + value if name in result else value
+    return result

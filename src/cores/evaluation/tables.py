@@ -1,0 +1,108 @@
+"""An evaluation's figures as tables of text; the report shows the same tables in HTML."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cores.evaluation.metrics import THRESHOLDS
+from cores.evaluation.result import Family, Result, Score
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under named columns; the first column names the row. `note` says how to read it."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def __str__(self) -> str:
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        text = []
+        for line in lines:
+            cells = [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+            text.append("  ".join(cells).rstrip())
+        text.insert(1, "-" * max(map(len, text)))
+        return "\n".join([self.title, *text, *([self.note] if self.note else [])])
+
+
+def number(value: float) -> str:
+    """An IoU or a loss: three decimals, a dash for nothing."""
+    return NOTHING if math.isnan(value) else f"{value:.3f}"
+
+
+def percent(value: float) -> str:
+    """A share: one decimal, a dash for nothing."""
+    return NOTHING if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def summary(results: Mapping[str, Result]) -> Table:
+    """One row for each source and mode: how many masks, gIoU, cIoU, precision, refusals."""
+    precision = tuple(f"P@{t}" for t in THRESHOLDS)
+    rows = []
+    for name, result in results.items():
+        for mode, score in result.scores.items():
+            masks, answers = score.masks.compute(), score.answers.compute()
+            row = [f"{name}, {mode}", str(score.masks.count), number(masks["giou"]), number(masks["ciou"])]
+            row += [percent(masks[p.lower()]) for p in precision]
+            row += [percent(answers[key]) for key in ("refusal", "false_refusal", "n_acc", "t_acc")]
+            rows.append(tuple(row))
+    columns = ("source, answers", "masks", "gIoU", "cIoU", *precision, "refused", "wrongly refused", "N-acc", "T-acc")
+    note = (
+        "refused: absent targets refused in words; wrongly refused: present ones. "
+        "N-acc, T-acc: no mask where nothing is, some mask where something is."
+    )
+    return Table("Summary", columns, tuple(rows), note)
+
+
+def sizes(score: Score) -> Table:
+    """Masks by the share of the picture that the target covers."""
+    rows = tuple(
+        (name, str(m.count), number(m.compute()["giou"]), number(m.compute()["ciou"]))
+        for name, m in score.sizes.items()
+        if m.count
+    )
+    return Table("By size of the target", ("share of the picture", "masks", "gIoU", "cIoU"), rows)
+
+
+def kinds(score: Score) -> Table:
+    """Masks and answers by kind of question; no rows when the samples do not name kinds."""
+    rows = tuple(_kind(name, score.kinds[name]) for name in sorted(score.kinds))
+    columns = ("kind of question", "masks", "gIoU", "cIoU", "refused", "wrongly refused")
+    return Table("By kind of question", columns, rows)
+
+
+def sanity(score: Score) -> Table:
+    """The sanity figures beside what they are compared with."""
+    found = score.sanity
+    rows: list[tuple[str, ...]] = []
+    note = ""
+    if found.own.count:
+        giou = {name: getattr(found, name).compute()["giou"] for name in ("own", "swapped", "foreground")}
+        note = "Pairs of questions about one image whose targets do not overlap exchanged their prompt tokens."
+        verdict = "falls below it" if giou["swapped"] < giou["foreground"] else "DOES NOT FALL BELOW IT"
+        rows = [
+            ("own prompt tokens", str(found.own.count), number(giou["own"])),
+            ("tokens of the other question", str(found.own.count), number(giou["swapped"])),
+            (f"whole picture as mask: swapped {verdict}", str(found.own.count), number(giou["foreground"])),
+        ]
+    if found.without_location.count:
+        rows += [
+            ("all targets", str(score.masks.count), number(score.masks.compute()["giou"])),
+            (
+                "all targets, without the location level",
+                str(found.without_location.count),
+                number(found.without_location.compute()["giou"]),
+            ),
+        ]
+    return Table("Does it use its tokens?", ("masks drawn from", "masks", "gIoU"), tuple(rows), note)
+
+
+def _kind(name: str, family: Family) -> tuple[str, ...]:
+    masks, answers = family.masks.compute(), family.answers.compute()
+    shares = (percent(answers["refusal"]), percent(answers["false_refusal"]))
+    return (name, str(family.masks.count), number(masks["giou"]), number(masks["ciou"]), *shares)

@@ -1,0 +1,1 @@
+"""Inference: encode a picture once, ask often, plain results."""

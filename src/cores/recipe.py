@@ -1,0 +1,327 @@
+"""Recipes: every setting of a training run as typed sections, from YAML and `section.key=value` flags. No torch.
+
+A recipe is a YAML file of sections, each a dataclass below. `extends: NAME` takes another recipe's values first. The
+section `trainer` holds transformers' TrainingArguments under their own names; those are read off the installed
+library's source, so that a misspelt one is found before anything heavy is loaded.
+"""
+
+import ast
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+
+from cores.errors import RecipeError
+from cores.settings import Loader, describe, fits, nearest
+
+Part = Literal[
+    "lora",
+    "vision_tower",
+    "projector",
+    "language_model",
+    "embeddings",
+    "head",
+    "projection",
+    "refiner",
+    "image_encoder",
+    "prompt_encoder",
+    "mask_decoder",
+]
+PAPER_PARTS: tuple[Part, ...] = ("lora", "embeddings", "head", "projection", "refiner", "mask_decoder")
+
+# TrainingArguments that cores sets itself, and what to use in their place.
+OWNED = {
+    "output_dir": "--out",
+    "resume_from_checkpoint": "--resume",
+    "use_cpu": "--device cpu",
+    "disable_tqdm": "--quiet",
+    "load_best_model_at_end": "nothing: the best checkpoint is kept in best/",
+    "metric_for_best_model": "nothing: the best is by gIoU",
+    "greater_is_better": "nothing: the best is by gIoU",
+    "train_sampling_strategy": "data.rates",
+    "ignore_data_skip": "nothing: a resumed run goes on with the sample that comes next",
+    "auto_find_batch_size": "per_device_train_batch_size",
+    "remove_unused_columns": "nothing: there are no columns",
+    "label_names": "nothing: batches are the processor's",
+}
+
+
+@dataclass(kw_only=True)
+class ModelSection:
+    """What is trained. One of `start`, `bases`, or `mllm` with `segmenter` says where the weights come from.
+
+    `start`: a CoReS checkpoint to go on from (model folder, run folder, hub id; `shipped`: the one that comes with
+    cores). `bases`: a folder that holds `mllm/` and `segmenter/` (`shipped`: the tiny ones). `mllm`, `segmenter`:
+    folders or hub ids in transformers' format. `levels` (1: target; 2: location, target; 3: location, part, target),
+    `refiner` and `style`: with `start` the checkpoint's own, else 2 and `paper`. `train`: the parts that train;
+    everything else is frozen. `dtype`: of frozen weights.
+    """
+
+    start: str | None = None
+    bases: str | None = None
+    mllm: str | None = None
+    segmenter: str | None = None
+    levels: Literal[1, 2, 3] | None = None
+    refiner: Literal["none", "paper", "published", "region"] | None = None
+    style: Literal["paper", "published", "lisa"] | None = None
+    train: list[Part] = field(default_factory=lambda: list(PAPER_PARTS))
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+
+    def problems(self) -> Iterator[str]:
+        given = [name for name in ("start", "bases", "mllm") if getattr(self, name)]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            yield f"model: start, bases or mllm says where the weights come from: give one; found {found}"
+        if bool(self.mllm) != bool(self.segmenter):
+            yield "model.mllm and model.segmenter go together: give both"
+        if "lora" in self.train and "language_model" in self.train:
+            yield "model.train: lora and language_model exclude each other: adapters or the whole, not both"
+
+
+@dataclass(kw_only=True)
+class LoraSection:
+    """Low-rank adapters on the language model, where `model.train` holds `lora`. `targets`: its layers' names."""
+
+    r: int = 8
+    alpha: float = 16
+    dropout: float = 0.05
+    targets: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
+
+    def problems(self) -> Iterator[str]:
+        if self.r < 1:
+            yield f"lora.r: found {self.r}, expected at least 1; to train without, take lora out of model.train"
+        if not 0 <= self.dropout < 1:
+            yield f"lora.dropout: found {self.dropout}, expected a share below 1"
+
+
+@dataclass(kw_only=True)
+class PromptSection:
+    """How questions are put. None: the checkpoint's own with `model.start`, else the style's."""
+
+    format: str | None = None
+    exemplars: Literal["none", "fixed", "random"] | int | None = None
+    on_absent: Literal["refuse", "empty_mask"] | None = None
+    clip_fit: Literal["pad", "crop"] | None = None
+    max_text_tokens: int | None = None
+
+    def problems(self) -> Iterator[str]:
+        if self.max_text_tokens is not None and self.max_text_tokens < 1:
+            yield f"prompt.max_text_tokens: found {self.max_text_tokens}, expected at least 1"
+
+
+@dataclass(kw_only=True)
+class DataSection:
+    """What is asked. `sources`: families of source names; `rates`: how often each family is drawn (default 1).
+
+    A draw takes a family by rate, one of its sources and one of its images with equal chances, then up to
+    `questions_per_image` questions; `explain`: chance that an image with an explanation is asked for that alone, -1
+    for never. `steps_per_epoch`: optimiser steps that make an epoch; None: as many draws as there are images.
+    `on_bad`: images that cannot be used end the run, or are left out, up to one in a hundred. `dir`: the data
+    directory.
+    """
+
+    dir: str | None = None
+    sources: dict[str, list[str]] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+    questions_per_image: int = 3
+    explain: float = 0.1
+    on_bad: Literal["error", "skip"] = "error"
+    steps_per_epoch: int | None = None
+
+    def problems(self) -> Iterator[str]:
+        if not any(self.sources.values()):
+            yield "data.sources: name at least one, such as data.sources.mine=[ReasonSeg|train]"
+        for family, rate in self.rates.items():
+            if family not in self.sources:
+                yield f"data.rates.{family}: there is no data.sources.{family}{nearest(family, self.sources)}"
+            elif rate <= 0:
+                yield f"data.rates.{family}: found {rate}, expected more than 0; leave out what is not drawn"
+        for name in ("questions_per_image", "steps_per_epoch"):
+            if (getattr(self, name) or 1) < 1:
+                yield f"data.{name}: found {getattr(self, name)}, expected at least 1"
+
+
+@dataclass(kw_only=True)
+class LossSection:
+    """Weights of the losses; None: the style's. `location`: of a mask loss at the levels before the last, too.
+
+    `balanced_bce`: inside and outside of a mask weigh the same. `ignore_255`: leave ignored pixels out. `resolution`:
+    `low` takes the losses at the mask decoder's own resolution.
+    """
+
+    text: float | None = None
+    mask: float | None = None
+    bce: float | None = None
+    dice: float | None = None
+    location: float | None = None
+    balanced_bce: bool | None = None
+    ignore_255: bool | None = None
+    resolution: Literal["original", "low"] | None = None
+
+    def problems(self) -> Iterator[str]:
+        for name, value in vars(self).items():
+            if isinstance(value, float) and value < 0:
+                yield f"losses.{name}: found {value}, expected at least 0"
+
+
+@dataclass(kw_only=True)
+class EvaluationSection:
+    """What says which checkpoint is the best, by gIoU. Without `sources` nothing does. `limit`: images of each."""
+
+    sources: list[str] = field(default_factory=list)
+    limit: int | None = None
+    answers: Literal["generated", "teacher-forced"] = "teacher-forced"
+
+    def problems(self) -> Iterator[str]:
+        if self.limit is not None and self.limit < 1:
+            yield f"evaluation.limit: found {self.limit}, expected at least 1"
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """All settings of a run, resolved."""
+
+    model: ModelSection = field(default_factory=ModelSection)
+    lora: LoraSection = field(default_factory=LoraSection)
+    prompt: PromptSection = field(default_factory=PromptSection)
+    data: DataSection = field(default_factory=DataSection)
+    losses: LossSection = field(default_factory=LossSection)
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values without None: `load_recipe` reads them back to an equal recipe."""
+        return {
+            name: {key: value for key, value in section.items() if value is not None}
+            for name, section in dataclasses.asdict(self).items()
+        }
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=119)
+
+
+SECTIONS = get_type_hints(Recipe)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with cores."""
+    found = (entry.name for entry in resources.files("cores.recipes").iterdir())
+    return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
+
+
+def recipe_text(name: str | Path) -> str:
+    """The YAML of a recipe: the name of one that comes with cores, or a file. Raises RecipeError."""
+    if str(name) in recipe_names():
+        return (resources.files("cores.recipes") / f"{name}.yaml").read_text("utf-8")
+    try:
+        return Path(name).read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise RecipeError(f"{name}: is neither a file nor a recipe{nearest(str(name), recipe_names())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{name}: cannot be read: {error}") from None
+
+
+def load_recipe(name: str | Path, settings: Iterable[str] = ()) -> Recipe:
+    """A recipe by path or name, with `section.key=value` settings over it.
+
+    Raises RecipeError with all that is wrong: unknown keys and the nearest known ones, values of a wrong type,
+    settings that contradict each other.
+    """
+    values = _read(name)
+    problems = [problem for setting in settings for problem in _set(values, setting)]
+    recipe = Recipe()
+    problems += _fill(recipe, values)
+    for section in vars(recipe).values():
+        if not isinstance(section, dict):
+            problems += section.problems()
+    if problems:
+        raise RecipeError(f"recipe {name}: " + "; ".join(problems))
+    return recipe
+
+
+@cache
+def trainer_arguments() -> frozenset[str]:
+    """The names of transformers' TrainingArguments, from the library's source: importing it would load torch."""
+    package = find_spec("transformers")
+    assert package is not None
+    assert package.origin is not None
+    tree = ast.parse(Path(package.origin).with_name("training_args.py").read_text("utf-8"))
+    (body,) = (n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "TrainingArguments")
+    return frozenset(n.target.id for n in body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name))
+
+
+def _read(name: str | Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of a recipe over those of what it extends."""
+    if str(name) in seen:
+        raise RecipeError(f"recipe {name}: extends itself: {' -> '.join((*seen, str(name)))}")
+    try:
+        values = yaml.load(recipe_text(name), Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {name}: is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"recipe {name}: expected sections ({', '.join(SECTIONS)}), found {values!r}")
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    result = _read(parent, (*seen, str(name)))
+    for section, inner in values.items():
+        both = isinstance(inner, dict) and isinstance(result.get(section), dict)
+        result[section] = {**result[section], **inner} if both else inner
+    return result
+
+
+def _set(values: dict[str, Any], setting: str) -> Iterator[str]:
+    """Put one `section.key=value` into the values; what is wrong with it."""
+    path, equals, text = setting.partition("=")
+    *outer, last = path.split(".")
+    if not equals or not outer or not all((*outer, last)):
+        yield f"{setting!r} is no setting: expected section.key=value"
+        return
+    try:
+        value = yaml.load(text, Loader)
+    except yaml.YAMLError:
+        yield f"{path}: found {text!r}, expected a value in YAML; put quotes around a text with signs"
+        return
+    for step in outer:
+        values = values.setdefault(step, {})
+        if not isinstance(values, dict):
+            yield f"{path}: there is nothing inside {step}"
+            return
+    values[last] = value
+
+
+def _fill(recipe: Recipe, values: dict[str, Any]) -> Iterator[str]:
+    """Put plain values into the sections; what does not fit."""
+    for name, inner in values.items():
+        if name not in SECTIONS:
+            yield f"there is no section {name}{nearest(name, SECTIONS)}"
+        elif not isinstance(inner, dict):
+            yield f"{name}: expected a section, found {inner!r}"
+        elif name == "trainer":
+            yield from _fill_trainer(recipe.trainer, inner)
+        else:
+            hints = get_type_hints(SECTIONS[name])
+            for key, value in inner.items():
+                if key not in hints:
+                    yield f"there is no {name}.{key}{nearest(key, hints)}"
+                elif not fits(value, hints[key]):
+                    yield f"{name}.{key}: found {value!r}, expected {describe(hints[key])}"
+                else:
+                    setattr(getattr(recipe, name), key, value)
+
+
+def _fill_trainer(trainer: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
+    for key, value in values.items():
+        if key in OWNED:
+            yield f"trainer.{key} is set by cores: use {OWNED[key]}"
+        elif key not in trainer_arguments():
+            yield f"there is no trainer.{key}{nearest(key, trainer_arguments())}"
+        else:
+            trainer[key] = value

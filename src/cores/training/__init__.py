@@ -1,0 +1,1 @@
+"""Training: transformers' Trainer with the chain's losses, its own order of samples, and runs that can be resumed."""

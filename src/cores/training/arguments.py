@@ -1,0 +1,66 @@
+"""transformers' TrainingArguments of a recipe, and what cores says itself."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from cores.errors import RecipeError
+from cores.recipe import Recipe
+
+# `trainer.deepspeed: zero2` is this; a path or a mapping of DeepSpeed's own is taken as it is.
+ZERO2 = {
+    "zero_optimization": {"stage": 2, "contiguous_gradients": True, "overlap_comm": True},
+    "bf16": {"enabled": "auto"},
+    "fp16": {"enabled": "auto"},
+    "gradient_clipping": "auto",
+    "gradient_accumulation_steps": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "train_batch_size": "auto",
+    "zero_allow_untested_optimizer": True,
+}
+
+
+def training_arguments(
+    recipe: Recipe, out: Path, *, device: str | None = None, evaluates: bool = False, quiet: bool = False
+) -> TrainingArguments:
+    """The arguments of a run; under torchrun this joins the other processes.
+
+    Raises RecipeError for values that transformers refuses, and for devices and libraries that are not here.
+    """
+    cuda = torch.cuda.is_available()
+    if device not in (None, "cpu", "cuda"):
+        raise RecipeError(f"--device {device}: take cpu or cuda; choose among GPUs with CUDA_VISIBLE_DEVICES=1")
+    if device == "cuda" and not cuda:
+        raise RecipeError("--device cuda: there is no CUDA device here; `cores env` says what there is")
+    use_cpu = device == "cpu" or not cuda
+    values: dict[str, Any] = {
+        "report_to": "none",
+        "save_total_limit": 2,
+        "ddp_find_unused_parameters": True,  # a mask decoder has outputs that no loss reads
+        **recipe.trainer,
+        "output_dir": str(out),
+        "use_cpu": use_cpu,
+        "disable_tqdm": quiet,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+    }
+    values.setdefault("dataloader_pin_memory", not use_cpu)
+    if not evaluates:
+        values["eval_strategy"] = "no"
+    if use_cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where it is installed, need not look for others
+    if values.get("deepspeed"):
+        if find_spec("deepspeed") is None:
+            raise RecipeError("trainer.deepspeed: DeepSpeed is not installed: pip install 'cores[deepspeed]'")
+        if values["deepspeed"] == "zero2":
+            values["deepspeed"] = ZERO2
+    try:
+        arguments = TrainingArguments(**values)
+    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
+        raise RecipeError(f"trainer: {error}") from None
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process a GPU (torchrun); DataParallel cannot split our batches
+    return arguments

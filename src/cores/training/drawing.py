@@ -1,0 +1,59 @@
+"""The mixture as a data set for the Trainer: sample i of epoch e, in order, on any number of workers and ranks.
+
+Nothing is remembered between samples, so a resumed run goes on with the next one and replays none.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch.utils.data import Dataset, Sampler
+
+from cores.data.mixture import Mixture
+from cores.data.sample import Sample
+from cores.processing.processor import CoresProcessor
+
+Key = tuple[int, int]  # epoch, index
+Drawn = tuple[Sample, int, int]  # sample, epoch, index
+
+
+class Draws(Dataset[Drawn]):
+    """Samples of a mixture by (epoch, index). `length`: of an epoch; None for as many as there are images."""
+
+    def __init__(self, mixture: Mixture, length: int | None = None) -> None:
+        self.mixture = mixture
+        self.length = length or sum(len(source) for sources in mixture.sources for source in sources)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: Key) -> Drawn:
+        return self.mixture[key], *key
+
+
+class InOrder(Sampler[Key]):
+    """(epoch, 0), (epoch, 1), ...: chance is the mixture's, not the order's."""
+
+    def __init__(self, length: int) -> None:
+        self.length, self.epoch = length, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Key]:
+        return ((self.epoch, index) for index in range(self.length))
+
+
+class Collate:
+    """Drawn samples as one batch of the processor; `dropped`: how many conversations did not fit into it whole."""
+
+    def __init__(self, processor: CoresProcessor, seed: int) -> None:
+        self.processor, self.seed = processor, seed
+
+    def __call__(self, drawn: Sequence[Drawn]) -> dict[str, Any]:
+        samples, epochs, indices = zip(*drawn, strict=True)
+        self.processor.dropped.clear()
+        batch = self.processor.collate(samples, seed=self.seed, epoch=epochs[0], indices=indices)
+        return {**batch, "dropped": self.processor.dropped.total()}

@@ -1,0 +1,153 @@
+"""What a recipe starts from: its base described, the model built on it, and the processor that goes with it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, LlavaConfig, PreTrainedTokenizerBase, SamConfig
+
+from cores.checkpoints.base import Base
+from cores.checkpoints.bases import folders_of, weights_of
+from cores.checkpoints.find import find, shipped
+from cores.checkpoints.load import build
+from cores.errors import RecipeError
+from cores.modeling.configuration import LEVEL_NAMES, CoresConfig
+from cores.modeling.model import CoresModel
+from cores.processing.processor import CoresProcessor, ProcessorSizes
+from cores.prompts import PromptSettings
+from cores.recipe import LossSection, PromptSection, Recipe
+
+TOKENS = {"location": "[LOC]", "part": "[PART]", "target": "[SEG]"}
+PUBLISHED_LOCATION = "[SEG_SEMA]"
+IMAGE_ENDS = ("<im_start>", "<im_end>")
+
+# What each style says where a recipe does not: exemplars, on_absent, clip_fit.
+STYLES = {
+    "paper": ("random", "refuse", "pad"),
+    "published": ("fixed", "empty_mask", "crop"),
+    "lisa": ("none", "refuse", "crop"),
+}
+LOSS_FIELDS = {
+    "text": "text_weight",
+    "mask": "mask_weight",
+    "bce": "bce_weight",
+    "dice": "dice_weight",
+    "location": "location_loss",
+    "balanced_bce": "balanced_bce",
+    "ignore_255": "ignore_255",
+    "resolution": "loss_resolution",
+}
+
+
+def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
+    """The run's base, its model before any training, and its processor; the same from the same recipe and seed.
+
+    Raises CheckpointError when the base cannot be used, RecipeError when the recipe does not fit it.
+    """
+    model = recipe.model
+    paths = {
+        name: _lasting(path) for name in ("start", "bases", "mllm", "segmenter") if (path := getattr(model, name))
+    }
+    made = _from_checkpoint if "start" in paths else _from_bases
+    return made(recipe, Base(paths, seed))
+
+
+def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
+    folder = find(base.paths["start"])
+    config, processor = CoresConfig.from_pretrained(folder), CoresProcessor.from_pretrained(folder)
+    found = {"levels": len(config.levels), "refiner": config.refiner, "style": config.style}
+    for name, value in found.items():
+        wanted = getattr(recipe.model, name)
+        if wanted not in (None, value):
+            raise RecipeError(
+                f"model.{name}: found {wanted}, but {folder} has {value}: leave it out, or start from bases"
+            )
+    for name, value in _said(recipe.losses, LOSS_FIELDS).items():
+        setattr(config, name, value)
+    processor.prompt = dataclasses.replace(
+        processor.prompt, **_said(recipe.prompt, {name: name for name in ("format", "exemplars", "on_absent")})
+    )
+    processor.sizes = dataclasses.replace(processor.sizes, **_sizes_said(recipe.prompt))
+    base = dataclasses.replace(base, fingerprints=weights_of(base))
+    return base, build(base, config, _dtype(recipe), recipe.model.attn_implementation), processor
+
+
+def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
+    style = recipe.model.style or "paper"
+    exemplars, on_absent, clip_fit = STYLES[style]
+    names = LEVEL_NAMES[recipe.model.levels or 2]
+    tokens = {name: TOKENS[name] for name in names}
+    if style == "published" and "location" in tokens:
+        tokens["location"] = PUBLISHED_LOCATION
+    mllm, segmenter, tokenizer = _configs(base)
+    new_tokens = _add_tokens(tokenizer, list(tokens.values()), mllm)
+    config = CoresConfig(
+        mllm_config=mllm,
+        segmenter_config=segmenter,
+        levels=[{"name": n, "token": t, "token_id": tokenizer.convert_tokens_to_ids(t)} for n, t in tokens.items()],
+        refiner=recipe.model.refiner or "paper",
+        style=style,
+        **_said(recipe.losses, LOSS_FIELDS),
+    )
+    base = dataclasses.replace(base, new_tokens=new_tokens, fingerprints=weights_of(base))
+    model = build(base, config, _dtype(recipe), recipe.model.attn_implementation)
+    prompt: dict[str, Any] = {"format": "llava_v1", "exemplars": exemplars, "on_absent": on_absent}
+    prompt |= _said(recipe.prompt, {name: name for name in prompt})
+    sizes = ProcessorSizes(
+        mllm_image_size=mllm.vision_config.image_size,
+        image_tokens=model.mllm.image_tokens,
+        image_token_id=mllm.image_token_id,
+        segmenter_image_size=model.segmenter.image_size,
+        **{"clip_fit": clip_fit, **_sizes_said(recipe.prompt)},
+    )
+    return base, model, CoresProcessor(tokenizer, PromptSettings(style=style, tokens=tokens, **prompt), sizes)
+
+
+def _configs(base: Base) -> tuple[LlavaConfig, SamConfig, PreTrainedTokenizerBase]:
+    """The configs of a base's parts and its tokenizer."""
+    if base.paths.get("bases") == "shipped":
+        folder = shipped("cores-tiny")
+        config = CoresConfig.from_pretrained(folder)
+        return config.mllm_config, config.segmenter_config, AutoTokenizer.from_pretrained(folder)
+    folders = folders_of(base)
+    try:
+        mllm = LlavaConfig.from_pretrained(folders["mllm"])
+        segmenter = SamConfig.from_pretrained(folders["segmenter"])
+        return mllm, segmenter, AutoTokenizer.from_pretrained(folders["mllm"])
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"model: {' or '.join(map(str, folders.values()))} cannot be used: {error}") from None
+
+
+def _add_tokens(tokenizer: PreTrainedTokenizerBase, grounding: list[str], mllm: LlavaConfig) -> list[int]:
+    """Add what the tokenizer lacks and give its ids; the LLaVA's config gets room for them."""
+    known = tokenizer.get_vocab()
+    lacking = [token for token in (*grounding, *IMAGE_ENDS) if token not in known]
+    tokenizer.add_tokens([token for token in lacking if token in grounding])
+    tokenizer.add_tokens([token for token in lacking if token in IMAGE_ENDS], special_tokens=True)
+    new = tokenizer.convert_tokens_to_ids(lacking)
+    size = max(mllm.text_config.vocab_size, len(tokenizer))
+    if mllm.image_token_id in new or mllm.image_token_id >= mllm.text_config.vocab_size:
+        mllm.image_token_id = size  # a placeholder without a row: out of the way of the new tokens
+    mllm.text_config.vocab_size = size
+    return new
+
+
+def _said(section: LossSection | PromptSection, names: dict[str, str]) -> dict[str, Any]:
+    """What a section says, under other names; None says nothing."""
+    return {new: value for old, new in names.items() if (value := getattr(section, old)) is not None}
+
+
+def _sizes_said(prompt: PromptSection) -> dict[str, Any]:
+    return _said(prompt, {"clip_fit": "clip_fit", "max_text_tokens": "max_text_tokens"})
+
+
+def _dtype(recipe: Recipe) -> torch.dtype:
+    return torch.bfloat16 if recipe.model.dtype == "bfloat16" else torch.float32
+
+
+def _lasting(path: str) -> str:
+    """A folder's full path, of a run the checkpoint's; hub ids and `shipped` as they are."""
+    if path == "shipped" or not Path(path).exists():
+        return path
+    return str(find(path).resolve())

@@ -1,0 +1,230 @@
+"""transformers' Trainer with the chain's losses in its log, samples in our order, and checkpoints of ours.
+
+Checkpoints hold what was learned (see `checkpoints.adapter`), what it was learned on (`base.json`), and the
+optimiser's and generators' states; each is written whole or not at all.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainerControl
+from transformers.trainer import SCHEDULER_NAME
+
+from cores.checkpoints.adapter import read_learned, write_learned
+from cores.checkpoints.base import Base
+from cores.checkpoints.find import checkpoints_of
+from cores.checkpoints.folder import settle
+from cores.errors import CheckFailed
+from cores.modeling.model import CoresModel
+from cores.processing.processor import CoresProcessor
+from cores.training.drawing import Draws, InOrder
+
+LOSSES = ("text_loss", "mask_loss", "bce_loss", "dice_loss", "location_loss")
+WRITING = ".writing"
+
+
+class Score(Protocol):
+    """What an evaluation found on one rank's share: adds up, and gives figures by name; the best has most `giou`."""
+
+    def __add__(self, other: Self, /) -> Self: ...
+    def compute(self) -> Mapping[str, float]: ...
+
+
+# A model, its processor, a rank and the number of ranks: the score on this rank's share of the questions.
+Evaluate = Callable[[CoresModel, CoresProcessor, int, int], Score]
+
+
+class CoresTrainer(Trainer):
+    """A Trainer of one run. `base`: what the run started from; `evaluate`: says which checkpoint is the best."""
+
+    def __init__(
+        self,
+        *,
+        base: Base,
+        processor: CoresProcessor,
+        draws: Draws,
+        evaluate: Evaluate | None,
+        **kwargs: Any,
+    ) -> None:
+        self.base, self.processor, self.scorer = base, processor, evaluate
+        self.order = InOrder(len(draws))
+        self.is_best = False
+        self.writing: Path | None = None
+        self.sums: Tensor | None = None  # since the last log: of each loss, of dropped conversations, of batches
+        self.waited, self.logged_at = 0.0, time.monotonic()
+        self.control: TrainerControl
+        super().__init__(train_dataset=draws, eval_dataset=[], **kwargs)
+
+    # Samples
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
+        return self.order
+
+    def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
+        self.order.set_epoch(epoch)
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        started = time.monotonic()
+        found = super().get_batch_samples(*args, **kwargs)
+        self.waited += time.monotonic() - started
+        return found
+
+    # Losses
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        dropped = inputs.pop("dropped")
+        stand_in = self.is_deepspeed_enabled and not len(inputs["image_index"])
+        outputs = model(**(with_stand_in(inputs) if stand_in else inputs))
+        loss = outputs["loss"]
+        if stand_in:
+            loss = self.model.config.text_weight * outputs["text_loss"] + 0.0 * outputs["mask_loss"]
+            outputs["mask_loss"] = outputs["bce_loss"] = outputs["dice_loss"] = None
+        found = [outputs.get(name) for name in LOSSES]
+        parts = [0.0 if part is None else part.detach().float() for part in found]
+        sums = torch.stack([torch.as_tensor(part, device=loss.device) for part in (*parts, float(dropped), 1.0)])
+        self.sums = sums if self.sums is None else self.sums + sums
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.sums is not None:
+            *sums, dropped, batches = self.accelerator.reduce(self.sums, "sum").tolist()
+            logs |= {name: total / batches for name, total in zip(LOSSES, sums, strict=True)}
+            logs["dropped"] = dropped
+            now = time.monotonic()
+            logs |= {"seconds": now - self.logged_at, "seconds_for_data": self.waited}
+            self.sums, self.waited, self.logged_at = None, 0.0, now
+        super().log(logs, start_time)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """As the Trainer's; a gradient that is no number ends the run before it reaches the weights.
+
+        The norm is the same on all ranks, so all of them end. Not for fp16, whose scaler looks for such gradients.
+        """
+        found = super()._get_grad_norm(model, grad_norm)
+        if found is not None and not self.args.fp16 and not torch.isfinite(torch.as_tensor(float(found))):
+            raise CheckFailed(
+                f"step {self.state.global_step + 1}: the gradient is {float(found)}; the step was not taken. "
+                "Go on from the last checkpoint with --resume, with a smaller trainer.learning_rate or in float32"
+            )
+        return found
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: the Trainer's formula knows nothing of segmenters."""
+        return 0
+
+    # Evaluation
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Score the model, all ranks a share each; figures by name, such as `eval_giou`."""
+        assert self.scorer is not None
+        with self.accelerator.autocast():
+            score = self.scorer(self.model, self.processor, self.args.process_index, self.args.world_size)
+        total, *others = gather_object([score]) if self.args.world_size > 1 else [score]
+        for other in others:
+            total = total + other
+        metrics = {f"eval_{name}": float(value) for name, value in total.compute().items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """The best has the highest gIoU; it is saved when it is found."""
+        best = self.state.best_metric
+        self.is_best = metrics["eval_giou"] > (float("-inf") if best is None else best)
+        if self.is_best:
+            self.state.best_metric = metrics["eval_giou"]
+            self.control.should_save = True
+        return self.is_best
+
+    # Checkpoints
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.writing or self.args.output_dir)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Everything goes into a folder of its own first; it becomes `checkpoint-N` when all ranks are done."""
+        run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        self.writing = run / WRITING
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.writing = None
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            for script in (run / WRITING / name).glob("*.py"):
+                script.unlink()  # DeepSpeed's, to be run on trust: `cores merge` and `load` need none
+            settle(run / WRITING / name, run / name)
+            if self.is_best:
+                shutil.copytree(run / name, run / WRITING / "best", copy_function=_link)
+                settle(run / WRITING / "best", run / "best")
+            shutil.rmtree(run / WRITING)
+            if self.args.save_total_limit:
+                for old in checkpoints_of(run)[: -self.args.save_total_limit]:
+                    shutil.rmtree(old)
+        self.is_best = False
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_learned(self.model, folder)
+            self.model.config.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
+            self.base.write(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        read_learned(self.model, Path(resume_from_checkpoint))
+
+    # DeepSpeed writes and reads its own folder beside ours: what is frozen stays out of it.
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:
+            self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+            if self.args.should_save:
+                torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        else:
+            super()._save_optimizer_and_scheduler(output_dir)
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+        if not (self.is_deepspeed_enabled and resume_from_checkpoint):
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        self.model_wrapped.load_checkpoint(resume_from_checkpoint, load_module_strict=False)
+        self._load_optimizer_and_scheduler(resume_from_checkpoint)
+        return prepared
+
+
+def with_stand_in(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch without masks with one that stands for nothing, so that all ranks run the same graph.
+
+    ZeRO-2 puts gradients into its buckets in the order in which they come, and adds the buckets of all ranks up: a
+    rank that runs another graph than the others mixes the gradients of different weights, in silence.
+    """
+    positions, size = batch["token_positions"], batch["sizes"][0]
+    return {
+        **batch,
+        "token_positions": positions.new_zeros((positions.shape[0], 1)),
+        "image_index": batch["image_index"].new_zeros(1),
+        "truth": [torch.zeros(size, dtype=torch.bool, device=positions.device)],
+        "location_truth": [None],
+    }
+
+
+def _link(source: str, target: str) -> None:
+    """One file under two names, or a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

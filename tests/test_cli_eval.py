@@ -1,0 +1,139 @@
+"""`cores eval` as a user runs it, on scenes and on ReasonSeg's files."""
+
+import json
+from pathlib import Path
+
+import pytest
+from learned import SIZE, mask, sample, save
+from PIL import Image
+from shared import shared
+
+from cores import masks
+from cores.cli import main
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The learned pictures in ReasonSeg's format: one asked for its kettle, one for a kettle that is not there."""
+    folder = tmp_path / "data" / "reason_seg" / "ReasonSeg" / "val"
+    folder.mkdir(parents=True)
+    box = [[4, 4], [23, 4], [23, 23], [4, 23]]
+    for number, shapes in enumerate([[{"label": "target", "points": box}], []]):
+        picture = sample(number).image
+        assert isinstance(picture, Image.Image)
+        picture.save(folder / f"{number}.jpg", quality=95)
+        record = {"text": ["kettle"], "is_sentence": False, "shapes": shapes}
+        (folder / f"{number}.json").write_text(json.dumps(record))
+    return tmp_path / "data"
+
+
+def run(*arguments: str | Path) -> int:
+    return main(["eval", *map(str, arguments)])
+
+
+def test_an_evaluation_leaves_figures_answers_and_a_report(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores"
+    assert run(model, "--on", "ReasonSeg|val", "--data", data, "--out", out) == 0
+    assert {file.name for file in out.iterdir()} == {"results.json", "answers.jsonl", "report.html"}
+    found = json.loads((out / "results.json").read_text())["sources"]["ReasonSeg|val"]
+    assert (found["images"], found["questions"]) == (2, 2)
+    assert found["generated"]["giou"] == pytest.approx(found["teacher-forced"]["giou"], abs=0.05)
+    assert found["generated"]["giou"] > 0.85
+    assert found["generated"]["answers"]["refusal"] == 1.0
+    assert found["teacher-forced"]["answers"]["refusal"] is None  # nothing was asked that could be refused
+    lines = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
+    assert [(line["mode"], line["status"], line["image"]) for line in lines] == [
+        ("generated", "segmented", "0.jpg"),
+        ("teacher-forced", "segmented", "0.jpg"),
+        ("generated", "absent", "1.jpg"),
+    ]
+    assert (masks.decode(lines[0]["truth"][0]) == mask(0, "kettle")).all()
+    assert masks.decode(lines[0]["levels"][0]["location"]).shape == SIZE
+    assert "data:image/jpeg;base64," in (out / "report.html").read_text()
+    text = capsys.readouterr().out
+    assert "ReasonSeg|val, generated" in text
+    assert str(out / "report.html") in text
+
+
+def test_scenes_need_no_files_and_one_mode_and_a_limit_are_kept_to(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores"
+    chosen = ("--answers", "teacher-forced", "--limit", "2", "--quiet")
+    assert run(model, "--on", "scenes|test", "scenes|novel", "--out", out, *chosen) == 0
+    sources = json.loads((out / "results.json").read_text())["sources"]
+    assert list(sources) == ["scenes|test", "scenes|novel"]
+    for found in sources.values():
+        assert found["images"] == 2
+        assert "generated" not in found
+        assert found["teacher-forced"]["masks"] > 0
+        assert found["teacher-forced"]["kinds"]
+    assert capsys.readouterr().err == ""
+
+
+def test_the_same_run_gives_the_same_figures_and_needs_leave_to_replace_them(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (model, "--on", "ReasonSeg|val", "--data", data, "--out", tmp_path / "scores", "--quiet")
+    assert run(*arguments) == 0
+    before = (tmp_path / "scores" / "results.json").read_text()
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert run(*arguments, "--overwrite") == 0
+    assert (tmp_path / "scores" / "results.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--on", "NoSuchData|val"], "NoSuchData"),
+        (["--on", "ReasonSeg|val"], "--data"),
+        (["--on", "ReasonSeg|val", "--data", "nowhere"], "nowhere"),
+        (["--on", "scenes|never"], "scenes|never"),
+        (["--on", "scenes|test", "--limit", "0"], "--limit 0"),
+        (["--on", "scenes|test", "--device", "abacus"], "abacus"),
+        (["--on", "scenes|test", "--out", "."], "exists already"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = [] if "--out" in arguments else ["--out", "scores"]
+    assert run(model, *arguments, *out) == 2
+    stdout, stderr = capsys.readouterr()
+    assert (stdout, stderr.count("\n")) == ("", 1)
+    assert message in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_does_not_fit_its_masks_is_named(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = data / "reason_seg" / "ReasonSeg" / "val" / "0.jpg"
+    picture.write_bytes(picture.read_bytes()[:500])
+    assert run(model, "--on", "ReasonSeg|val", "--data", data, "--out", tmp_path / "scores", "--quiet") == 2
+    assert str(picture) in capsys.readouterr().err
+    assert not (tmp_path / "scores").exists()
+
+
+@pytest.mark.slow  # photographs of 18 megapixels
+def test_real_reasonseg_files_run_to_the_end(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores"
+    chosen = ("--data", shared("samples/formats/reasonseg"), "--out", out, "--limit", "1", "--no-sanity", "--quiet")
+    assert run(model, "--on", "ReasonSeg|train", "--max-new-tokens", "12", *chosen) == 0
+    found = json.loads((out / "results.json").read_text())["sources"]["ReasonSeg|train"]
+    assert found["teacher-forced"]["masks"] == found["questions"] == found["images"] == 1

@@ -1,0 +1,88 @@
+"""Two processes do what one does: `torchrun -m cores train`, with DDP and with DeepSpeed's ZeRO-2, on the CPU."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from tiny_run import tiny_recipe
+
+from cores.checkpoints.load import load
+from cores.cli import main
+
+STEPS = 20
+SETTINGS = [
+    "data.sources={scenes: [scenes|train]}",
+    f"trainer.max_steps={STEPS}",
+    "trainer.per_device_train_batch_size=1",
+    "trainer.warmup_steps=5",
+    "data.questions_per_image=1",  # so that one process often has no mask where the other has
+    "lora.dropout=0",  # each process draws its own: the one thing that cannot be the same
+]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with bases, a recipe and the run of one process: two pictures a step, one after the other."""
+    folder = tmp_path_factory.mktemp("alone")
+    tiny_recipe(folder)
+    args = ["train", str(folder / "tiny.yaml"), *SETTINGS, "trainer.gradient_accumulation_steps=2"]
+    assert main([*args, "--out", str(folder / "alone"), "--device", "cpu", "--quiet"]) == 0
+    return folder
+
+
+def torchrun(folder: Path, run: str, *settings: str) -> Path:
+    """The run of two processes, a picture each a step."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    command += ["-m", "cores", "train", str(folder / "tiny.yaml"), *SETTINGS, *settings]
+    command += ["--out", str(folder / run), "--device", "cpu", "--quiet"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / run
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def largest_difference(run: Path, other: Path, name: str = "trained.safetensors") -> float:
+    one, two = (load_file(r / f"checkpoint-{STEPS}" / name) for r in (run, other))
+    assert one.keys() == two.keys()
+    return max(float((one[key].float() - two[key].float()).abs().max()) for key in one)
+
+
+@pytest.mark.slow
+def test_ddp_is_one_process(alone):
+    run = torchrun(alone, "ddp")
+    assert len(losses(run)) == STEPS
+    np.testing.assert_allclose(losses(run), losses(alone / "alone"), rtol=1e-4)
+    assert largest_difference(run, alone / "alone") < 1e-3
+
+
+@pytest.mark.slow
+def test_zero2_is_one_process_and_resumes(alone):
+    if find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed: pip install 'cores[deepspeed]'")
+    if shutil.which("g++") is None:
+        pytest.skip("DeepSpeed compiles its communication for CPUs, and there is no g++")
+    settings = ("trainer.deepspeed=zero2", "trainer.save_strategy=steps", f"trainer.save_steps={STEPS // 2}")
+    run = torchrun(alone, "zero2", *settings)
+    np.testing.assert_allclose(losses(run), losses(alone / "alone"), rtol=1e-4)
+    assert largest_difference(run, alone / "alone") < 1e-3
+    assert not list(run.rglob("*.py")), "nothing in a checkpoint is to be run"
+    model, _ = load(run)  # without DeepSpeed's own files
+    assert model.num_parameters() > 0
+
+    whole = run.rename(alone / "zero2-whole")
+    shutil.copytree(whole, run, ignore=shutil.ignore_patterns(f"checkpoint-{STEPS}"))
+    resumed = torchrun(alone, "zero2", *settings, "--resume")
+    np.testing.assert_allclose(losses(resumed), losses(whole), rtol=1e-5)
+    assert largest_difference(resumed, whole) < 1e-4

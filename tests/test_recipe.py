@@ -1,0 +1,120 @@
+"""Recipes: those that ship say what the paper says, values keep their types, and every mistake is named at once."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from cores.errors import RecipeError
+from cores.recipe import load_recipe, recipe_names, recipe_text, trainer_arguments
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_what_ships_is_good_and_survives_its_own_yaml(name, tmp_path):
+    recipe = load_recipe(name)
+    assert f"cores train {name} " in recipe_text(name).splitlines()[0], "the first line is the command that runs it"
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(recipe.to_yaml())
+    assert load_recipe(copy) == recipe
+    assert ("refiner" in recipe.model.train) == (recipe.model.refiner != "none"), "what is not there cannot train"
+
+
+def test_the_7b_recipe_is_the_papers():
+    recipe = load_recipe("cores-7b")
+    assert (recipe.lora.r, recipe.lora.alpha, recipe.lora.dropout) == (8, 16, 0.05)
+    assert recipe.lora.targets == ["q_proj", "v_proj"]
+    assert recipe.model.train == ["lora", "embeddings", "head", "projection", "refiner", "mask_decoder"]
+    assert recipe.data.rates == {"sem_seg": 9, "refer_seg": 3, "reason_seg": 1}
+    assert (recipe.data.steps_per_epoch, recipe.data.questions_per_image) == (500, 3)
+    trainer = {"learning_rate": 3e-4, "adam_beta1": 0.9, "adam_beta2": 0.95, "weight_decay": 0.0, "max_grad_norm": 1.0}
+    trainer |= {"warmup_steps": 100, "lr_scheduler_type": "linear", "num_train_epochs": 50}
+    trainer |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 10, "deepspeed": "zero2"}
+    assert trainer.items() <= recipe.trainer.items()
+
+
+def test_settings_go_over_the_file_with_their_types():
+    settings = [
+        "trainer.learning_rate=3e-4",
+        "trainer.save_strategy=no",
+        "data.sources.mine=[scenes|train, ReasonSeg|train]",
+        "data.rates.mine=2",
+        "model.refiner=none",
+        "evaluation.limit=null",
+    ]
+    recipe = load_recipe("tiny", settings)
+    assert recipe.trainer["learning_rate"] == 3e-4
+    assert recipe.trainer["save_strategy"] == "no"
+    assert recipe.data.sources == {"scenes": ["scenes|train"], "mine": ["scenes|train", "ReasonSeg|train"]}
+    assert (recipe.data.rates, recipe.model.refiner, recipe.evaluation.limit) == ({"mine": 2}, "none", None)
+
+
+MISTAKES = {
+    "model.refinr=paper": "there is no model.refinr; did you mean refiner?",
+    "modle.refiner=paper": "there is no section modle; did you mean model?",
+    "trainer.learning_rte=1": "there is no trainer.learning_rte; did you mean learning_rate?",
+    "trainer.output_dir=x": "trainer.output_dir is set by cores: use --out",
+    "model.levels=4": "model.levels: found 4, expected 1 or 2 or 3 or null",
+    "lora.r=true": "lora.r: found True, expected a whole number",
+    "lora.dropout=half": "lora.dropout: found 'half', expected a number",
+    "model.train=[lora, hed]": "model.train: found ['lora', 'hed'], expected a list of lora or",
+    "data.rates.scnes=2": "there is no data.sources.scnes; did you mean scenes?",
+    "model.start=shipped": "found start and bases",
+    "model.mllm=x": "model.mllm and model.segmenter go together",
+    "losses.mask=-0.5": "losses.mask: found -0.5, expected at least 0",
+    "tiny": "'tiny' is no setting: expected section.key=value",
+    "trainer.max_steps.x=1": "there is nothing inside max_steps",
+}
+
+
+@pytest.mark.parametrize(("setting", "message"), MISTAKES.items())
+def test_a_mistake_is_named(setting, message):
+    with pytest.raises(RecipeError) as error:
+        load_recipe("tiny", [setting])
+    assert message in str(error.value)
+
+
+def test_all_mistakes_are_named_at_once():
+    with pytest.raises(RecipeError) as error:
+        load_recipe("tiny", ["model.refinr=paper", "lora.r=0", "trainer.epoch=1"])
+    for part in ("model.refinr", "lora.r", "trainer.epoch"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: [1", "is no YAML"),
+        ("just words", "expected sections"),
+        ("extends: {self}", "extends itself"),
+        ("extends: tinny", "did you mean tiny?"),
+        ("extends: tiny\nmodel: {refiner: paper, refiner: none}", "refiner stands twice"),
+        ("model: {}", "found none of them"),
+        ("extends: tiny\nmodel: 3", "model: expected a section, found 3"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(text, message, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text.replace("{self}", str(file)))
+    with pytest.raises(RecipeError, match="mine.yaml|tinny") as error:
+        load_recipe(file)
+    assert message in str(error.value)
+
+
+def test_extending_takes_sections_key_by_key(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: tiny\ntrainer: {learning_rate: 1.0e-5}\n")
+    mine, tiny = load_recipe(file), load_recipe("tiny")
+    assert mine.trainer == {**tiny.trainer, "learning_rate": 1e-5}
+    assert dataclasses.replace(mine, trainer=tiny.trainer) == tiny
+
+
+def test_trainer_arguments_are_the_installed_librarys():
+    from transformers import TrainingArguments
+
+    assert trainer_arguments() == {field.name for field in dataclasses.fields(TrainingArguments)}
+
+
+def test_yaml_of_recipes_is_plain(tmp_path):
+    """What is written can be read by any YAML reader, without our own rules."""
+    text = load_recipe("tiny", ["trainer.save_strategy=no"]).to_yaml()
+    assert yaml.safe_load(text)["trainer"]["save_strategy"] == "no"

@@ -1,0 +1,124 @@
+"""The report: one file that fetches nothing, shows what was asked and answered, and whatever a text contains."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+from PIL import Image
+
+from cores import masks
+from cores.evaluation import tables
+from cores.evaluation.report import Chapter, render, selections
+from cores.evaluation.result import Record, Result, Score
+
+
+def disc(radius: float, x: int = 32, y: int = 32) -> np.ndarray:
+    rows, columns = np.mgrid[:64, :96]
+    return (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+
+
+def record(number: int, radius: float | None, truth: bool = True, mode: str = "generated", query: str = "") -> Record:
+    """A question about a disc of radius 20; `radius` of the answer's disc, None for a refusal."""
+    target, answer = disc(20), None if radius is None else disc(radius)
+    levels = () if answer is None else ({"location": masks.encode(disc(30)), "target": masks.encode(answer)},)
+    iou = 0.0 if answer is None else (answer & target).sum() / (answer | target).sum()
+    return Record(
+        sample=number,
+        question=0,
+        image=f"{number}.png",
+        mode=mode,
+        query=query or f"query {number}",
+        sentence="It appears on [LOC]. It is [SEG]." if levels else "There is no such thing.",
+        status="segmented" if levels else "absent",
+        score=-0.1,
+        ious=(float(iou),) if truth else (),
+        truth=(masks.encode(target),) if truth else (),
+        levels=levels,
+        kind="part",
+    )
+
+
+def result(records: list[Record]) -> Result:
+    score = Score()
+    for found in records:
+        drawn = [masks.decode(chain["target"]) for chain in found.levels] or [np.zeros((64, 96), bool)]
+        for rle in found.truth:
+            score.masks.update(drawn[0], masks.decode(rle))
+        score.answers.update(len(found.truth), len(found.levels), not found.levels, bool(found.levels))
+    return Result({"generated": score}, len(records), len(records), records)
+
+
+def picture(number: int) -> Image.Image:
+    return Image.new("RGB", (96, 64), (20 * number, 120, 160))
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and that tags close in the order in which they opened."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_selections_show_the_worst_the_best_and_the_wrong_once_each() -> None:
+    records = [record(i, radius) for i, radius in enumerate((20, 19, 18, 17, 16, 15, 10, 5))]
+    records += [record(8, None), record(9, 20, truth=False), record(10, None, truth=False)]
+    found = {name: [r.sample for r in chosen] for name, chosen in selections(records, 2, seed=0).items()}
+    assert found["Lowest IoU"] == [7, 6]
+    assert found["Highest IoU"] == [0, 1]
+    assert found["A mask where nothing is, or none where something is"] == [8, 9]
+    assert set(found["Drawn at random"]) <= {2, 3, 4, 5, 10}
+    assert found == {name: [r.sample for r in c] for name, c in selections(records, 2, seed=0).items()}
+
+
+def test_the_report_is_one_well_formed_file_with_its_pictures_inside() -> None:
+    found = result([record(0, 19), record(1, 8), record(2, None), record(3, None, truth=False)])
+    html = render("A & B", {"model": "tiny"}, [Chapter("scenes|test", found, picture)])
+    tags = Tags(html)
+    assert tags.open == []
+    images = [attributes["src"] or "" for tag, attributes in tags.found if tag == "img"]
+    assert len(images) == 4 + 4 + 2 + 1  # picture, two levels where masks were drawn, truth where there is one
+    assert all(source.startswith("data:image/jpeg;base64,") for source in images)
+    assert not re.search(r"https?://|url\(|@import|<script|<link", html)
+    assert "A &amp; B" in html
+    assert "prefers-color-scheme: dark" in html
+    for text in (
+        "query 1",
+        "truth: not there",
+        "There is no such thing.",
+        '<span class="pill">[LOC]</span>',
+        "scenes|test, generated",
+    ):
+        assert text in html
+
+
+def test_a_hostile_query_stays_text() -> None:
+    html = render("t", {}, [Chapter("c", result([record(0, 9, query='<img src=x onerror="alert(1)">')]), picture)])
+    assert "<img src=x" not in html
+    assert "&lt;img src=x onerror=&quot;" in html
+
+
+def test_the_summary_says_nothing_where_nothing_was_counted() -> None:
+    found = result([record(0, 20), record(1, None)])
+    text = str(tables.summary({"own": found}))
+    row = next(line for line in text.splitlines() if line.startswith("own, generated"))
+    # two masks: gIoU, cIoU and P@t one half; nothing absent was asked; one of two present ones refused
+    assert row.split()[2:] == ["2", "0.500", "0.500", *["50.0", "%"] * 5, "–", "50.0", "%", "–", "50.0", "%"]
+
+
+def test_results_of_two_ranks_add_up_to_one() -> None:
+    records = [record(i, radius) for i, radius in enumerate((20, 15, None, 7))]
+    whole, parts = result(records), result(records[:1]) + result(records[1:])
+    assert parts.compute()["generated"]["answers"]["missing_chains"] == 1
+    assert str(parts.compute()) == str(whole.compute())  # as text: nan is not equal to itself
+    assert parts.records == records
