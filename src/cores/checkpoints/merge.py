@@ -48,12 +48,13 @@ def merge(
     device: str = "cpu",
     seed: int = 0,
     replace: bool = False,
+    about: str = "",
 ) -> Merged:
     """Fold what a run learned into its base's weights and write a model folder, whole or not at all.
 
     Before anything is kept, a drawn picture is asked about through the checkpoint, the merged model and the files
     written, in fp32 on `device`. `run`: its folder (the best checkpoint) or one of its checkpoints; `dtype`: of the
-    stored weights, None for fp32; `seed`: for an exemplar drawn at random.
+    stored weights, None for fp32; `seed`: for an exemplar drawn at random; `about`: what the model card says of it.
 
     Raises CheckpointError when `run` is no run's, its base has changed, or `folder` is there (without `replace`);
     CheckFailed when the merged model does not say the same.
@@ -74,7 +75,7 @@ def merge(
             f"{difference:.1e} relative, expected at most {TOLERANCE:.0e}; nothing was written"
         )
     with new_folder(folder, replace) as part:
-        write_model(model, processor, part, _card(checkpoint), dtype)
+        write_model(model, processor, part, _card(checkpoint, folder.name, about), dtype)
         del model  # so that two never stand in memory
         stored = load_model(part, torch.float32).to(device).eval()
         written = probe(stored, CoresProcessor.from_pretrained(part), seed)
@@ -119,16 +120,23 @@ def smallest_iou(one: Sequence[Tensor], two: Sequence[Tensor]) -> float:
     return float(torch.stack(found).min())
 
 
-def _card(checkpoint: Path) -> Card:
+def _card(checkpoint: Path, title: str, about: str) -> Card:
     """What the run's own files say about it."""
     from cores.recipe import load_recipe
 
-    base = [path for path in Base.read(checkpoint).paths.values()]
     recipe, state = checkpoint.parent / "recipe.yaml", checkpoint / "trainer_state.json"
     data: list[str] = []
     if recipe.exists():
         data = [name for family in load_recipe(recipe).data.sources.values() for name in family]
     score = json.loads(state.read_text("utf-8")).get("best_metric") if state.exists() else None
     figures = {} if score is None else {"gIoU of the best checkpoint in training": float(score)}
-    names = [Path(path).name if Path(path).is_absolute() else path for path in base]
-    return Card(title=f"{checkpoint.parent.name}, merged", base=names, data=data, figures=figures)
+    bases = [_named(path) for path in Base.read(checkpoint).paths.values()]
+    return Card(title=title, about=about, base=bases, data=data, figures=figures)
+
+
+def _named(base: str) -> str:
+    """A base without the folders of this machine; a run's checkpoint with its run: `RUN/best`."""
+    path = Path(base)
+    if not path.is_absolute():
+        return base
+    return f"{path.parent.name}/{path.name}" if is_checkpoint(path) else path.name

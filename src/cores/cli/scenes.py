@@ -9,7 +9,8 @@ from pathlib import Path
 from cores.errors import UserError
 
 STAGES = ("tower", "segmenter", "llava")
-DEFAULTS = {"train": 400, "val": 50}  # scenes a split when no split is named: enough to fine-tune on
+ABOUT = "The model that comes with cores. It knows drawn scenes of a few kinds of things, not photographs."
+DEFAULTS = {"train": 800, "val": 50}  # scenes a split when no split is named: enough to fine-tune on
 
 
 def main(argv: list[str]) -> int:
@@ -19,7 +20,7 @@ def main(argv: list[str]) -> int:
     write = verbs.add_parser("write", help="write scenes in ReasonSeg's on-disk format and as a manifest")
     write.add_argument("dir", type=Path, help="folder to write into; it becomes a data directory (--data DIR)")
     write.add_argument("--split", choices=("train", "val", "test", "novel", "phrasing"), help="default: train and val")
-    write.add_argument("--n", type=int, help="number of scenes (default: 400 for train, 50 for others)")
+    write.add_argument("--n", type=int, help="number of scenes (default: 800 for train, 50 for others)")
     write.add_argument("--seed", type=int, default=0, help="other seeds give other scenes of the same split")
     write.add_argument("--kinds", choices=("learned", "own"), default="learned", help="own: kinds never learned")
     write.add_argument("--size", type=int, default=128, help="side of the pictures in pixels")
@@ -90,7 +91,7 @@ def _ship(args: argparse.Namespace) -> int:
     from cores.checkpoints.merge import merge
 
     model = args.out / "cores-tiny"
-    merged = merge(args.run, model, dtype=torch.float16, replace=args.overwrite)
+    merged = merge(args.run, model, dtype=torch.float16, replace=args.overwrite, about=ABOUT)
     write_difference(args.bases, load_model(model, torch.float16), args.out / "bases-tiny")
     sizes = [
         f"{file}: {file.stat().st_size / 1e6:.1f} MB"

@@ -30,6 +30,8 @@ T = TypeVar("T")
 OBJECT_AREA = 0.015  # least share of the picture that must show of an object that is asked for
 PART_AREA = 0.008  # the same for a part
 SHOWS = 0.6  # least share of an object that must not be hidden
+NEAR_MISS = 0.2  # how often what is absent is another colour of a kind that is there
+TRAIN_NEAR_MISS = 0.35
 FAMILIES = {  # how often each family is asked
     "class": 1.0,
     "refer": 1.5,
@@ -41,6 +43,7 @@ FAMILIES = {  # how often each family is asked
     "explain": 0.5,
     "text": 0.6,
 }
+TRAIN_FAMILIES = FAMILIES | {"absent": 1.8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,18 +217,23 @@ def _several(a: _Asker) -> Question | None:
 
 
 def _absent(a: _Asker) -> Question | None:
+    """Training meets more near misses than are asked for elsewhere, and never refuses a held-out combination: that
+    would teach that what `novel` asks for is not there."""
     missing = [kind for kind in a.kinds if not a.count[kind.name]]
+    near = TRAIN_NEAR_MISS if a.split == "train" else NEAR_MISS
     kind = a.pick(missing)
     colour = a.pick(list(COLOURS)) if a.rng.random() < 0.5 else ""
     part = a.pick(kind.parts).name if a.rng.random() < 0.5 else None
     draw = a.rng.random()
-    if draw < 0.2 and a.clear:  # the kind is there, in other colours
+    if draw < near and a.clear:  # the kind is there, in other colours
         n = a.pick(a.clear)
         kind = a.scene.things[n].kind
         taken = {t.colour for t in a.scene.things if t.kind is kind}
         colour = a.pick([c for c in COLOURS if c not in taken])
-    elif draw < 0.6:
+    elif draw < near + (1 - near) / 2:
         return Question("absent", a.means(kind, part, ""), "sentence")
+    if colour and a.split == "train" and held_out(colour, kind, ""):
+        return None
     name = refer(kind, colour)
     query, form = _named(a, f"the {part} of {name}" if part else name)
     return Question("absent", query, form)
@@ -282,8 +290,9 @@ def draw_questions(scene: Scene, kinds: tuple[Kind, ...], seed: int, count: int,
     """
     rng = np.random.default_rng([seed, 77])
     asker = _Asker(scene, kinds, rng, split)
-    names = list(_NOVEL if split == "novel" else FAMILIES)
-    weight = np.array([FAMILIES[name] for name in names])
+    families = TRAIN_FAMILIES if split == "train" else FAMILIES
+    names = list(_NOVEL if split == "novel" else families)
+    weight = np.array([families[name] for name in names])
     found: dict[str, Question] = {}
     for _ in range(6 * count):
         if len(found) == count:
