@@ -26,6 +26,7 @@ MAY = {
 LEAVES_MAY = {"recipe": {"settings"}, "viz": {"masks"}}
 EXCEPTIONS = {
     "scenes/pretrain": {"modeling", "processing", "training", "prompts", "checkpoints"},
+    "processing/__init__": {"modeling.configuration"},  # AutoProcessor finds a processor by its model's config
     "prompts": {"data.sample"},  # the types of a turn, which says how it is put into words
     "checkpoints": {"prompts"},  # a converted model gets the settings of the program that trained it
 }

@@ -194,8 +194,10 @@ class CoresProcessor:
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        trust_remote_code: bool | None = None,
+        _from_auto: bool = False,
     ) -> "CoresProcessor":
-        """From a model folder or a hub id.
+        """From a model folder or a hub id. The last two are AutoProcessor's and say nothing: no code is remote.
 
         Raises CheckpointError when a file is missing or has unknown fields, or when the tokenizer gives other ids
         than it did when it was saved.
