@@ -52,6 +52,7 @@ MISTAKES = [
     (["merge", "{tmp}/nothing", "--out", "{tmp}/model"], "there is no such folder"),
     (["merge", "{tmp}", "--out", "{tmp}"], "exists already"),
     (["recipes", "cp", "tiny", "{tmp}/no/where.yaml"], "there is no folder"),
+    (["scenes", "write", "{tmp}/mine/below", "--n", "1"], "cannot be read or written: Not a directory"),
 ]
 
 

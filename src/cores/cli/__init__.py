@@ -3,13 +3,13 @@
 Exit codes: 0 done, 1 a check or comparison failed, 2 the user's mistake, 130 interrupted.
 """
 
-import errno
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
 from cores import __version__
+from cores.checkpoints.folder import FULL
 from cores.errors import CheckFailed, CoresError
 
 VERBS = {
@@ -26,7 +26,6 @@ VERBS = {
     "recipes": ("cores.cli.recipes:main", "list, show, copy and check recipes"),
     "env": ("cores.cli.env:main", "print versions and devices, for bug reports"),
 }
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,9 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = None  # type: ignore[assignment]
         return 0
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno in FULL:
+            return _fail(f"the disk is full: {error.filename or error}; free some space and try again", 2)
+        if error.filename is None:  # not about a file that somebody named
             raise
-        return _fail(f"the disk is full: {error.filename or error}; free some space and try again", 2)
+        return _fail(f"{error.filename}: cannot be read or written: {error.strerror}; take another place", 2)
 
 
 def _help() -> str:
