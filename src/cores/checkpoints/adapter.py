@@ -41,6 +41,7 @@ def add_lora(model: CoresModel, r: int, alpha: float, dropout: float, targets: I
 
 
 def has_lora(model: CoresModel) -> bool:
+    """Does the model have LoRA layers that are not folded in?"""
     return any(isinstance(module, LoraLayer) for module in model.modules())
 
 

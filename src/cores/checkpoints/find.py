@@ -39,6 +39,7 @@ def find(path: str | Path | None) -> Path:
 
 
 def is_run(folder: Path) -> bool:
+    """Is this a run's folder, which holds checkpoints and is none itself?"""
     return (folder / "recipe.yaml").exists() and not (folder / BASE).exists()
 
 

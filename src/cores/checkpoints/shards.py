@@ -145,6 +145,7 @@ def is_mapped(file: Path) -> bool:
 
 
 def open_file(file: Path) -> Opened:
+    """Open a weight file, mapped where it can be. Raises CheckpointError for a pickle that is refused."""
     opened: Opened = _Safetensors(file) if file.suffix == ".safetensors" else read_pickle(file)
     return opened
 

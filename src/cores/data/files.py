@@ -52,6 +52,7 @@ def parse(text: str | bytes, where: str | Path) -> Any:
 
 
 def read_json(path: Path) -> Any:
+    """What a JSON file holds; utf-8, else cp1252. Raises DataError that names the file."""
     return parse(read_text(path), path)
 
 

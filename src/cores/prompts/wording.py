@@ -69,6 +69,7 @@ class Wording:
 
 
 def format_names() -> list[str]:
+    """The conversation formats that come with cores, sorted."""
     return sorted(_read("formats.json")["formats"])
 
 

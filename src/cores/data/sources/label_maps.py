@@ -50,10 +50,12 @@ def class_list(name: str) -> tuple[str, ...]:
 
 
 def ade20k_classes(data_dir: Path) -> tuple[str, ...]:
+    """The list that comes with cores; nothing of the directory is read."""
     return class_list("ade20k")
 
 
 def cocostuff_classes(data_dir: Path) -> tuple[str, ...]:
+    """The list that comes with cores; nothing of the directory is read."""
     return class_list("cocostuff")
 
 
