@@ -62,7 +62,7 @@ print(count / (time.perf_counter() - began))
 CHECK = """
 import sys, time
 from pathlib import Path
-from cores.data.doctor import examine
+from cores.data.inspect.doctor import examine
 from cores.data.sources import open_source
 source = open_source(sys.argv[1], Path(sys.argv[2]))
 files = sum(len(source.files(i)) for i in range(len(source)))

@@ -17,7 +17,7 @@ from transformers import (
 from cores.modeling import CoresConfig, CoresModel
 from cores.modeling.configuration import LEVEL_NAMES
 from cores.recipe import Recipe, load_recipe
-from cores.training.parts import choose_parts
+from cores.training.trainable import choose_parts
 
 
 @dataclass(frozen=True)

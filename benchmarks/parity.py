@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cores.checkpoints.convert_config import read_json, tower_config
-from cores.checkpoints.convert_model import Tower, plan_model
-from cores.checkpoints.reading import quietly
-from cores.checkpoints.shards import open_shards
+from cores.checkpoints.library_errors import quietly
+from cores.checkpoints.published.convert_config import read_json, tower_config
+from cores.checkpoints.published.convert_model import Tower, plan_model
+from cores.checkpoints.tensors.lazy import open_shards
 from cores.geometry import restore
 from cores.modeling import CoresModel, CoresOutput
 from cores.processing.legacy_tokenizer import read_legacy_tokenizer

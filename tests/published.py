@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tiny import tiny_config, tiny_model
 from torch import Tensor
 
-from cores.checkpoints.keys import CLIP, PUBLISHED, ignored, rename
+from cores.checkpoints.published.keys import CLIP, PUBLISHED, ignored, rename
 from cores.modeling import CoresModel
 
 WORDS = "what is the blade in this image please output segmentation mask it usually appears on a knife sure".split()

@@ -12,7 +12,7 @@ from tiny import tiny_config, tiny_model
 from tiny_run import Squares, tiny_recipe
 from tiny_tokenizer import tiny_processor
 
-from cores.checkpoints.check import check_static, untrained_rows
+from cores.checkpoints.checking import check_static, untrained_rows
 from cores.checkpoints.save import save
 from cores.cli import main
 from cores.errors import CheckpointError

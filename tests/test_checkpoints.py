@@ -15,13 +15,13 @@ from tiny import tiny_config, tiny_model
 from tiny_run import Squares, tiny_recipe
 from tiny_tokenizer import tiny_processor
 
-from cores.checkpoints.base import Base
-from cores.checkpoints.bases import DIFFERENCE, PROJECTION, load_parts, write_difference
 from cores.checkpoints.find import best_of, find
-from cores.checkpoints.fingerprint import fingerprint
 from cores.checkpoints.folder import new_folder
 from cores.checkpoints.load import load, load_model
-from cores.checkpoints.merge import largest_difference, probe
+from cores.checkpoints.runs.bases import DIFFERENCE, PROJECTION, load_parts, write_difference
+from cores.checkpoints.runs.fingerprint import fingerprint
+from cores.checkpoints.runs.merging import largest_difference, probe
+from cores.checkpoints.runs.origin import Base
 from cores.checkpoints.save import Card, save
 from cores.errors import CheckpointError
 from cores.modeling.model import CoresModel
@@ -188,7 +188,7 @@ def test_peft_reads_the_adapter_itself(run):
     """PeftModel on the same base gives the same hidden states as ours, unmerged."""
     checkpoint = run / "checkpoint-4"
     ours = load_model(checkpoint, torch.float32).eval()
-    base = Base.read(checkpoint)
+    base = Base.load(checkpoint)
     _, plain, processor = start(tiny_recipe(run.parent), base.seed)
     trained = load_file(checkpoint / "trained.safetensors")
     plain.load_state_dict(trained, strict=False)
@@ -222,16 +222,16 @@ def test_a_run_can_start_from_a_run_and_its_base_may_not_change(run, tmp_path):
     recipe.model.refiner = None
     recipe.prompt.format = recipe.prompt.exemplars = None
     train(recipe, tmp_path / "second", Squares, device="cpu", quiet=True)
-    assert Base.read(tmp_path / "second" / "checkpoint-4").paths == {"start": str(run / "checkpoint-4")}
+    assert Base.load(tmp_path / "second" / "checkpoint-4").paths == {"start": str(run / "checkpoint-4")}
     first, second = load(run, device="cpu")[0], load(tmp_path / "second", device="cpu")[0]
     assert not torch.equal(first.mllm.lm_head.weight, second.mllm.lm_head.weight)
-    base = Base.read(tmp_path / "second" / "checkpoint-4")
+    base = Base.load(tmp_path / "second" / "checkpoint-4")
     changed = dataclasses.replace(base, fingerprints={"start": "sha256:0"})
     changed.write(tmp_path / "second" / "checkpoint-4")
     with pytest.raises(CheckpointError, match="weights have changed since the run began"):
         load(tmp_path / "second", device="cpu")
     with pytest.raises(CheckpointError, match="base.json: cannot be read"):
-        Base.read(tmp_path)
+        Base.load(tmp_path)
 
 
 def test_bases_ship_as_a_difference(run, tmp_path, monkeypatch):

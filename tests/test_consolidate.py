@@ -22,11 +22,11 @@ from safetensors.torch import load_file, save_file
 from tiny_run import Squares, tiny_recipe
 from torch import Tensor
 
-from cores.checkpoints.consolidate import CLASSES, Consolidated, is_sharded
-from cores.checkpoints.convert import convert
-from cores.checkpoints.convert_lora import Folded
 from cores.checkpoints.load import load
-from cores.checkpoints.shards import Shards
+from cores.checkpoints.published.conversion import convert
+from cores.checkpoints.published.convert_lora import Folded
+from cores.checkpoints.tensors.deepspeed_shards import CLASSES, Consolidated, is_sharded
+from cores.checkpoints.tensors.lazy import Shards
 from cores.cli import main
 from cores.errors import CheckFailed, CheckpointError
 from cores.training.run import train
@@ -43,7 +43,7 @@ def test_real_shards_are_put_together(stage: int) -> None:
     assert found["f.weight"].dtype == torch.bfloat16  # frozen: as it was
     assert found["a.weight"].dtype == torch.float32  # trained: the master weights
     for name, entry in found.items():
-        value = found.read(name)
+        value = found.tensor(name)
         assert (tuple(value.shape), value.dtype) == (entry.shape, entry.dtype)
 
 
@@ -51,8 +51,8 @@ def test_both_stages_hold_the_same_numbers() -> None:
     """Both ran the same steps; only the order of sums differs."""
     two, three = Consolidated(DATA / "zero2"), Consolidated(DATA / "zero3")
     for name in two:
-        torch.testing.assert_close(two.read(name), three.read(name), rtol=1e-2, atol=2e-3)
-    assert torch.equal(two.read("f.weight"), three.read("f.weight"))
+        torch.testing.assert_close(two.tensor(name), three.tensor(name), rtol=1e-2, atol=2e-3)
+    assert torch.equal(two.tensor("f.weight"), three.tensor("f.weight"))
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -65,7 +65,7 @@ def test_they_are_deepspeeds_own_numbers(stage: int) -> None:
     found = Consolidated(DATA / f"zero{stage}")
     assert set(found) == set(expected)
     for name, value in expected.items():
-        assert torch.equal(found.read(name).float(), value.float()), name
+        assert torch.equal(found.tensor(name).float(), value.float()), name
 
 
 def copied(stage: int, tmp_path: Path) -> Path:
@@ -192,7 +192,7 @@ def test_a_training_state_becomes_the_model_that_it_is(
 def test_a_folded_model_that_says_something_else_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = published_model(1)
     torch.save(training_state(model), tmp_path / "state.bin")
-    monkeypatch.setattr(Folded, "read", lambda self, key: self.inner.read(self.plain[key]))  # forgets the LoRA
+    monkeypatch.setattr(Folded, "tensor", lambda self, key: self.inner.tensor(self.plain[key]))  # forgets the LoRA
     base = base_folder(tmp_path)
     with pytest.raises(CheckFailed, match="the folded model's masks are not those of the adapter"):
         convert("lisa", tmp_path / "state.bin", write_clip(tmp_path / "clip", model), tmp_path / "out", base=base)

@@ -19,11 +19,11 @@ from published import (
 from safetensors.torch import load_file
 from tiny_run import Squares, tiny_recipe
 
-from cores.checkpoints.convert import convert
-from cores.checkpoints.convert_plan import FILE, Source, make_plan
-from cores.checkpoints.keys import PUBLISHED, rename
 from cores.checkpoints.load import load, load_model
-from cores.checkpoints.shards import open_shards
+from cores.checkpoints.published.conversion import convert
+from cores.checkpoints.published.keys import PUBLISHED, rename
+from cores.checkpoints.published.plan import FILE, Source, make_plan
+from cores.checkpoints.tensors.lazy import open_shards
 from cores.cli import main
 from cores.errors import CheckpointError
 from cores.modeling import CoresModel
@@ -250,7 +250,7 @@ def test_tensors_pass_through_less_memory_than_a_shard(
 
     The kernel may map up to a few dozen MB around what is read: the bound is half the shard, far above that.
     """
-    monkeypatch.setattr("cores.checkpoints.shards.MAPPED", 16 * 2**20)
+    monkeypatch.setattr("cores.checkpoints.tensors.lazy.MAPPED", 16 * 2**20)
     state = {f"model.layers.{n}.mlp.up_proj.weight": torch.ones(2 * 2**20).half() for n in range(64)}
     write_weights(tmp_path, state, 1, safetensors)
     (tmp_path / "out").mkdir()

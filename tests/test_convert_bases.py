@@ -10,10 +10,10 @@ from tiny_run import tiny_recipe
 from torch import Tensor
 from transformers import AutoTokenizer, SamModel
 
-from cores.checkpoints.base import Base
-from cores.checkpoints.bases import load_parts, load_strictly
-from cores.checkpoints.convert_bases import convert_llava, convert_sam
-from cores.checkpoints.convert_config import sam_config
+from cores.checkpoints.published.convert_bases import convert_llava, convert_sam
+from cores.checkpoints.published.convert_config import sam_config
+from cores.checkpoints.runs.bases import load_parts, load_strictly
+from cores.checkpoints.runs.origin import Base
 from cores.cli import main
 from cores.errors import CheckpointError
 from cores.modeling import CoresModel

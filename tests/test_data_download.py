@@ -13,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cores.cli import main
-from cores.data.catalog import Entry, RemoteFile, entries, read_catalog
-from cores.data.doctor import USUAL
-from cores.data.download import download
+from cores.data.fetch.catalog import Entry, RemoteFile, entries, read_catalog
+from cores.data.fetch.download import download
+from cores.data.inspect.doctor import USUAL
 from cores.errors import DataError
 
 CONTENT = bytes(range(256)) * 4000  # a megabyte

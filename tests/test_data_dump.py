@@ -8,7 +8,7 @@ from data_files import rows, say, square, write_map, write_pair, write_picture, 
 from PIL import Image
 
 from cores.cli import main
-from cores.data.doctor import examine
+from cores.data.inspect.doctor import examine
 from cores.masks import decode, encode
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from cores.data.files import read_items, read_json, take
+from cores.data.formats.json_files import read_items, read_json, take
 from cores.errors import DataError
 
 VALUES = [{"a": [1, 2, {"b": 'é " ] , ['}]}, 12345, -1.5e3, "x", [], None, True]

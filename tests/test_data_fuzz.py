@@ -16,7 +16,7 @@ from PIL import Image
 from py2_pickle import pickled
 
 from cores import masks
-from cores.data.pictures import decode_check
+from cores.data.formats.picture_headers import decode_check
 from cores.data.sources import open_source
 from cores.errors import DataError
 

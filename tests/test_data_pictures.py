@@ -11,7 +11,7 @@ from data_files import write_picture
 from PIL import Image, ImageOps
 
 from cores import masks
-from cores.data.pictures import read_header, read_inside, read_values, turned
+from cores.data.formats.picture_headers import read_header, read_inside, read_values, turned
 from cores.errors import DataError
 
 

@@ -6,8 +6,8 @@ from data_files import write_picture
 from pycocotools import mask as coco
 
 from cores import masks
-from cores.data.pictures import read_header
-from cores.data.segmentation import read_segmentation
+from cores.data.formats.picture_headers import read_header
+from cores.data.formats.segmentation_field import read_segmentation
 from cores.errors import DataError
 
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from tiny import tiny_config, tiny_model
 from tiny_tokenizer import tiny_processor
 
-from cores.checkpoints.convert import convert
-from cores.checkpoints.export import export
 from cores.checkpoints.load import load
+from cores.checkpoints.published.conversion import convert
+from cores.checkpoints.published.exporting import export
 from cores.checkpoints.save import save
-from cores.checkpoints.shards import open_shards
+from cores.checkpoints.tensors.lazy import open_shards
 from cores.cli import main
 from cores.errors import CheckpointError
 from cores.modeling import CoresModel
@@ -36,7 +36,7 @@ def test_there_and_back_every_tensor_is_the_same(
 ) -> None:
     model = published_model(*form)
     ours = converted(tmp_path, model)
-    monkeypatch.setattr("cores.checkpoints.export.MAX_SHARD", 100_000)  # several shards
+    monkeypatch.setattr("cores.checkpoints.published.exporting.MAX_SHARD", 100_000)  # several shards
     assert main(["export", str(ours), "--out", str(tmp_path / "theirs")]) == 0
     assert "the layout does not say" not in capsys.readouterr().err
     theirs, came = open_shards(tmp_path / "theirs"), published_state(model)
@@ -44,8 +44,8 @@ def test_there_and_back_every_tensor_is_the_same(
     assert set(theirs) == set(came)
     for name, value in came.items():
         if FREQUENCIES not in name:  # those were made up
-            assert theirs.read(name).dtype == value.dtype
-            assert torch.equal(theirs.read(name), value), name
+            assert theirs.tensor(name).dtype == value.dtype
+            assert torch.equal(theirs.tensor(name), value), name
     assert json.loads((tmp_path / "theirs" / "added_tokens.json").read_text()) == added_tokens(form[0])
 
     kind = "lisa" if form[0] == 1 else "cores"
@@ -64,7 +64,7 @@ def test_rotary_frequencies_are_llamas() -> None:
     """The stored golden model has them as the published library wrote them."""
     from shared import shared
 
-    from cores.checkpoints.export import rotary_frequencies
+    from cores.checkpoints.published.exporting import rotary_frequencies
 
     stored = load_file(shared("golden/cores") / "model.safetensors")
     config = tiny_config()

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cores.checkpoints.convert_model import Tower, plan_model
-from cores.checkpoints.shards import Entry, Tensors
+from cores.checkpoints.published.convert_model import Tower, plan_model
+from cores.checkpoints.tensors.lazy import Entry, Tensors
 from cores.errors import CheckpointError
 from cores.modeling import CoresModel
 
@@ -184,7 +184,7 @@ class Named(Tensors):
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def read(self, key: str) -> Tensor:
+    def tensor(self, key: str) -> Tensor:
         return torch.empty(self.shapes[key], device="meta")
 
 

@@ -24,7 +24,7 @@ def plain(
     """Greedy, one question, everything computed anew at every step."""
     ids, states = torch.cat([PREFIX, question]), []
     for _ in range(steps):
-        inputs = model.mllm.embed(ids[None], model.mllm.see(pixels))
+        inputs = model.mllm.embed(ids[None], model.mllm.encode_images(pixels))
         hidden = model.mllm.model.language_model(inputs_embeds=inputs, use_cache=False).last_hidden_state[0]
         states.append(hidden[-1])
         best = model.mllm.lm_head(hidden[-1]).argmax()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, SamConfig, SamMaskDecoderConfig, SamVisionConfig
 
-from cores.checkpoints.keys import CLIP, PUBLISHED, ignored, inside, rename
+from cores.checkpoints.published.keys import CLIP, PUBLISHED, ignored, inside, rename
 from cores.geometry import restore
 from cores.modeling import CoresConfig, CoresModel, CoresOutput
 

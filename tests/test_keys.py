@@ -4,7 +4,7 @@ import pytest
 from tiny import tiny_config, tiny_model
 from transformers import CLIPVisionModel, SamModel
 
-from cores.checkpoints.keys import CLIP, PUBLISHED, SAM, Table, ignored, rename
+from cores.checkpoints.published.keys import CLIP, PUBLISHED, SAM, Table, ignored, rename
 
 
 def comes_back(names: list[str], table: Table) -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from published import published_model, write_clip, write_published
 
-from cores.checkpoints.consolidate import Consolidated
-from cores.checkpoints.shards import open_shards
+from cores.checkpoints.tensors.deepspeed_shards import Consolidated
+from cores.checkpoints.tensors.lazy import open_shards
 from cores.cli import main
 from cores.errors import CheckpointError
 

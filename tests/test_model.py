@@ -10,7 +10,7 @@ from test_packed_equals_separate import batch, conversation
 from tiny import SEG, tiny_config, tiny_model
 from transformers import AutoConfig, AutoModel, LlavaForConditionalGeneration, SamModel
 
-from cores.checkpoints.keys import ignored
+from cores.checkpoints.published.keys import ignored
 from cores.errors import CheckpointError
 from cores.modeling import CoresConfig, CoresModel
 from cores.modeling.losses import balanced_bce_loss, bce_loss, dice_loss

@@ -18,7 +18,7 @@ from shared import shared
 from torch import Tensor
 from torch.nn import functional as F
 
-from cores.checkpoints.keys import CLIP, rename
+from cores.checkpoints.published.keys import CLIP, rename
 from cores.modeling import CoresModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cores.checkpoints.base import Base
-from cores.checkpoints.bases import load_parts
-from cores.scenes.pretrain import run, segmenter, tower
+from cores.checkpoints.runs.bases import load_parts
+from cores.checkpoints.runs.origin import Base
+from cores.scenes.pretrain import segmenter, tower
+from cores.scenes.pretrain import stages as run
 from cores.scenes.pretrain.render import Rendered, bounds, render
 from cores.scenes.source import open_scenes
 

@@ -86,7 +86,7 @@ def test_a_row_is_prefix_then_conversations_and_answers_alone_are_learned():
     learned = [processor.tokenizer.decode(ids[0][(labels[0] != -100) & (segments[0] == n)]) for n in (1, 2)]
     assert learned == ["it usually appears on [LOC]. it is [SEG]. </s>", "two. </s> on the left. </s>"]
     assert segments[0].max() == 2
-    assert processor.read(ids[1][labels[1] != -100]).status == "absent"
+    assert processor.parse_answer(ids[1][labels[1] != -100]).status == "absent"
 
 
 @pytest.mark.parametrize("turn", [ONE, TWO, ABSENT, WHY, TALK[0]], ids=["one", "two", "absent", "why", "talk"])
@@ -173,17 +173,17 @@ def test_every_answer_is_read_as_it_was_written(levels):
     for template in processor.writer.words.answers:
         written = processor.writer.fill(template).lower().replace("[loc]", "[LOC]").replace("[part]", "[PART]")
         written = written.replace("[seg]", "[SEG]")
-        reading = processor.read(processor.answer_ids(processor.writer.fill(template)))
+        reading = processor.parse_answer(processor.answer_ids(processor.writer.fill(template)))
         assert (reading.text, reading.status, reading.phrases) == (written, "segmented", [None])
-    named = processor.read(processor.answer_ids(TWO))
+    named = processor.parse_answer(processor.answer_ids(TWO))
     assert (named.status, named.phrases) == ("segmented", ["the cup", "the knife"])
     for refusal in processor.writer.words.refusals:
-        assert processor.read(processor.answer_ids(refusal)).status == "absent"
-    assert processor.read(processor.answer_ids("It is a red cup.")).status == "text"
-    assert processor.read([]).text == ""
+        assert processor.parse_answer(processor.answer_ids(refusal)).status == "absent"
+    assert processor.parse_answer(processor.answer_ids("It is a red cup.")).status == "text"
+    assert processor.parse_answer([]).text == ""
     if levels > 1:  # a location alone finds nothing
-        assert processor.read([LOC]).status == "text"
-    assert processor.read([SEG]).phrases == [None]
+        assert processor.parse_answer([LOC]).status == "text"
+    assert processor.parse_answer([SEG]).phrases == [None]
 
 
 def test_a_saved_processor_is_the_same_one(tmp_path):

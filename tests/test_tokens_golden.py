@@ -171,7 +171,7 @@ def test_closing_tokens_are_those_that_an_answer_ends_in(pieces, tokenizers):
         made = CoresProcessor(tokenizers["published"], PromptSettings(format=name, style="published"), sizes)
         assert made.closing == closing
         assert made.answer_ids(None).tolist()[-len(closing) :] == closing
-        assert made.read(made.answer_ids(None)).text == "It usually appears on [SEG_SEMA]. It is [SEG]."
+        assert made.parse_answer(made.answer_ids(None)).text == "It usually appears on [SEG_SEMA]. It is [SEG]."
 
 
 def test_a_file_that_is_no_llama_tokenizer_is_refused(tmp_path):

@@ -14,16 +14,16 @@ from tiny_run import Squares, tiny_recipe
 from tiny_tokenizer import tiny_processor
 
 from cores.checkpoints.load import load
-from cores.checkpoints.merge import probe
+from cores.checkpoints.runs.merging import probe
 from cores.data.mixture import Mixture
 from cores.errors import CheckFailed, RecipeError
 from cores.evaluation.metrics import MaskMetrics
 from cores.recipe import PAPER_PARTS, LoraSection
 from cores.training.arguments import training_arguments
 from cores.training.drawing import Collate, Draws, InOrder
-from cores.training.parts import choose_parts
 from cores.training.run import train
 from cores.training.start import start
+from cores.training.trainable import choose_parts
 
 
 def logged(run: Path, key: str) -> list[float]:

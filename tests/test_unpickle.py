@@ -6,7 +6,7 @@ import pickle
 import pytest
 from py2_pickle import pickled
 
-from cores.data.unpickle import read_pickle, repaired
+from cores.data.formats.unpickle import read_pickle, repaired
 from cores.errors import DataError
 
 VALUE = [{b"sent": b"the caf\xc3\xa9", b"ids": [1, -2], b"raw": "é"}, {}]

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_type_hints
 import yaml
 
 from cores.errors import RecipeError
-from cores.settings import Loader, describe, fits, nearest
+from cores.typed_yaml import Loader, describe, fits, nearest
 
 Part = Literal[
     "lora",

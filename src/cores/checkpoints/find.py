@@ -4,7 +4,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from cores.checkpoints.base import BASE
+from cores.checkpoints.runs.origin import BASE
 from cores.errors import CheckpointError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from cores.checkpoints.adapter import fold_lora, read_learned
-from cores.checkpoints.base import Base
-from cores.checkpoints.bases import draw_rows, load_parts, weights_of
 from cores.checkpoints.find import find, is_checkpoint
-from cores.checkpoints.reading import quietly, readable
+from cores.checkpoints.library_errors import quietly, readable
+from cores.checkpoints.runs.bases import draw_rows, load_parts, weights_of
+from cores.checkpoints.runs.learned import fold_lora, read_learned
+from cores.checkpoints.runs.origin import Base
 from cores.errors import CheckpointError
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
@@ -58,7 +58,7 @@ def load_model(folder: Path, dtype: torch.dtype | None, attn_implementation: str
         check_plain(folder)
         with quietly(), readable(folder):
             return CoresModel.from_pretrained(folder, dtype=dtype or "auto", attn_implementation=attn_implementation)
-    base = Base.read(folder)
+    base = Base.load(folder)
     base.check(weights_of(base))
     model = build(base, CoresConfig.from_pretrained(folder), dtype, attn_implementation)
     read_learned(model, folder)

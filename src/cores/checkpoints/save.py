@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from cores import __version__
 from cores.checkpoints.folder import new_folder
-from cores.checkpoints.reading import quietly
+from cores.checkpoints.library_errors import quietly
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor

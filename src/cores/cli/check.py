@@ -8,7 +8,7 @@ from cores.cli.options import model_options
 from cores.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from cores.checkpoints.check import Facts
+    from cores.checkpoints.checking import Facts
 
 QUERY = "disc"
 FITS = {"pad": "padded", "crop": "cropped"}
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     model_options(parser)
     args = parser.parse_args(argv)
 
-    from cores.checkpoints.check import check_static
+    from cores.checkpoints.checking import check_static
     from cores.checkpoints.find import find
 
     folder = find(args.model)  # a mistake of the user's, exit 2, when it is not there
@@ -72,9 +72,9 @@ def about(facts: "Facts") -> dict[str, str]:
 
 def _try(args: argparse.Namespace, facts: "Facts") -> list[str]:
     """Load the model, look at its grounding rows, ask it once. Gives what looks odd."""
-    from cores.checkpoints.check import untrained_rows
-    from cores.checkpoints.fingerprint import fingerprint
-    from cores.checkpoints.merge import drawn_picture
+    from cores.checkpoints.checking import untrained_rows
+    from cores.checkpoints.runs.fingerprint import fingerprint
+    from cores.checkpoints.runs.merging import drawn_picture
     from cores.inference.facade import load
 
     _say({"fingerprint": fingerprint(facts.folder)})

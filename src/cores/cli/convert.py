@@ -9,8 +9,8 @@ from cores.cli.options import check_out, model_options
 from cores.errors import UserError
 
 if TYPE_CHECKING:
-    from cores.checkpoints.convert import Converted
-    from cores.checkpoints.convert_plan import Plan
+    from cores.checkpoints.published.conversion import Converted
+    from cores.checkpoints.published.plan import Plan
 
 KINDS = ("cores", "lisa", "llava", "llava-delta", "sam")
 CHAIN = ("cores", "lisa")
@@ -104,9 +104,9 @@ def refuse_training_state(args: argparse.Namespace) -> None:
 def _convert(args: argparse.Namespace) -> "Converted":
     import torch
 
-    from cores.checkpoints import convert_bases
-    from cores.checkpoints.convert import convert
-    from cores.checkpoints.convert_plan import summary
+    from cores.checkpoints.published import convert_bases
+    from cores.checkpoints.published.conversion import convert
+    from cores.checkpoints.published.plan import summary
 
     def told(plan: "Plan") -> None:
         if not args.quiet:

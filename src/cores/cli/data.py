@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cores.errors import UserError
 
 if TYPE_CHECKING:
-    from cores.data.doctor import Report
+    from cores.data.inspect.doctor import Report
     from cores.data.sources import FileSource
 
 SHOWN = 8  # findings of each source and kind that are printed; the others are counted
@@ -93,7 +93,7 @@ def _open(name: str, data_dir: Path | None) -> "FileSource":
 def _check(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from cores.data.doctor import examine
+    from cores.data.inspect.doctor import examine
 
     if not args.dir.is_dir():
         raise UserError(f"{args.dir}: there is no such folder")
@@ -133,8 +133,8 @@ def _told(report: "Report", fix_report: Path | None) -> str:
 def _show(args: argparse.Namespace) -> int:
     import numpy as np
 
+    from cores.data.inspect.sheet import as_html, as_picture, panel
     from cores.data.mixture import draw_questions
-    from cores.data.sheet import as_html, as_picture, panel
     from cores.data.sources import open_source
     from cores.geometry import resized_size
     from cores.processing.pixels import open_picture
@@ -165,7 +165,7 @@ def _dump(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from cores.data.bad import BadItems
-    from cores.data.dump import dump_line, dump_order
+    from cores.data.inspect.dump import dump_line, dump_order
     from cores.errors import DataError
 
     source = _open(args.source, args.data)
@@ -185,8 +185,8 @@ def _dump(args: argparse.Namespace) -> int:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from cores.data.catalog import entries, read_catalog
-    from cores.data.download import download
+    from cores.data.fetch.catalog import entries, read_catalog
+    from cores.data.fetch.download import download
 
     catalog = read_catalog(args.catalog)
     if not args.names:

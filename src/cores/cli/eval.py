@@ -73,10 +73,11 @@ class Pictures:
 
 def _run(args: argparse.Namespace) -> int:
     from cores import __version__
-    from cores.checkpoints.check import check_static
+    from cores.checkpoints.checking import check_static
     from cores.checkpoints.load import load
     from cores.data.sources import open_source
-    from cores.evaluation import files, tables
+    from cores.evaluation import result_files as files
+    from cores.evaluation import tables
     from cores.evaluation.evaluator import evaluate
     from cores.evaluation.report import Chapter
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cores.cli.options import check_out
 
 if TYPE_CHECKING:
-    from cores.checkpoints.convert_plan import Line
+    from cores.checkpoints.published.plan import Line
 
 
 def main(argv: list[str]) -> int:
@@ -27,8 +27,8 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     check_out(args.out, args.overwrite)
 
-    from cores.checkpoints.convert_plan import summary
-    from cores.checkpoints.export import export
+    from cores.checkpoints.published.exporting import export
+    from cores.checkpoints.published.plan import summary
 
     def told(lines: "list[Line]") -> None:
         if not args.quiet:

@@ -36,8 +36,8 @@ def main(argv: list[str]) -> int:
 
     import torch
 
-    from cores.checkpoints.consolidate_run import whole_checkpoint
-    from cores.checkpoints.merge import merge
+    from cores.checkpoints.runs.merging import merge
+    from cores.checkpoints.runs.sharded import whole_checkpoint
 
     dtype = None if args.dtype is None else getattr(torch, args.dtype)
     with whole_checkpoint(args.run) as run:

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
     names = _check(args)
     check_device(args.device)
-    from cores.checkpoints.check import check_static
+    from cores.checkpoints.checking import check_static
     from cores.inference.facade import load
     from cores.processing.pixels import open_picture
 

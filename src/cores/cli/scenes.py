@@ -76,7 +76,7 @@ def _write(args: argparse.Namespace) -> int:
 def _pretrain(args: argparse.Namespace) -> int:
     import logging
 
-    from cores.scenes.pretrain.run import run_stages
+    from cores.scenes.pretrain.stages import run_stages
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     run_stages(args.out, args.stage or STAGES, args.scenes, args.steps)
@@ -86,9 +86,9 @@ def _pretrain(args: argparse.Namespace) -> int:
 def _ship(args: argparse.Namespace) -> int:
     import torch
 
-    from cores.checkpoints.bases import DIFFERENCE, write_difference
     from cores.checkpoints.load import load_model
-    from cores.checkpoints.merge import merge
+    from cores.checkpoints.runs.bases import DIFFERENCE, write_difference
+    from cores.checkpoints.runs.merging import merge
 
     model = args.out / "cores-tiny"
     merged = merge(args.run, model, dtype=torch.float16, replace=args.overwrite, about=ABOUT)

@@ -92,7 +92,7 @@ def _count(
         score.sizes[size_bin(float(truth.mean()))] += one
         family.masks += one
     if mode == "generated":
-        refused = asker.processor.read(answer.ids).status == "absent"
+        refused = asker.processor.parse_answer(answer.ids).status == "absent"
         for into in (score.answers, family.answers):
             into.update(len(question.truth), len(drawn), refused, any(mask.any() for mask in drawn))
     return tuple(ious)
@@ -107,7 +107,7 @@ def _record(
     ious: tuple[float, ...],
     mode: Mode,
 ) -> Record:
-    reading, sample = asker.processor.read(answer.ids), asker.sample
+    reading, sample = asker.processor.parse_answer(answer.ids), asker.sample
     names = [level["name"] for level in asker.model.config.levels]
     steps = [*map(asker.full_size, answer.low_res_logits[:-1]), drawn]  # a level: its chains' masks (H, W)
     levels = tuple(

@@ -108,7 +108,7 @@ class Cores:
         return [self._segmentation(query, answer, encoded.picture) for query, answer in pairs]
 
     def _segmentation(self, query: str, answer: Answered, picture: Picture) -> Segmentation:
-        reading = self.processor.read(answer.ids)
+        reading = self.processor.parse_answer(answer.ids)
         names = [level["name"] for level in self.model.config.levels]
         targets = []
         for i, (phrase, chain) in enumerate(zip(reading.phrases, answer.chains, strict=True)):

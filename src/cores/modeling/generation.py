@@ -86,10 +86,10 @@ def answer(
 
 def _read_prefix(model: "CoresModel", pixel_values: Tensor, prefix_ids: Tensor, copies: int) -> DynamicCache:
     """The prefix's cache, once for each question."""
-    inputs = model.mllm.embed(prefix_ids[None], model.mllm.see(pixel_values))
+    inputs = model.mllm.embed(prefix_ids[None], model.mllm.encode_images(pixel_values))
     positions = torch.arange(len(prefix_ids), device=prefix_ids.device)[None]
     cache = DynamicCache(config=model.config.mllm_config.text_config)
-    model.mllm.states(inputs, torch.ones_like(positions), positions, past_key_values=cache, use_cache=True)
+    model.mllm.hidden_states(inputs, torch.ones_like(positions), positions, past_key_values=cache, use_cache=True)
     cache.batch_repeat_interleave(copies)
     return cache
 
@@ -120,10 +120,10 @@ def _generate(
     open_rows = set(range(len(questions)))
     at = positions[:, -1:]
     for _ in range(most):
-        state = model.mllm.states(
+        state = model.mllm.hidden_states(
             model.mllm.embed(ids), mask, positions, past_key_values=cache, use_cache=True
         ).last_hidden_state[:, -1]  # (questions, width)
-        chances = model.mllm.words(state).float().log_softmax(-1)
+        chances = model.mllm.logits(state).float().log_softmax(-1)
         best, ids = chances.max(-1)
         said, sure = ids.tolist(), best.tolist()  # the one wait for the device in a step
         for row in sorted(open_rows):
@@ -155,11 +155,11 @@ def _force(
     """As `_generate`, with given answers, in one pass."""
     rows = [torch.cat([question, given]) for question, given in zip(questions, answers, strict=True)]
     ids, mask, positions = _left_pad(rows, prefix)
-    output = model.mllm.states(model.mllm.embed(ids), mask, positions, past_key_values=cache, use_cache=True)
+    output = model.mllm.hidden_states(model.mllm.embed(ids), mask, positions, past_key_values=cache, use_cache=True)
     told, states, scores = [], [], []
     for row, given in enumerate(answers):
         state = output.last_hidden_state[row, -len(given) - 1 : -1]  # (tokens, width): each predicts its token
-        chances = model.mllm.words(state).float().log_softmax(-1)
+        chances = model.mllm.logits(state).float().log_softmax(-1)
         scores.append(float(chances.gather(1, given[:, None]).mean()))
         said = given.tolist()
         told.append(said[: -len(ends)] if said[-len(ends) :] == ends else said)

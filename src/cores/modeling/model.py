@@ -175,9 +175,9 @@ class CoresModel(PreTrainedModel):
         `location_truth`: one (h, w) bool a mask; `ignore`: one (h, w) bool or None an image; `sizes`, `resized`:
         (h, w) of each picture and of it inside the segmenter's square.
         """
-        inputs = self.mllm.embed(input_ids, self.mllm.see(pixel_values))
+        inputs = self.mllm.embed(input_ids, self.mllm.encode_images(pixel_values))
         mask, positions = pack(segment_ids, inputs.dtype)
-        states: Tensor = self.mllm.states(inputs, mask, positions, use_cache=False).last_hidden_state
+        states: Tensor = self.mllm.hidden_states(inputs, mask, positions, use_cache=False).last_hidden_state
         output = CoresOutput(hidden_states=states)
         if labels is not None:
             output.text_loss = self._text_loss(states, labels)
@@ -217,7 +217,7 @@ class CoresModel(PreTrainedModel):
     def _text_loss(self, states: Tensor, labels: Tensor) -> Tensor:
         """One mean over all supervised tokens of the micro-batch (reference: published programs)."""
         asked = labels[:, 1:] != IGNORED_LABEL
-        logits = self.mllm.words(states[:, :-1][asked])  # (supervised, vocabulary)
+        logits = self.mllm.logits(states[:, :-1][asked])  # (supervised, vocabulary)
         if not logits.shape[0]:
             return logits.sum() * 0.0 + states.sum() * 0.0
         return F.cross_entropy(logits.float(), labels[:, 1:][asked])

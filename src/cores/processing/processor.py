@@ -23,7 +23,7 @@ from cores.errors import DataError, UserError
 from cores.processing.batch import Asked, Row, fit, make_batch
 from cores.processing.pixels import Picture, for_language, for_segmenter, key_of, open_picture
 from cores.processing.reading import Reading, read_answer
-from cores.processing.stored import ProcessorSizes, fetch, read, write
+from cores.processing.stored import ProcessorSizes, fetch_processor, read_processor, write_processor
 from cores.processing.tokens import IMAGE_PLACE, UNSUPERVISED, encode_conversation, encode_prompt, find_ids
 from cores.prompts import Prompt, PromptSettings
 from cores.prompts.prompt import IM_END, IM_START, Piece
@@ -109,7 +109,7 @@ class CoresProcessor:
             answer = self.writer.exchange(answer.query, answer.form, answer.answer, _phrases(answer)).answer
         return torch.tensor(self._answer(self.writer.answer([None]) if answer is None else answer))
 
-    def read(self, ids: Sequence[int] | Tensor) -> Reading:
+    def parse_answer(self, ids: Sequence[int] | Tensor) -> Reading:
         """What an answer says: its text, its status, and the words that name each target."""
         numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         return read_answer(self.tokenizer, self.writer, numbers, self.token_ids)
@@ -183,7 +183,7 @@ class CoresProcessor:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.writer.save(folder)
-        write(folder, self.tokenizer, self.sizes, self.writer.answer([None]))
+        write_processor(folder, self.tokenizer, self.sizes, self.writer.answer([None]))
 
     @classmethod
     def from_pretrained(
@@ -205,8 +205,8 @@ class CoresProcessor:
         folder = Path(name)
         if not folder.is_dir():
             where = {"revision": revision, "cache_dir": cache_dir, "token": token}
-            folder = fetch(str(name), local_files_only=local_files_only, **where)
-        tokenizer, sizes = read(folder)
+            folder = fetch_processor(str(name), local_files_only=local_files_only, **where)
+        tokenizer, sizes = read_processor(folder)
         return cls(tokenizer, Prompt.load(folder), sizes)
 
     def push_to_hub(

@@ -47,7 +47,7 @@ class ProcessorSizes:
             raise CheckpointError("; ".join(wrong))
 
 
-def write(folder: Path, tokenizer: PreTrainedTokenizerBase, sizes: ProcessorSizes, answer: str) -> None:
+def write_processor(folder: Path, tokenizer: PreTrainedTokenizerBase, sizes: ProcessorSizes, answer: str) -> None:
     """Write `processor_config.json` and the tokenizer's own files. `answer`: one of the model's, for the self-test."""
     tokenizer.save_pretrained(folder)
     texts = (  # tokenizers disagree about white space beside added tokens, runs of it, digits, and letters
@@ -60,8 +60,8 @@ def write(folder: Path, tokenizer: PreTrainedTokenizerBase, sizes: ProcessorSize
     (folder / FILE).write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read(folder: Path) -> tuple[PreTrainedTokenizerBase, ProcessorSizes]:
-    """What `write` wrote. Raises CheckpointError when it cannot be used, or the tokenizer now reads otherwise."""
+def read_processor(folder: Path) -> tuple[PreTrainedTokenizerBase, ProcessorSizes]:
+    """What `write_processor` wrote. Raises CheckpointError when unusable, or when its tokenizer now differs."""
     file = folder / FILE
     try:
         stored = json.loads(file.read_text("utf-8"))
@@ -86,7 +86,7 @@ def read(folder: Path) -> tuple[PreTrainedTokenizerBase, ProcessorSizes]:
     return tokenizer, sizes
 
 
-def fetch(name: str, **where: Any) -> Path:
+def fetch_processor(name: str, **where: Any) -> Path:
     """A hub's repository as a folder; `where`: as snapshot_download. Raises CheckpointError when it cannot be had."""
     try:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES), **where))

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback
 
-from cores.checkpoints.base import Base
 from cores.checkpoints.find import checkpoints_of
+from cores.checkpoints.runs.origin import Base
 from cores.data.mixture import Mixture
 from cores.data.sources.base import Source
 from cores.errors import RecipeError
@@ -17,8 +17,8 @@ from cores.recipe import Recipe, load_recipe
 from cores.training.arguments import training_arguments
 from cores.training.callbacks import Interruption, LastStep, LogFile
 from cores.training.drawing import Collate, Draws
-from cores.training.parts import choose_parts
 from cores.training.start import start
+from cores.training.trainable import choose_parts
 from cores.training.trainer import WRITING, CoresTrainer, Evaluate
 
 RECIPE = "recipe.yaml"
@@ -58,7 +58,7 @@ def train(
     base, model, processor = start(recipe, arguments.seed)
     found = checkpoints_of(run)[-1:] if resume else []
     for checkpoint in found:
-        Base.read(checkpoint).check(base.fingerprints)
+        Base.load(checkpoint).check(base.fingerprints)
     torch.manual_seed(arguments.seed)
     choose_parts(model, recipe.model.train, recipe.lora)
 

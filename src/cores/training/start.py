@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlavaConfig, PreTrainedTokenizerBase, SamConfig
 
-from cores.checkpoints.base import Base
-from cores.checkpoints.bases import folders_of, weights_of
 from cores.checkpoints.find import find, shipped
 from cores.checkpoints.load import build
+from cores.checkpoints.runs.bases import folders_of, weights_of
+from cores.checkpoints.runs.origin import Base
 from cores.errors import RecipeError
 from cores.modeling.configuration import LEVEL_NAMES, CoresConfig
 from cores.modeling.model import CoresModel

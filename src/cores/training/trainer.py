@@ -18,10 +18,10 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerControl
 from transformers.trainer import SCHEDULER_NAME
 
-from cores.checkpoints.adapter import read_learned, write_learned
-from cores.checkpoints.base import Base
 from cores.checkpoints.find import checkpoints_of
 from cores.checkpoints.folder import settle
+from cores.checkpoints.runs.learned import read_learned, write_learned
+from cores.checkpoints.runs.origin import Base
 from cores.errors import CheckFailed
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor

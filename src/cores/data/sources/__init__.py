@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cores.data.sources.base import FileSource, Source
 from cores.errors import DataError
-from cores.settings import nearest
+from cores.typed_yaml import nearest
 
 # NAME -> who opens it: called with what stands between the bars after the name, the data directory, the whole name.
 NAMED = {
@@ -21,7 +21,7 @@ NAMED = {
     "refcocog": "cores.data.sources.refer:open_refer",
     "refclef": "cores.data.sources.refer:open_refer",
     "grefcoco": "cores.data.sources.refer:open_refer",
-    "llava_instruct_150k": "cores.data.sources.llava:open_llava",
+    "llava_instruct_150k": "cores.data.sources.llava_instruct:open_llava",
     "ReasonSeg": "cores.data.sources.reasonseg:open_reasonseg",
 }
 # FORMAT -> who opens it: called with the path, the data directory, the whole name.

@@ -35,7 +35,7 @@ class FileSource(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def read(self, i: int) -> Record:
+    def read_record(self, i: int) -> Record:
         """The record of image i, 0 <= i < len. Raises DataError."""
 
     @abstractmethod
@@ -50,7 +50,7 @@ class FileSource(ABC):
         """The record of image i. Raises IndexError beyond the end, DataError when its files cannot be used."""
         if not 0 <= i < len(self):
             raise IndexError(f"{self.name} has {len(self)} images, there is no number {i}")
-        return self.read(i)
+        return self.read_record(i)
 
     def __getitem__(self, i: int) -> Sample:
         return self.record(i).sample()
@@ -60,7 +60,7 @@ class FileSource(ABC):
 
     def look(self, i: int) -> Record | None:
         """Check image i without decoding pixels; its record, where reading it needs no more. Raises DataError."""
-        return self.read(i)
+        return self.read_record(i)
 
     def for_evaluation(self) -> Self:
         """The source as the published programs validate on it; itself, where they ask everything."""

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cores.data.coco_json import read_coco, size_of, stated_size
-from cores.data.files import check, short, texts
+from cores.data.formats.coco_json import read_coco, size_of, stated_size
+from cores.data.formats.json_files import check, short, texts
+from cores.data.formats.picture_headers import Header, read_header
+from cores.data.formats.segmentation_field import read_segmentation, union
 from cores.data.index import Row, open_index
-from cores.data.pictures import Header, read_header
 from cores.data.record import Question, Record
 from cores.data.sample import Target
-from cores.data.segmentation import read_segmentation, union
 from cores.data.sources.base import FileSource, form_of, locate
 from cores.errors import DataError
 
@@ -44,7 +44,7 @@ class Coco(FileSource):
     def __len__(self) -> int:
         return len(self.index)
 
-    def read(self, i: int) -> Record:
+    def read_record(self, i: int) -> Record:
         row = self.index[i]
         header = read_header(self.images / row.image)
         size = stated_size(row.record["size"], header, self.path)

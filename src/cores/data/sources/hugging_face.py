@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from cores import masks
-from cores.data.files import check, read_json, short, take, texts
+from cores.data.formats.json_files import check, read_json, short, take, texts
+from cores.data.formats.picture_headers import Header, read_header, read_inside
+from cores.data.formats.segmentation_field import read_segmentation
 from cores.data.index import cached
-from cores.data.pictures import Header, read_header, read_inside
 from cores.data.record import Question, Record
 from cores.data.sample import Target
-from cores.data.segmentation import read_segmentation
 from cores.data.sources.base import FileSource, form_of, locate
 from cores.errors import DataError
 from cores.masks import RLE
@@ -52,7 +52,7 @@ class HuggingFace(FileSource):
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def read(self, i: int) -> Record:
+    def read_record(self, i: int) -> Record:
         number = int(np.searchsorted(self.starts, i, side="right")) - 1
         row = i - int(self.starts[number])
         where = f"{self.paths[number]}: row {row}"

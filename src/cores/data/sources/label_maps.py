@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cores import masks
-from cores.data.files import read_json, take
+from cores.data.formats.json_files import read_json, take
+from cores.data.formats.picture_headers import Header, read_header, read_values
 from cores.data.index import Row, open_index
-from cores.data.pictures import Header, read_header, read_values
 from cores.data.record import Question, Record
 from cores.data.sample import Target
 from cores.data.sources.base import FileSource, folder, needs
@@ -100,7 +100,7 @@ class LabelMaps(FileSource):
     def __len__(self) -> int:
         return len(self.index)
 
-    def read(self, i: int) -> Record:
+    def read_record(self, i: int) -> Record:
         image, path = self.files(i)
         header = read_header(image)
         labels, found = self.read_labels(path, header)

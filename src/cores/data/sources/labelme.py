@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cores import masks
-from cores.data.files import check, read_json, take, texts
-from cores.data.pictures import SUFFIXES, read_header
-from cores.data.polygons import paint, read_points
+from cores.data.formats.json_files import check, read_json, take, texts
+from cores.data.formats.picture_headers import SUFFIXES, read_header
+from cores.data.formats.polygons import paint, read_points
 from cores.data.record import Question, Record
 from cores.data.sample import Target
 from cores.data.sources.base import FileSource, folder, locate
@@ -151,7 +151,7 @@ class Labelme(FileSource):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def read(self, i: int) -> Record:
+    def read_record(self, i: int) -> Record:
         return read_pair(self.pairs[i], self.split, {"source": self.name})
 
     def files(self, i: int) -> tuple[Path, ...]:

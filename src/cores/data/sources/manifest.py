@@ -11,13 +11,13 @@ from typing import Any, get_args
 import numpy as np
 
 from cores import masks
-from cores.data.files import decode, maybe, parse, short, take
+from cores.data.formats.json_files import decode, maybe, parse, short, take
+from cores.data.formats.picture_headers import Header, read_header, read_inside
+from cores.data.formats.polygons import paint, read_points
+from cores.data.formats.segmentation_field import read_segmentation, union
 from cores.data.index import Row, open_index
-from cores.data.pictures import Header, read_header, read_inside
-from cores.data.polygons import paint, read_points
 from cores.data.record import Question, Record
 from cores.data.sample import Form, Target
-from cores.data.segmentation import read_segmentation, union
 from cores.data.sources.base import FileSource, form_of, locate
 from cores.errors import DataError
 from cores.masks import RLE
@@ -36,7 +36,7 @@ class Manifest(FileSource):
     def __len__(self) -> int:
         return len(self.index)
 
-    def read(self, i: int) -> Record:
+    def read_record(self, i: int) -> Record:
         row = self.index[i]
         header = read_header(self.path.parent / row.image)
         questions, ignored = [], []

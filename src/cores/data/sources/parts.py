@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from cores.data.coco_json import read_coco, size_of, stated_size
-from cores.data.files import check, read_json
+from cores.data.formats.coco_json import read_coco, size_of, stated_size
+from cores.data.formats.json_files import check, read_json
+from cores.data.formats.picture_headers import Header, read_header
+from cores.data.formats.segmentation_field import read_segmentation, union
 from cores.data.index import Row, open_index
-from cores.data.pictures import Header, read_header
 from cores.data.record import Question, Record
 from cores.data.sample import Target
-from cores.data.segmentation import read_segmentation, union
 from cores.data.sources.base import FileSource, needs
 from cores.errors import DataError
 
@@ -118,7 +118,7 @@ class Parts(FileSource):
     def __len__(self) -> int:
         return len(self.index)
 
-    def read(self, i: int) -> Record:
+    def read_record(self, i: int) -> Record:
         row = self.index[i]
         header = read_header(self._image(row.image))
         size = stated_size(row.record["size"], header, self.json)
@@ -190,9 +190,9 @@ class Joined(FileSource):
             i -= len(part)
         raise IndexError(i)
 
-    def read(self, i: int) -> Record:
+    def read_record(self, i: int) -> Record:
         part, i = self._find(i)
-        return part.read(i)
+        return part.read_record(i)
 
     def files(self, i: int) -> tuple[Path, ...]:
         part, i = self._find(i)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from cores.data.files import check, read_json, take
+from cores.data.formats.json_files import check, read_json, take
 from cores.data.record import Record
 from cores.data.sources.base import FileSource, folder, needs
 from cores.data.sources.labelme import Pair, files_of, pairs_in, read_pair
@@ -46,7 +46,7 @@ class ReasonSeg(FileSource):
     def __len__(self) -> int:
         return len(self.items)
 
-    def read(self, i: int) -> Record:
+    def read_record(self, i: int) -> Record:
         split, pair = self.items[i]
         record = read_pair(pair, split, {"source": self.name})
         if not record.questions:

@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cores.data.coco_json import CocoFile, read_coco, size_of, stated_size
-from cores.data.files import check, read_json, short, take
+from cores.data.formats.coco_json import CocoFile, read_coco, size_of, stated_size
+from cores.data.formats.json_files import check, read_json, short, take
+from cores.data.formats.picture_headers import Header, read_header
+from cores.data.formats.segmentation_field import read_segmentation
+from cores.data.formats.unpickle import read_pickle, repaired
 from cores.data.index import Row, open_index
-from cores.data.pictures import Header, read_header
 from cores.data.record import Question, Record
 from cores.data.sample import Target
-from cores.data.segmentation import read_segmentation
 from cores.data.sources.base import FileSource, folder, needs
-from cores.data.unpickle import read_pickle, repaired
 from cores.errors import DataError
 
 FOLDER = Path("refer_seg")
@@ -46,7 +46,7 @@ class Refer(FileSource):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, i: int) -> Record:
+    def read_record(self, i: int) -> Record:
         row = self.index[int(self.rows[i])]
         header = read_header(self.images / row.image)
         size = stated_size(row.record["size"], header, self.instances)

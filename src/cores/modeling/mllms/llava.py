@@ -39,7 +39,7 @@ class LlavaMLLM(LlavaForConditionalGeneration):
         patches = (vision.image_size // vision.patch_size) ** 2
         return int(patches if self.config.vision_feature_select_strategy == "default" else patches + 1)
 
-    def see(self, pixel_values: Tensor) -> Tensor:
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Projected patches (images, patches, width) of `pixel_values` (images, 3, side, side)."""
         found = self.model.get_image_features(
             pixel_values=pixel_values.to(self.model.vision_tower.dtype),
@@ -66,14 +66,14 @@ class LlavaMLLM(LlavaForConditionalGeneration):
             )
         return inputs.masked_scatter(place[..., None], patches.to(inputs.dtype))
 
-    def states(self, inputs: Tensor, mask: Tensor | None, positions: Tensor, **cache: Any) -> Any:
+    def hidden_states(self, inputs: Tensor, mask: Tensor | None, positions: Tensor, **cache: Any) -> Any:
         """The language model's output; `last_hidden_state` (images, tokens, width) is after the final norm.
 
         Args: `inputs` (images, tokens, width); `mask` additive 4D or 2D; `positions` (images, tokens).
         """
         return self.model.language_model(inputs_embeds=inputs, attention_mask=mask, position_ids=positions, **cache)
 
-    def words(self, states: Tensor) -> Tensor:
-        """Logits (positions, vocabulary) of `states` (positions, width): only for those that are asked."""
-        found: Tensor = self.lm_head(states)
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """Logits (positions, vocabulary) of `hidden_states` (positions, width): only for those that are asked."""
+        found: Tensor = self.lm_head(hidden_states)
         return found

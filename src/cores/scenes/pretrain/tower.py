@@ -53,7 +53,7 @@ class SeeingWords(nn.Module):
         self.parts = nn.Parameter(torch.randn(len(PARTS) + 1, WIDTH) * WIDTH**-0.5)
         self.boxes = nn.Linear(WIDTH, 8)
 
-    def see(self, pixels: Tensor) -> Tensor:
+    def encode_images(self, pixels: Tensor) -> Tensor:
         """Projected patches (images, patches, width) of pixels (images, 3, side, side)."""
         return self.projector(self.tower(pixels).last_hidden_state[:, 1:])
 
@@ -138,12 +138,12 @@ def train(out: Path, data: Rendered, unseen: Rendered, steps: int, images: int =
     def loss_of(number: int) -> Tensor:
         rng = np.random.default_rng([2, number])
         pixels, labels = labels_of(data, rng.choice(len(data), images, replace=False))
-        return model.losses(model.see(pixels), labels)[0]
+        return model.losses(model.encode_images(pixels), labels)[0]
 
     @torch.no_grad()
     def measure() -> dict[str, float]:
         pixels, labels = labels_of(unseen, np.arange(min(256, len(unseen))))
-        return model.losses(model.see(pixels), labels)[1]
+        return model.losses(model.encode_images(pixels), labels)[1]
 
     schedule = Schedule(steps=steps, peak=1e-3, warmup=100, fall=0.35, every=100)
     run(out / "tower.pt", {"model": model}, model.parameters(), schedule, loss_of, measure)

@@ -1,0 +1,88 @@
+"""From a published checkpoint's tensors and config to the model that they are, before anything is read."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import CLIPVisionConfig
+
+from cores.checkpoints.published.convert_config import llava_config, sam_config
+from cores.checkpoints.published.keys import CLIP, PUBLISHED, Table, ignored, inside
+from cores.checkpoints.published.plan import Plan, Shape, Source, make_plan
+from cores.checkpoints.tensors.lazy import Tensors
+from cores.modeling.configuration import CoresConfig
+from cores.modeling.model import CoresModel
+from cores.prompts.settings import Style
+
+SAM_PREFIX = "model.visual_model."
+TOWER_PREFIX = "model.vision_tower.vision_tower."
+REFINER_PREFIX = "transformer_cross_attention_layers."
+STYLES: dict[str, Style] = {"cores": "published", "lisa": "lisa"}
+# a CLIP's own file, by the names of its releases and by those of today's `CLIPVisionModel`
+CLIP_FILE: Table = (*CLIP, *((ours, ours) for _, ours in CLIP))
+CLIP_REST = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
+
+
+@dataclass(frozen=True, slots=True)
+class Tower:
+    """CLIP's vision tower. `name`: for the key table."""
+
+    name: str
+    tensors: Tensors
+    config: CLIPVisionConfig
+
+
+def plan_model(
+    where: object,
+    name: str,
+    published: Mapping[str, Any],
+    tensors: Tensors,
+    tower: Tower,
+    levels: Sequence[Mapping[str, Any]],
+    style: Style,
+    grown: bool = False,
+) -> tuple[CoresConfig, Plan]:
+    """A whole CoReS or LISA as a config and a plan.
+
+    Args: `where`: for errors; `name`: for the key table; `published`: the fields of its config.json; `levels`: of the
+    chain, as in CoresConfig; `grown`: the config is that of the base it was trained from.
+    Raises CheckpointError that lists all that does not fit.
+    """
+    shapes = {name: entry.shape for name, entry in tensors.items()}
+    sam = {name.removeprefix(SAM_PREFIX): shape for name, shape in shapes.items() if name.startswith(SAM_PREFIX)}
+    refined = any(name.startswith(REFINER_PREFIX) for name in shapes)
+    config = CoresConfig(
+        mllm_config=llava_config(where, published, shapes, tower.config, grown),
+        segmenter_config=sam_config(sam, where),
+        levels=[dict(level) for level in levels],
+        refiner="published" if refined and len(levels) > 1 else "none",
+        style=style,
+    )
+    own = any(name.startswith(TOWER_PREFIX) for name in shapes)
+    sources = [Source(name, tensors, PUBLISHED), clip_source(tower, "mllm.model.vision_tower.", own)]
+    expected = shapes_of(config)
+    return config, make_plan(where, sources, expected, same_in(expected))
+
+
+def clip_source(tower: Tower, ours: str, unused: bool = False) -> Source:
+    """A CLIP's file as the vision tower. `unused`: the checkpoint brings its own."""
+
+    def leave(key: str) -> str | None:
+        if key.startswith(CLIP_REST):
+            return "CLIP's other half: only its vision tower looks at pictures"
+        return "the checkpoint brings a vision tower of its own" if unused else None
+
+    return Source(tower.name, tower.tensors, inside(CLIP_FILE, "", ours), leave)
+
+
+def shapes_of(config: CoresConfig) -> dict[str, Shape]:
+    """The shapes of a model's tensors by name; none is made."""
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in CoresModel(config).state_dict().items()}
+
+
+def same_in(names: Iterable[str]) -> dict[str, str]:
+    """Which of a model's names are another tensor's second name, and of which."""
+    own = {name: reason for name in names if (reason := ignored(name)) is not None}
+    return {name: reason.removeprefix("the same tensor as ") for name, reason in own.items()}

@@ -1,0 +1,1 @@
+"""What a training run keeps: where it started, what it learned, and how both become one plain model."""

@@ -1,0 +1,124 @@
+"""A LLaVA and a SAM for a chain to be put on: from folders in transformers' format, or the tiny ones that ship.
+
+The tiny bases ship as the tensors in which they differ from the tiny CoReS that was trained on them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from cores.checkpoints.find import find, shipped
+from cores.checkpoints.library_errors import quietly, readable
+from cores.checkpoints.runs.fingerprint import fingerprint
+from cores.checkpoints.runs.origin import Base
+from cores.errors import CheckpointError
+from cores.modeling.mllms.llava import LlavaMLLM
+from cores.modeling.model import CoresModel
+from cores.modeling.segmenters.sam import SamSegmenter
+
+DIFFERENCE = "difference.safetensors"
+PROJECTION = "projection.safetensors"
+NEW_ROW_STD = 0.02  # of embedding and head rows of new tokens (published; libraries of today take the mean)
+
+P = TypeVar("P", bound=PreTrainedModel)
+
+
+class Parts(NamedTuple):
+    """`projection`: the state of one that was pretrained too, else None."""
+
+    mllm: LlavaMLLM
+    segmenter: SamSegmenter
+    projection: dict[str, Tensor] | None
+
+
+def folders_of(base: Base) -> dict[str, Path]:
+    """Where `mllm`, `segmenter` and, when it is there, `projection` are. Raises CheckpointError when one is not."""
+    if "mllm" in base.paths:
+        return {role: find(path) for role, path in base.paths.items()}
+    bases = Path(base.paths["bases"])
+    found = {"mllm": bases / "mllm", "segmenter": bases / "segmenter"}
+    missing = [str(folder) for folder in found.values() if not folder.is_dir()]
+    if missing:
+        raise CheckpointError(
+            f"{bases}: expected a folder with mllm/ and segmenter/; there is no {', '.join(missing)}"
+        )
+    return found
+
+
+def weights_of(base: Base) -> dict[str, str]:
+    """The fingerprints of a base as it is now, by role."""
+    if "start" in base.paths:
+        return {"start": fingerprint(find(base.paths["start"]))}
+    if base.paths.get("bases") == "shipped":
+        return {name: fingerprint(shipped(name)) for name in ("cores-tiny", "bases-tiny")}
+    return {role: fingerprint(folder) for role, folder in folders_of(base).items()}
+
+
+def load_parts(base: Base, **options: Any) -> Parts:
+    """The bases, strictly loaded. `options`: `dtype`, `attn_implementation`. Raises CheckpointError."""
+    if base.paths.get("bases") == "shipped":
+        return _shipped_parts(**options)
+    folders = folders_of(base)
+    mllm = load_strictly(LlavaMLLM, folders["mllm"], **options)
+    segmenter = load_strictly(SamSegmenter, folders["segmenter"], **options)
+    file = Path(base.paths["bases"]) / PROJECTION if "bases" in base.paths else None
+    return Parts(mllm, segmenter, load_file(file) if file is not None and file.exists() else None)
+
+
+def draw_rows(mllm: LlavaMLLM, size: int, new_tokens: Sequence[int]) -> None:
+    """Make the vocabulary at least this large; rows of new tokens, in embedding and head, are drawn anew."""
+    if size > mllm.get_input_embeddings().weight.shape[0]:
+        mllm.resize_token_embeddings(size, mean_resizing=False)
+    for table in (mllm.get_input_embeddings(), mllm.get_output_embeddings()):
+        for number in new_tokens:
+            table.weight.data[number].normal_(0, NEW_ROW_STD)
+
+
+def load_strictly(kind: type[P], folder: Path, **options: Any) -> P:
+    """A part in transformers' format, with all of its tensors and no others; else CheckpointError names them."""
+    with quietly(), readable(folder):
+        model, info = kind.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    wrong = [f"missing: {key}" for key in sorted(info["missing_keys"])]
+    wrong += [f"unexpected: {key}" for key in sorted(info["unexpected_keys"])]
+    wrong += [f"wrong shape: {key}" for key, *_ in sorted(info["mismatched_keys"])]
+    if wrong:
+        raise CheckpointError(f"{folder}: the weights do not fit its config:\n  " + "\n  ".join(wrong))
+    return model
+
+
+def write_difference(bases: Path, model: CoresModel, folder: Path) -> None:
+    """Write bases as the tensors that differ from those of a model trained on them, in that model's dtype."""
+    base = Base({"bases": str(bases)})
+    parts = load_parts(base)
+    old = {f"mllm.{name}": value for name, value in parts.mllm.state_dict().items()}
+    old |= {f"segmenter.{name}": value for name, value in parts.segmenter.state_dict().items()}
+    old |= {f"projection.{name}": value for name, value in (parts.projection or {}).items()}
+    new = model.state_dict()
+    rounded = {name: value.to(new[name].dtype) for name, value in old.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: value.contiguous() for name, value in rounded.items() if not torch.equal(value, new[name])},
+        folder / DIFFERENCE,
+    )
+
+
+def _shipped_parts(**options: Any) -> Parts:
+    """The tiny CoReS with the tensors put back in which its bases differ from it."""
+    file = shipped("bases-tiny") / DIFFERENCE
+    with quietly(), readable(file):
+        model = CoresModel.from_pretrained(shipped("cores-tiny"), **options)
+    state, difference = model.state_dict(), load_file(file)
+    wrong = sorted(name for name, value in difference.items() if name not in state or state[name].shape != value.shape)
+    if wrong:
+        raise CheckpointError(
+            f"{file}: does not fit the model that comes with cores: {', '.join(wrong)}: install again"
+        )
+    for name, value in difference.items():
+        state[name].copy_(value)
+    learned = any(name.startswith("projection.") for name in difference)
+    return Parts(model.mllm, model.segmenter, model.projection.state_dict() if learned else None)

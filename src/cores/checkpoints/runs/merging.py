@@ -1,0 +1,142 @@
+"""A run's checkpoint as a plain model folder, once it is proved that both say the same.
+
+Legend: levels = of the chain, masks = one a question, h, w = low-res logits.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cores.checkpoints.find import find, is_checkpoint
+from cores.checkpoints.folder import new_folder
+from cores.checkpoints.load import load_model
+from cores.checkpoints.runs.learned import fold_lora
+from cores.checkpoints.runs.origin import Base
+from cores.checkpoints.save import Card, write_model
+from cores.errors import CheckFailed, CheckpointError
+from cores.modeling.model import CoresModel
+from cores.processing.processor import CoresProcessor
+
+TOLERANCE = 1e-4  # of low-res logits in fp32, relative to the largest
+QUERIES = ("disc", "bright corner", "stripe")
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What merging found. `difference`: largest of low-res logits, relative, merged against unmerged in fp32.
+
+    `iou`: smallest of the masks after rounding to the stored dtype, 1 where nothing was rounded away.
+    """
+
+    folder: Path
+    checkpoint: Path
+    difference: float
+    iou: float
+
+
+def merge(
+    run: str | Path,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    replace: bool = False,
+    about: str = "",
+) -> Merged:
+    """Fold what a run learned into its base's weights and write a model folder, whole or not at all.
+
+    Before anything is kept, a drawn picture is asked about through the checkpoint, the merged model and the files
+    written, in fp32 on `device`. `run`: its folder (the best checkpoint) or one of its checkpoints; `dtype`: of the
+    stored weights, None for fp32; `seed`: for an exemplar drawn at random; `about`: what the model card says of it.
+
+    Raises CheckpointError when `run` is no run's, its base has changed, or `folder` is there (without `replace`);
+    CheckFailed when the merged model does not say the same.
+    """
+    checkpoint, folder = find(run), Path(folder)
+    if not is_checkpoint(checkpoint):
+        raise CheckpointError(f"{run}: is a plain model already: there is nothing to merge")
+    if folder.exists() and not replace:
+        raise CheckpointError(f"{folder} exists already: take another name, or say that it may be replaced")
+    processor = CoresProcessor.from_pretrained(checkpoint)
+    model = load_model(checkpoint, torch.float32).to(device).eval()
+    before = probe(model, processor, seed)
+    fold_lora(model)
+    difference = largest_difference(before, probe(model, processor, seed))
+    if not difference <= TOLERANCE:
+        raise CheckFailed(
+            f"{checkpoint}: the merged model's masks are not the checkpoint's: low-res logits differ by "
+            f"{difference:.1e} relative, expected at most {TOLERANCE:.0e}; nothing was written"
+        )
+    with new_folder(folder, replace) as part:
+        write_model(model, processor, part, _card(checkpoint, folder.name, about), dtype)
+        del model  # so that two never stand in memory
+        stored = load_model(part, torch.float32).to(device).eval()
+        written = probe(stored, CoresProcessor.from_pretrained(part), seed)
+    return Merged(folder, checkpoint, difference, smallest_iou(before, written))
+
+
+@torch.no_grad()
+def probe(model: CoresModel, processor: CoresProcessor, seed: int = 0) -> list[Tensor]:
+    """Low-res logits (masks, h, w) of each level: three given answers about a drawn picture."""
+    picture = processor.picture(drawn_picture())
+    pixels = picture.pixel_values[None].to(model.device, model.dtype)
+    features = model.encode(picture.segmenter_pixels[None].to(model.device, model.dtype))
+    questions = [processor.question(query, "phrase").to(model.device) for query in QUERIES]
+    answers = [processor.answer_ids(None).to(model.device) for _ in QUERIES]
+    prefix = processor.prefix(seed, picture.key).to(model.device)
+    answered = model.answer(pixels, features, prefix, questions, answers)
+    return [torch.cat(level).float().cpu() for level in zip(*(a.low_res_logits for a in answered), strict=True)]
+
+
+def drawn_picture(height: int = 96, width: int = 128) -> Image.Image:
+    """A disc and a stripe on a slope of brightness: the same picture everywhere, from no file."""
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], axis=-1).astype(np.uint8)
+    pixels[(x - width // 3) ** 2 + (y - height // 2) ** 2 < (height // 4) ** 2] = (220, 60, 40)
+    pixels[:, width * 3 // 4 : width * 3 // 4 + 8] = (30, 60, 200)
+    return Image.fromarray(pixels)
+
+
+def largest_difference(one: Sequence[Tensor], two: Sequence[Tensor]) -> float:
+    """The largest difference of two lists of tensors, each relative to its largest number; nan where one has it."""
+    found = [(a - b).abs().max() / a.abs().max().clamp(min=1e-12) for a, b in zip(one, two, strict=True)]
+    return float(torch.stack(found).max())
+
+
+def smallest_iou(one: Sequence[Tensor], two: Sequence[Tensor]) -> float:
+    """The smallest IoU of two lists of logits (masks, h, w), cut at 0; two empty masks count 1."""
+    found = []
+    for a, b in zip(one, two, strict=True):
+        union = ((a > 0) | (b > 0)).flatten(1).sum(1)
+        same = ((a > 0) & (b > 0)).flatten(1).sum(1)
+        found.append(torch.where(union > 0, same / union.clamp(min=1), 1.0).min())
+    return float(torch.stack(found).min())
+
+
+def _card(checkpoint: Path, title: str, about: str) -> Card:
+    """What the run's own files say about it."""
+    from cores.recipe import load_recipe
+
+    recipe, state = checkpoint.parent / "recipe.yaml", checkpoint / "trainer_state.json"
+    data: list[str] = []
+    if recipe.exists():
+        data = [name for family in load_recipe(recipe).data.sources.values() for name in family]
+    score = json.loads(state.read_text("utf-8")).get("best_metric") if state.exists() else None
+    figures = {} if score is None else {"gIoU of the best checkpoint in training": float(score)}
+    bases = [_named(path) for path in Base.load(checkpoint).paths.values()]
+    return Card(title=title, about=about, base=bases, data=data, figures=figures)
+
+
+def _named(base: str) -> str:
+    """A base without the folders of this machine; a run's checkpoint with its run: `RUN/best`."""
+    path = Path(base)
+    if not path.is_absolute():
+        return base
+    return f"{path.parent.name}/{path.name}" if is_checkpoint(path) else path.name

@@ -1,0 +1,1 @@
+"""Data sets from the network: the catalogue, downloads that resume, archives."""
