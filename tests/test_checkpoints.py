@@ -18,9 +18,9 @@ from tiny_tokenizer import tiny_processor
 from cores.checkpoints.find import best_of, find
 from cores.checkpoints.folder import new_folder
 from cores.checkpoints.load import load, load_model
+from cores.checkpoints.probe import largest_difference, probe
 from cores.checkpoints.runs.bases import DIFFERENCE, PROJECTION, load_parts, write_difference
 from cores.checkpoints.runs.fingerprint import fingerprint
-from cores.checkpoints.runs.merging import largest_difference, probe
 from cores.checkpoints.runs.origin import Base
 from cores.checkpoints.save import Card, save
 from cores.errors import CheckpointError

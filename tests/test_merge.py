@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from tiny_run import Squares, tiny_recipe
 
 from cores.checkpoints.load import load, load_model
-from cores.checkpoints.runs.merging import TOLERANCE, largest_difference, merge, probe, smallest_iou
+from cores.checkpoints.probe import TOLERANCE, largest_difference, probe, smallest_iou
+from cores.checkpoints.runs.merging import merge
 from cores.cli import main
 from cores.errors import CheckpointError
 from cores.training.run import train

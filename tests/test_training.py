@@ -14,7 +14,7 @@ from tiny_run import Squares, tiny_recipe
 from tiny_tokenizer import tiny_processor
 
 from cores.checkpoints.load import load
-from cores.checkpoints.runs.merging import probe
+from cores.checkpoints.probe import probe
 from cores.data.mixture import Mixture
 from cores.errors import CheckFailed, RecipeError
 from cores.evaluation.metrics import MaskMetrics

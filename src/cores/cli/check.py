@@ -73,8 +73,8 @@ def about(facts: "Facts") -> dict[str, str]:
 def _try(args: argparse.Namespace, facts: "Facts") -> list[str]:
     """Load the model, look at its grounding rows, ask it once. Gives what looks odd."""
     from cores.checkpoints.checking import untrained_rows
+    from cores.checkpoints.probe import drawn_picture
     from cores.checkpoints.runs.fingerprint import fingerprint
-    from cores.checkpoints.runs.merging import drawn_picture
     from cores.inference.facade import load
 
     _say({"fingerprint": fingerprint(facts.folder)})

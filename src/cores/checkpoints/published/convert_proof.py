@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from cores.checkpoints.load import load_model
+from cores.checkpoints.probe import TOLERANCE, largest_difference, probe, smallest_iou
 from cores.checkpoints.published.convert_lora import Folded
 from cores.checkpoints.published.keys import PUBLISHED, rename
-from cores.checkpoints.runs.merging import TOLERANCE, largest_difference, probe, smallest_iou
 from cores.errors import CheckFailed
 from cores.processing.processor import CoresProcessor
 

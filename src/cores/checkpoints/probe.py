@@ -1,0 +1,55 @@
+"""The proof that two models say the same: three given answers about a drawn picture, compared level by level.
+
+Legend: levels = of the chain, masks = one a question, h, w = low-res logits.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cores.modeling.model import CoresModel
+from cores.processing.processor import CoresProcessor
+
+TOLERANCE = 1e-4  # of low-res logits in fp32, relative to the largest
+QUERIES = ("disc", "bright corner", "stripe")
+
+
+@torch.no_grad()
+def probe(model: CoresModel, processor: CoresProcessor, seed: int = 0) -> list[Tensor]:
+    """Low-res logits (masks, h, w) of each level: three given answers about a drawn picture."""
+    picture = processor.picture(drawn_picture())
+    pixels = picture.pixel_values[None].to(model.device, model.dtype)
+    features = model.encode(picture.segmenter_pixels[None].to(model.device, model.dtype))
+    questions = [processor.question(query, "phrase").to(model.device) for query in QUERIES]
+    answers = [processor.answer_ids(None).to(model.device) for _ in QUERIES]
+    prefix = processor.prefix(seed, picture.key).to(model.device)
+    answered = model.answer(pixels, features, prefix, questions, answers)
+    return [torch.cat(level).float().cpu() for level in zip(*(a.low_res_logits for a in answered), strict=True)]
+
+
+def drawn_picture(height: int = 96, width: int = 128) -> Image.Image:
+    """A disc and a stripe on a slope of brightness: the same picture everywhere, from no file."""
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], axis=-1).astype(np.uint8)
+    pixels[(x - width // 3) ** 2 + (y - height // 2) ** 2 < (height // 4) ** 2] = (220, 60, 40)
+    pixels[:, width * 3 // 4 : width * 3 // 4 + 8] = (30, 60, 200)
+    return Image.fromarray(pixels)
+
+
+def largest_difference(one: Sequence[Tensor], two: Sequence[Tensor]) -> float:
+    """The largest difference of two lists of tensors, each relative to its largest number; nan where one has it."""
+    found = [(a - b).abs().max() / a.abs().max().clamp(min=1e-12) for a, b in zip(one, two, strict=True)]
+    return float(torch.stack(found).max())
+
+
+def smallest_iou(one: Sequence[Tensor], two: Sequence[Tensor]) -> float:
+    """The smallest IoU of two lists of logits (masks, h, w), cut at 0; two empty masks count 1."""
+    found = []
+    for a, b in zip(one, two, strict=True):
+        union = ((a > 0) | (b > 0)).flatten(1).sum(1)
+        same = ((a > 0) & (b > 0)).flatten(1).sum(1)
+        found.append(torch.where(union > 0, same / union.clamp(min=1), 1.0).min())
+    return float(torch.stack(found).min())
