@@ -147,7 +147,7 @@ def test_the_data_room_works_without_torch(tmp_path):
     write_records(tmp_path, say("q", "a"))
     code = (
         "import sys; from pathlib import Path; from cores.data.sources import open_source\n"
-        "from cores.data import mixture\nfrom cores.data.inspect import doctor, dump\nfrom cores.data.fetch import download\n"
+        "import cores.data.mixture, cores.data.inspect.doctor, cores.data.inspect.dump, cores.data.fetch.download\n"
         "source = open_source('llava_instruct_150k', Path(sys.argv[1])); source[0]\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "cores"
-LEAVES = {"errors", "masks", "geometry", "picture_errors", "viz", "optional", "typed_yaml", "recipe", "__init__"}
+LEAVES = {
+    "errors",
+    "masks",
+    "geometry",
+    "picture_errors",
+    "viz",
+    "vocabulary",
+    "optional",
+    "typed_yaml",
+    "recipe",
+    "__init__",
+}
 # A room may import itself, leaves, and these.
 MAY = {
     "modeling": set(),
@@ -27,6 +38,7 @@ LEAVES_MAY = {"recipe": {"typed_yaml"}, "viz": {"masks"}}
 EXCEPTIONS = {
     "scenes/pretrain": {"modeling", "processing", "training", "prompts", "checkpoints"},
     "processing/__init__": {"modeling.configuration"},  # AutoProcessor finds a processor by its model's config
+    "modeling/configuration": {"prompts.styles"},  # what a style is has one owner
     "prompts": {"data.sample"},  # the types of a turn, which says how it is put into words
     "checkpoints": {"prompts"},  # a converted model gets the settings of the program that trained it
 }

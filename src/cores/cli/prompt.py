@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
     from cores.prompts import Prompt
 
-STYLES = ("paper", "published", "lisa")
 T = TypeVar("T")
 
 
 def main(argv: list[str]) -> int:
     """Run `cores prompt`. Gives the exit code."""
+    from cores.prompts.styles import STYLE_NAMES
+
     parser = argparse.ArgumentParser(
         prog="cores prompt",
         description="Print the exact text and token ids of a question.",
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
         help="model folder, run folder, hub id, or a LLaMA tokenizer.model (default: the model that comes with cores)",
     )
     parser.add_argument(
-        "--style", choices=STYLES, help="for a tokenizer.model (default: published); a model has its own"
+        "--style", choices=STYLE_NAMES, help="for a tokenizer.model (default: published); a model has its own"
     )
     parser.add_argument("--format", help="llava_v1, llava_llama_2, llava_v0 or plain, likewise (default: llava_v1)")
     parser.add_argument(

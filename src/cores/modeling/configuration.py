@@ -6,13 +6,10 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from cores.errors import CheckpointError
+from cores.prompts.styles import STYLE_NAMES, STYLES
+from cores.vocabulary import LEVEL_NAMES, TOKENS
 
 REFINERS = ("none", "paper", "published", "region")
-STYLES = ("paper", "published", "lisa")
-LEVEL_NAMES = {1: ("target",), 2: ("location", "target"), 3: ("location", "part", "target")}
-
-# (text, mask, bce, dice) of each style; the published form with a refiner counts both mask losses twice
-WEIGHTS = {"paper": (0.5, 0.5, 2.0, 0.5), "published": (1.0, 1.0, 2.0, 0.5), "lisa": (1.0, 1.0, 2.0, 0.5)}
 
 
 class CoresConfig(PreTrainedConfig):
@@ -53,10 +50,7 @@ class CoresConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.levels is None:
-            self.levels = [
-                {"name": "location", "token": "[LOC]", "token_id": None},
-                {"name": "target", "token": "[SEG]", "token_id": None},
-            ]
+            self.levels = [{"name": name, "token": TOKENS[name], "token_id": None} for name in LEVEL_NAMES[2]]
         wrong = []
         names = tuple(level.get("name") for level in self.levels)
         if names != LEVEL_NAMES.get(len(names)):
@@ -64,20 +58,21 @@ class CoresConfig(PreTrainedConfig):
             wrong.append(f"levels: found the names {list(names)}, expected {expected}")
         for field, allowed in (
             ("refiner", REFINERS),
-            ("style", STYLES),
+            ("style", STYLE_NAMES),
             ("loss_resolution", ("original", "low")),
         ):
             if getattr(self, field) not in allowed:
                 wrong.append(f"{field}: found {getattr(self, field)!r}, expected one of {', '.join(allowed)}")
         if wrong:
             raise CheckpointError("the model's config cannot be used. " + "; ".join(wrong))
-        double = 2.0 if self.style == "published" and self.refiner == "published" else 1.0
-        text, mask, bce, dice = WEIGHTS[self.style]
+        style = STYLES[self.style]
+        double = 2.0 if style.refiner_twice and self.refiner == "published" else 1.0
+        text, mask, bce, dice = style.losses
         self.text_weight = text if self.text_weight is None else self.text_weight
         self.mask_weight = mask if self.mask_weight is None else self.mask_weight
         self.bce_weight = bce * double if self.bce_weight is None else self.bce_weight
         self.dice_weight = dice * double if self.dice_weight is None else self.dice_weight
-        self.ignore_255 = self.style == "paper" if self.ignore_255 is None else self.ignore_255
+        self.ignore_255 = style.ignore_255 if self.ignore_255 is None else self.ignore_255
 
     @property
     def token_ids(self) -> list[int]:

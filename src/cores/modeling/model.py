@@ -25,8 +25,7 @@ from cores.modeling.packing import pack
 from cores.modeling.refiner import make_refiner
 from cores.modeling.segmenters.sam import SamSegmenter
 from cores.modeling.strict import refuse, refuse_differences
-
-IGNORED_LABEL = -100
+from cores.vocabulary import UNSUPERVISED
 
 
 @dataclass
@@ -216,7 +215,7 @@ class CoresModel(PreTrainedModel):
 
     def _text_loss(self, states: Tensor, labels: Tensor) -> Tensor:
         """One mean over all supervised tokens of the micro-batch (reference: published programs)."""
-        asked = labels[:, 1:] != IGNORED_LABEL
+        asked = labels[:, 1:] != UNSUPERVISED
         logits = self.mllm.logits(states[:, :-1][asked])  # (supervised, vocabulary)
         if not logits.shape[0]:
             return logits.sum() * 0.0 + states.sum() * 0.0

@@ -16,9 +16,8 @@ from cores.data.sample import Sample, Target
 from cores.errors import DataError
 from cores.masks import RLE, decode
 from cores.processing.pixels import Picture
-from cores.processing.tokens import UNSUPERVISED, Tokens
-
-PADDING = -1
+from cores.processing.tokens import Tokens
+from cores.vocabulary import PADDING, UNSUPERVISED
 
 
 @dataclass(frozen=True, slots=True)

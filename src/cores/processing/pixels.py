@@ -7,7 +7,6 @@ and the segmenter look at.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,8 +16,8 @@ from torch import Tensor
 from cores.errors import DataError
 from cores.geometry import Size, resized_size
 from cores.picture_errors import picture_errors
+from cores.prompts.styles import ClipFit
 
-ClipFit = Literal["pad", "crop"]
 SAM_MEAN, SAM_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of grey values 0..255
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of grey values 0..1
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -24,9 +24,10 @@ from cores.processing.batch import Asked, Row, fit, make_batch
 from cores.processing.pixels import Picture, for_language, for_segmenter, key_of, open_picture
 from cores.processing.reading import Reading, read_answer
 from cores.processing.stored import ProcessorSizes, fetch_processor, read_processor, write_processor
-from cores.processing.tokens import IMAGE_PLACE, UNSUPERVISED, encode_conversation, encode_prompt, find_ids
+from cores.processing.tokens import encode_conversation, encode_prompt, find_ids
 from cores.prompts import Prompt, PromptSettings
-from cores.prompts.prompt import IM_END, IM_START, Piece
+from cores.prompts.prompt import Piece
+from cores.vocabulary import IM_END, IM_START, IMAGE_PLACE, UNSUPERVISED
 
 log = logging.getLogger(__name__)
 Mode = Literal["train", "val"]

@@ -9,9 +9,9 @@ from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from cores.errors import CheckpointError
-from cores.processing.pixels import ClipFit
 from cores.processing.tokens import encode
-from cores.prompts.prompt import IM_END, IM_START
+from cores.prompts.styles import ClipFit
+from cores.vocabulary import IM_END, IM_START
 
 FILE = "processor_config.json"
 HUB_FILES = ("*.json", "*.model", "*.txt", "*.jinja")

@@ -10,10 +10,8 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
 from cores.errors import CheckpointError
-from cores.prompts.prompt import IM_END, IM_START, IMAGE, Piece
-
-IMAGE_PLACE = -200  # stands for the picture in the ids of a prompt, as in the published programs
-UNSUPERVISED = -100
+from cores.prompts.prompt import Piece
+from cores.vocabulary import IM_END, IM_START, IMAGE, IMAGE_PLACE, UNSUPERVISED
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from cores.scenes.source import open_scenes
+from cores.vocabulary import TOKENS
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>")
 ADDED = ("<im_start>", "<im_end>", "<image>")
-GROUNDING = ("[LOC]", "[PART]", "[SEG]")
+GROUNDING = tuple(TOKENS.values())
 PREFIX = "##"
 EVERYDAY = """USER: ASSISTANT: What Which Where Who How is are the a an this that these it its here there in on at of
 to for with from by and or not no yes what which where who how many much can could would should do does did please show

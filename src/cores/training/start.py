@@ -12,22 +12,16 @@ from cores.checkpoints.load import build
 from cores.checkpoints.runs.bases import folders_of, weights_of
 from cores.checkpoints.runs.origin import Base
 from cores.errors import RecipeError
-from cores.modeling.configuration import LEVEL_NAMES, CoresConfig
+from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor, ProcessorSizes
 from cores.prompts import PromptSettings
+from cores.prompts.styles import STYLES
 from cores.recipe import LossSection, PromptSection, Recipe
+from cores.vocabulary import LEVEL_NAMES
 
-TOKENS = {"location": "[LOC]", "part": "[PART]", "target": "[SEG]"}
-PUBLISHED_LOCATION = "[SEG_SEMA]"
 IMAGE_ENDS = ("<im_start>", "<im_end>")
 
-# What each style says where a recipe does not: exemplars, on_absent, clip_fit.
-STYLES = {
-    "paper": ("random", "refuse", "pad"),
-    "published": ("fixed", "empty_mask", "crop"),
-    "lisa": ("none", "refuse", "crop"),
-}
 LOSS_FIELDS = {
     "text": "text_weight",
     "mask": "mask_weight",
@@ -75,11 +69,8 @@ def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, Core
 
 def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
     style = recipe.model.style or "paper"
-    exemplars, on_absent, clip_fit = STYLES[style]
     names = LEVEL_NAMES[recipe.model.levels or 2]
-    tokens = {name: TOKENS[name] for name in names}
-    if style == "published" and "location" in tokens:
-        tokens["location"] = PUBLISHED_LOCATION
+    tokens = {name: STYLES[style].tokens[name] for name in names}
     mllm, segmenter, tokenizer = _configs(base)
     new_tokens = _add_tokens(tokenizer, list(tokens.values()), mllm)
     config = CoresConfig(
@@ -92,14 +83,13 @@ def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProc
     )
     base = dataclasses.replace(base, new_tokens=new_tokens, fingerprints=weights_of(base))
     model = build(base, config, _dtype(recipe), recipe.model.attn_implementation)
-    prompt: dict[str, Any] = {"format": "llava_v1", "exemplars": exemplars, "on_absent": on_absent}
-    prompt |= _said(recipe.prompt, {name: name for name in prompt})
+    prompt = _said(recipe.prompt, {name: name for name in ("format", "exemplars", "on_absent")})
     sizes = ProcessorSizes(
         mllm_image_size=mllm.vision_config.image_size,
         image_tokens=model.mllm.image_tokens,
         image_token_id=mllm.image_token_id,
         segmenter_image_size=model.segmenter.image_size,
-        **{"clip_fit": clip_fit, **_sizes_said(recipe.prompt)},
+        **{"clip_fit": STYLES[style].clip_fit, **_sizes_said(recipe.prompt)},
     )
     return base, model, CoresProcessor(tokenizer, PromptSettings(style=style, tokens=tokens, **prompt), sizes)
 

@@ -16,7 +16,7 @@ from cores.checkpoints.folder import new_folder
 from cores.checkpoints.hub import fetch
 from cores.checkpoints.published.convert_config import read_json, tower_config
 from cores.checkpoints.published.convert_lora import DEFAULT_ALPHA, Folded
-from cores.checkpoints.published.convert_model import STYLES, Tower, plan_model
+from cores.checkpoints.published.convert_model import STYLE_OF, Tower, plan_model
 from cores.checkpoints.published.convert_proof import Proof, prove
 from cores.checkpoints.published.convert_tokens import MODEL, levels_of, make_processor, read_tokenizer, write_settings
 from cores.checkpoints.published.plan import Plan
@@ -73,7 +73,7 @@ def convert(
     Raises CheckpointError that lists all that is missing, unexpected or of another shape, before anything is written;
     CheckFailed when a folded LoRA does not give the same masks.
     """
-    settings = PromptSettings(format=prompt_format, style=STYLES[kind])
+    settings = PromptSettings(format=prompt_format, style=STYLE_OF[kind])
     source = fetch(src)
     tensors = Folded(open_tensors(source), alpha)
     about = source if base is None else fetch(base)

@@ -13,12 +13,12 @@ from cores.checkpoints.published.plan import Plan, Shape, Source, make_plan
 from cores.checkpoints.tensors.lazy import Tensors
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
-from cores.prompts.settings import Style
+from cores.prompts.styles import StyleName
 
 SAM_PREFIX = "model.visual_model."
 TOWER_PREFIX = "model.vision_tower.vision_tower."
 REFINER_PREFIX = "transformer_cross_attention_layers."
-STYLES: dict[str, Style] = {"cores": "published", "lisa": "lisa"}
+STYLE_OF: dict[str, StyleName] = {"cores": "published", "lisa": "lisa"}
 # a CLIP's own file, by the names of its releases and by those of today's `CLIPVisionModel`
 CLIP_FILE: Table = (*CLIP, *((ours, ours) for _, ours in CLIP))
 CLIP_REST = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
@@ -40,7 +40,7 @@ def plan_model(
     tensors: Tensors,
     tower: Tower,
     levels: Sequence[Mapping[str, Any]],
-    style: Style,
+    style: StyleName,
     grown: bool = False,
 ) -> tuple[CoresConfig, Plan]:
     """A whole CoReS or LISA as a config and a plan.

@@ -9,7 +9,7 @@ from cores.checkpoints.published.convert_config import SELECT, llava_config, sam
 from cores.checkpoints.published.convert_model import SAM_PREFIX
 from cores.errors import CheckpointError
 from cores.modeling.configuration import CoresConfig
-from cores.prompts.settings import STYLES
+from cores.prompts.styles import STYLES
 
 FORMS = {1: "lisa", 2: "published"}  # levels, and the style whose tokens the published program looks for
 CLASSES = {1: "LISAForCausalLM", 2: "CORESForCausalLM"}

@@ -24,7 +24,7 @@ from cores.modeling.configuration import CoresConfig
 from cores.processing.legacy_tokenizer import PROOF, read_legacy_tokenizer
 from cores.processing.processor import CoresProcessor
 from cores.processing.tokens import encode
-from cores.prompts.prompt import IM_END, IM_START
+from cores.vocabulary import IM_END, IM_START
 
 MAX_SHARD = 2 * 10**9  # a pickle is written from memory: this much of it
 TOWER = "mllm.model.vision_tower."

@@ -26,6 +26,7 @@ from cores.scenes.pretrain.render import COLOUR_NAMES, KIND_NAMES, SIDE, Rendere
 from cores.scenes.pretrain.segmenter import DIM, TokenFromBox
 from cores.scenes.pretrain.tower import GRID, WIDTH, SeeingWords, pixels_of
 from cores.scenes.source import Scenes
+from cores.vocabulary import UNSUPERVISED
 
 MIDDLE = 2  # pointing is asked for after this layer too, so that later layers can fetch what is pointed at
 
@@ -104,11 +105,11 @@ class Answering(nn.Module):
         """All lessons of one batch, and figures: words, pointing hits, box pixels, share of the tokens unexplained."""
         middle, top, patches = self.states(batch, features, image)
         labels = batch["labels"]
-        keep = labels[:, 1:] != -100
+        keep = labels[:, 1:] != UNSUPERVISED
         logits = self.llama.lm_head(top[:, :-1][keep])
         each = F.cross_entropy(logits, labels[:, 1:][keep], reduction="none")
         # Whether a thing is there is said by an answer's first word, one of a dozen: it counts as much as all of them.
-        first = (labels[:, :-1] == -100)[keep]
+        first = (labels[:, :-1] == UNSUPERVISED)[keep]
         words = each.mean() + each[first].mean()
         figures = {"words": float(each.mean().detach()), "first": float(each[first].mean().detach())}
         row = batch["image_index"]
@@ -116,7 +117,7 @@ class Answering(nn.Module):
             return words, figures
         loc, seg = batch["token_positions"]
         own = batch["segment_ids"][row] == batch["segment_ids"][row, seg][:, None]
-        ask = (own & (labels[row] != -100)).float().argmax(1) - 1  # the question's end
+        ask = (own & (labels[row] != UNSUPERVISED)).float().argmax(1) - 1  # the question's end
         whole = torch.stack(batch["location_truth"]).float()  # (masks, side, side)
         truth = torch.stack(batch["truth"]).float()
         share = {"loc": _share(whole), "seg": _share(truth)}
