@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from huggingface_hub import HfApi
@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cores.data.sample import Conversation, Form, Sample, Target, Turn
 from cores.errors import DataError, UserError
-from cores.processing.batch import Asked, Row, fit, make_batch
+from cores.processing.batch import Asked, Batch, Row, fit, make_batch
 from cores.processing.pixels import Picture, for_language, for_segmenter, key_of, open_picture
 from cores.processing.reading import Reading, read_answer
 from cores.processing.stored import ProcessorSizes, fetch_processor, read_processor, write_processor
@@ -119,8 +119,8 @@ class CoresProcessor:
 
     def collate(
         self, samples: Sequence[Sample], seed: int, epoch: int, indices: Sequence[int], mode: Mode = "train"
-    ) -> dict[str, Any]:
-        """The batch of these samples, with the keys of `CoresModel.forward`.
+    ) -> Batch:
+        """The batch of these samples, as `CoresModel.forward` takes it.
 
         `train` draws exemplars and wordings: those of a sample are a function of (seed, epoch, its index), whatever
         else is in the batch. A conversation that `max_text_tokens` has no room for is left out or cut (`fit`), and

@@ -24,6 +24,7 @@ from cores.checkpoints.runs.learned import read_learned, write_learned
 from cores.checkpoints.runs.origin import Base
 from cores.errors import CheckFailed
 from cores.modeling.model import CoresModel
+from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 from cores.training.drawing import Draws, InOrder
 
@@ -206,7 +207,7 @@ class CoresTrainer(Trainer):
         return prepared
 
 
-def with_stand_in(batch: Mapping[str, Any]) -> dict[str, Any]:
+def with_stand_in(batch: Batch) -> Batch:
     """A batch without masks with one that stands for nothing, so that all ranks run the same graph.
 
     ZeRO-2 puts gradients into its buckets in the order in which they come, and adds the buckets of all ranks up: a
