@@ -116,13 +116,15 @@ class CoresModel(PreTrainedModel):
         super().save_pretrained(save_directory, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.mllm.get_input_embeddings()
+        table: nn.Module = self.mllm.get_input_embeddings()
+        return table
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.mllm.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
-        return self.mllm.get_output_embeddings()
+        head: nn.Module = self.mllm.get_output_embeddings()
+        return head
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.mllm.set_output_embeddings(value)

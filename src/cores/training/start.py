@@ -14,7 +14,8 @@ from cores.checkpoints.runs.origin import Base
 from cores.errors import RecipeError
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
-from cores.processing.processor import CoresProcessor, ProcessorSizes
+from cores.processing.processor import CoresProcessor
+from cores.processing.stored import ProcessorSizes
 from cores.prompts import PromptSettings
 from cores.prompts.styles import STYLES
 from cores.recipe import LossSection, PromptSection, Recipe
