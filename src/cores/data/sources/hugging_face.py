@@ -18,7 +18,8 @@ from PIL import Image
 
 from cores import masks
 from cores.data.formats.json_files import check, read_json, short, take, texts
-from cores.data.formats.picture_headers import Header, read_header, read_inside
+from cores.data.formats.mask_pixels import read_inside
+from cores.data.formats.picture_headers import Header, read_header
 from cores.data.formats.segmentation_field import read_segmentation
 from cores.data.index import cached
 from cores.data.record import Question, Record
@@ -112,7 +113,7 @@ def _mask(value: pa.Scalar, header: Header, where: str) -> RLE | None:
     if not isinstance(content, bytes):
         raise DataError(f"{where}: found {short(given)}, expected rows of true and false, run lengths or a picture")
     inside = read_inside(Path(where), content)
-    return masks.encode(header.upright(inside, where).astype(bool))
+    return masks.encode(header.upright(inside, where))
 
 
 def _is_list(kind: pa.DataType) -> bool:
