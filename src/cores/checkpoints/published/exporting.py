@@ -13,8 +13,9 @@ from cores.checkpoints.checking import check_static
 from cores.checkpoints.find import find, is_checkpoint
 from cores.checkpoints.folder import new_folder
 from cores.checkpoints.published.convert_model import shapes_of
-from cores.checkpoints.published.convert_tokens import ADDED, MODEL
+from cores.checkpoints.published.convert_tokens import MODEL
 from cores.checkpoints.published.export_config import published_fields, refuse_what_is_not_held
+from cores.checkpoints.published.held_tokens import ADDED
 from cores.checkpoints.published.keys import CLIP, PUBLISHED, ignored, inside, rename
 from cores.checkpoints.published.plan import FILE, Line, Plan, Source, make_plan, table_text
 from cores.checkpoints.tensors.lazy import open_shards
