@@ -22,6 +22,7 @@ from cores.checkpoints.tensors.lazy import open_shards
 from cores.checkpoints.tensors.writing import Item, split
 from cores.errors import CheckpointError
 from cores.modeling.configuration import CoresConfig
+from cores.modeling.strict import refuse
 from cores.processing.legacy_tokenizer import PROOF, read_legacy_tokenizer
 from cores.processing.processor import CoresProcessor
 from cores.processing.tokens import encode
@@ -106,11 +107,16 @@ def write_pickles(folder: Path, plan: Plan, more: dict[str, Tensor]) -> None:
     names = ["pytorch_model.bin"]
     if len(groups) > 1:
         names = [f"pytorch_model-{n:05d}-of-{len(groups):05d}.bin" for n in range(1, len(groups) + 1)]
+    broken: list[str] = []
     for name, group in zip(names, groups, strict=True):
         # cloned: a tensor that is mapped would be pickled with its whole file
-        state = {item.name: more[item.name] if item.name in more else plan.tensor(item.name).clone() for item in group}
+        state = {
+            item.name: more[item.name] if item.name in more else plan.tensor(item.name, broken).clone()
+            for item in group
+        }
         torch.save(state, folder / name)
         del state
+    refuse(plan.sources[0].name, unusable=broken)
     if len(groups) > 1:
         places = {item.name: name for name, group in zip(names, groups, strict=True) for item in group}
         total = sum(item.size for item in items)
