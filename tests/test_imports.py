@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "cores"
-LEAVES = {"errors", "masks", "geometry", "picture_errors", "viz", "optional", "typed_yaml", "recipe", "plain_json", "__init__"}
+LEAVES = {
+    "errors",
+    "masks",
+    "geometry",
+    "picture_errors",
+    "viz",
+    "optional",
+    "typed_yaml",
+    "recipe",
+    "plain_json",
+    "__init__",
+}
 # A room may import itself, leaves, and these.
 MAY = {
     "modeling": set(),

@@ -12,6 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from cores.checkpoints.checking import check_static
 from cores.checkpoints.find import find, is_checkpoint
 from cores.checkpoints.folder import new_folder
+from cores.checkpoints.published.convert_config import SAM_DECODER_EPS
 from cores.checkpoints.published.convert_model import shapes_of
 from cores.checkpoints.published.convert_tokens import MODEL
 from cores.checkpoints.published.export_config import published_fields, refuse_what_is_not_held
@@ -156,9 +157,11 @@ def added_tokens(pieces: Path, tokenizer: PreTrainedTokenizerBase, grounding: It
 
 def unsaid_settings(config: CoresConfig, processor: CoresProcessor) -> list[str]:
     """What the layout does not say about this model and its programs would do otherwise."""
+    decoder = config.segmenter_config.mask_decoder_config  # type: ignore[union-attr]
     usual = "published" if len(config.levels or ()) > 1 else "lisa"
     found = {
         "style": (config.style, usual),
+        "the mask decoder's layer_norm_eps": (decoder.layer_norm_eps, SAM_DECODER_EPS),
         "clip_fit": (processor.sizes.clip_fit, "crop"),
         "prompt.format": (processor.prompt.format, "llava_v1"),
         "prompt.exemplars": (processor.prompt.exemplars, "fixed" if usual == "published" else "none"),

@@ -122,8 +122,8 @@ def make_plan(
         found = sources[number].tensors[name].shape
         if found != expected[target]:
             mismatched.append((target, found, expected[target]))
-    found = {name: sources[number].tensors[name] for number, name in places.values()}
-    refuse(where, missing, unexpected, mismatched, wrong_types(found))
+    read = {name: sources[number].tensors[name] for number, name in places.values()}
+    refuse(where, missing, unexpected, mismatched, wrong_types(read))
     lines += [Line("", (), "computed", name, "", (), f"the same tensor as {other}") for name, other in same.items()]
     return Plan(sources, places, lines)
 
