@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 import torch
 from published import (
     PIECES,
@@ -17,6 +18,7 @@ from published import (
     write_published,
     write_weights,
 )
+from tiny_run import tiny_recipe
 
 from cores.checkpoints.published.conversion import convert
 from cores.checkpoints.published.convert_bases import convert_llava
@@ -26,6 +28,8 @@ from cores.cli import main
 from cores.errors import CheckpointError
 from cores.processing import CoresProcessor
 from cores.processing.legacy_tokenizer import pieces_of, read_legacy_tokenizer
+from cores.processing.tokens import encode
+from cores.training.start import start
 
 MARKS = {name: number for name, number in added_tokens(2).items() if name not in TOKENS[2]}
 
@@ -118,6 +122,32 @@ def test_a_llavas_tokens_are_not_forgotten(tmp_path: Path, capsys: pytest.Captur
 
 def rewrite(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_from_bases_and_converted_the_same_words_are_the_same_ids(tmp_path: Path) -> None:
+    """Style `published` on a LLaVA whose tokenizer lacks the levels' tokens, and the CoReS that was made of it."""
+    src, clip = published(tmp_path)
+    convert("cores", src, clip, tmp_path / "cores")
+    model = published_model(2)
+    model.segmenter.save_pretrained(tmp_path / "sam")
+    model.mllm.save_pretrained(tmp_path / "llava")
+    read_legacy_tokenizer(src / "tokenizer.model", (), MARKS).save_pretrained(tmp_path / "llava")
+    settings = {"mllm": tmp_path / "llava", "segmenter": tmp_path / "sam", "style": "published", "refiner": "none"}
+    recipe = tiny_recipe(
+        tmp_path, model__bases="null", **{f"model__{name}": value for name, value in settings.items()}
+    )
+    made, converted = start(recipe, 0)[2].tokenizer, CoresProcessor.from_pretrained(tmp_path / "cores").tokenizer
+    assert made.get_vocab() == converted.get_vocab()
+    for text in (
+        "It usually appears on [SEG_SEMA]. It is [SEG].",
+        " [SEG] .</s>",
+        "<im_start><im_end>\nwhat is [SEG]?",
+    ):
+        assert encode(made, text) == encode(converted, text), text
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(src / "tokenizer.model"))
+    assert encode(made, "[SEG].") == [334, *pieces.encode(".")]
+    stored = json.loads((tmp_path / "cores" / "processor_config.json").read_text())
+    assert any("[SEG]. " in test["text"] for test in stored["self_test"])
 
 
 def test_files_that_contradict_each_other_are_refused_with_every_token(tmp_path: Path) -> None:

@@ -45,11 +45,7 @@ def read_legacy_tokenizer(
     pieces = _open(file)
     tokenizer = _convert(pieces, file)
     for text in PROOF:
-        ids, expected = encode(tokenizer, text), pieces.encode(text)
-        if ids != expected:
-            raise CheckpointError(
-                f"{file}: the converted tokenizer reads {text!r} as {ids}, sentencepiece as {expected}; please report"
-            )
+        _prove(tokenizer, text, pieces.encode(text), file)
     wrong = []
     for token, number in sorted((held or {}).items(), key=lambda pair: pair[1]):
         add_token(tokenizer, token, special=token.startswith("<"))
@@ -59,7 +55,20 @@ def read_legacy_tokenizer(
     if wrong:
         raise CheckpointError(f"{file.parent}: added tokens do not follow {file.name}: {'; '.join(wrong)}")
     add_tokens(tokenizer, grounding)
+    before, after, alone = (pieces.encode(text) for text in ("It is", ". It", "."))
+    for token, number in tokenizer.get_vocab().items():
+        if number >= pieces.piece_size():
+            expected = [*before, number, *after, number, *alone]
+            _prove(tokenizer, f"It is {token}. It {token}.", expected, file)
     return tokenizer
+
+
+def _prove(tokenizer: PreTrainedTokenizerFast, text: str, expected: list[int], file: Path) -> None:
+    ids = encode(tokenizer, text)
+    if ids != expected:
+        raise CheckpointError(
+            f"{file}: the converted tokenizer reads {text!r} as {ids}, sentencepiece as {expected}; please report"
+        )
 
 
 def pieces_of(file: Path) -> dict[str, int]:

@@ -148,7 +148,7 @@ def added_tokens(pieces: Path, tokenizer: PreTrainedTokenizerBase, grounding: It
     same = all(vocabulary.get(token) == number for token, number in with_marks.items() if number < plain)
     if same:
         again = read_legacy_tokenizer(pieces, tuple(grounding), added)
-        texts = (*PROOF, f"a {' b '.join(added)} . c")
+        texts = (*PROOF, f"a {' b '.join(added)} . c", *(f"a {token}. c" for token in added))
         same = again.get_vocab() == vocabulary and all(encode(again, t) == encode(tokenizer, t) for t in texts)
     if not same:
         raise CheckpointError(f"{pieces}: is not the tokenizer of this model, it gives other ids: give the right one")
