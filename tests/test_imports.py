@@ -19,6 +19,7 @@ LEAVES = {
     "optional",
     "typed_yaml",
     "recipe",
+    "plain_json",
     "__init__",
 }
 # A room may import itself, leaves, and these.

@@ -10,9 +10,11 @@ from cores.checkpoints.library_errors import quietly, readable
 from cores.checkpoints.runs.bases import draw_rows, load_parts, weights_of
 from cores.checkpoints.runs.learned import fold_lora, read_learned
 from cores.checkpoints.runs.origin import Base
+from cores.checkpoints.tensors.lazy import open_shards, wrong_types
 from cores.errors import CheckpointError
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
+from cores.modeling.strict import refuse
 from cores.processing.processor import CoresProcessor
 
 # What a run may set otherwise than the checkpoint it starts from: the rest of the config is the model itself.
@@ -57,6 +59,7 @@ def load_model(folder: Path, dtype: torch.dtype | None, attn_implementation: str
     if not is_checkpoint(folder):
         check_plain(folder)
         with quietly(), readable(folder):
+            refuse(folder, unusable=wrong_types(open_shards(folder)))
             return CoresModel.from_pretrained(folder, dtype=dtype or "auto", attn_implementation=attn_implementation)
     base = Base.load(folder)
     base.check(weights_of(base))

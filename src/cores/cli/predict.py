@@ -2,7 +2,6 @@
 
 import argparse
 import glob
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ from PIL import Image
 
 from cores.cli.options import check_device, check_out, model_options, whole_folder
 from cores.errors import UserError
+from cores.plain_json import dumps
 
 if TYPE_CHECKING:
     from cores.inference.segmentation import Segmentation
@@ -107,7 +107,7 @@ def _write(folder: Path, name: str, path: Path, picture: Image.Image, found: "Se
         for level in target.levels:
             Image.fromarray(level.mask).save(folder / f"{name}.{number}.{level.name}.png")
     record = {"image": path.name, "size": [picture.height, picture.width], **found.to_dict()}
-    (folder / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _remove_stale(out: Path, folder: Path, names: list[str]) -> None:

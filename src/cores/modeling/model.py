@@ -24,7 +24,7 @@ from cores.modeling.objective import Frames, level_losses
 from cores.modeling.packing import pack
 from cores.modeling.refiner import make_refiner
 from cores.modeling.segmenters.sam import SamSegmenter
-from cores.modeling.strict import refuse, refuse_differences
+from cores.modeling.strict import refuse, refuse_broken, refuse_differences
 from cores.vocabulary import UNSUPERVISED
 
 
@@ -102,11 +102,12 @@ class CoresModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> "CoresModel":
         """As transformers', but strict: nothing is ever loaded partly.
 
-        Raises CheckpointError that names every missing, unexpected and wrong-shaped tensor.
+        Raises CheckpointError that names every missing, unexpected and wrong-shaped tensor, and those with NaN.
         """
         kwargs.setdefault("ignore_mismatched_sizes", True)  # so that all of them can be named, below
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         refuse(pretrained_model_name_or_path, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
+        refuse_broken(pretrained_model_name_or_path, model.state_dict())
         loaded: CoresModel = model
         return loaded
 

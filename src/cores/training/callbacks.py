@@ -16,6 +16,7 @@ import torch
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from cores.plain_json import dumps
 from cores.training.drawing import Draws
 
 LOG = "log.jsonl"
@@ -49,7 +50,7 @@ class LogFile(TrainerCallback):
 
     def _write(self, line: dict[str, Any]) -> None:
         with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(dumps(line) + "\n")
 
 
 class LastStep(TrainerCallback):

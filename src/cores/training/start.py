@@ -16,12 +16,11 @@ from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
 from cores.processing.stored import ProcessorSizes
+from cores.processing.tokens import add_tokens, find_ids
 from cores.prompts import PromptSettings
 from cores.prompts.styles import STYLES
 from cores.recipe import LossSection, PromptSection, Recipe
 from cores.vocabulary import LEVEL_NAMES
-
-IMAGE_ENDS = ("<im_start>", "<im_end>")
 
 LOSS_FIELDS = {
     "text": "text_weight",
@@ -112,11 +111,7 @@ def _configs(base: Base) -> tuple[LlavaConfig, SamConfig, PreTrainedTokenizerBas
 
 def _add_tokens(tokenizer: PreTrainedTokenizerBase, grounding: list[str], mllm: LlavaConfig) -> list[int]:
     """Add what the tokenizer lacks and give its ids; the LLaVA's config gets room for them."""
-    known = tokenizer.get_vocab()
-    lacking = [token for token in (*grounding, *IMAGE_ENDS) if token not in known]
-    tokenizer.add_tokens([token for token in lacking if token in grounding])
-    tokenizer.add_tokens([token for token in lacking if token in IMAGE_ENDS], special_tokens=True)
-    new = tokenizer.convert_tokens_to_ids(lacking)
+    new = find_ids(tokenizer, add_tokens(tokenizer, grounding))
     size = max(mllm.text_config.vocab_size, len(tokenizer))
     if mllm.image_token_id in new or mllm.image_token_id >= mllm.text_config.vocab_size:
         mllm.image_token_id = size  # a placeholder without a row: out of the way of the new tokens

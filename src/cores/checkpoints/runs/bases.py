@@ -16,10 +16,12 @@ from cores.checkpoints.find import find, shipped
 from cores.checkpoints.library_errors import quietly, readable
 from cores.checkpoints.runs.fingerprint import fingerprint
 from cores.checkpoints.runs.origin import Base
+from cores.checkpoints.tensors.lazy import open_shards, wrong_types
 from cores.errors import CheckpointError
 from cores.modeling.mllms.llava import LlavaMLLM
 from cores.modeling.model import CoresModel
 from cores.modeling.segmenters.sam import SamSegmenter
+from cores.modeling.strict import refuse, refuse_broken
 
 DIFFERENCE = "difference.safetensors"
 PROJECTION = "projection.safetensors"
@@ -80,14 +82,15 @@ def draw_rows(mllm: LlavaMLLM, size: int, new_tokens: Sequence[int]) -> None:
 
 
 def load_strictly(kind: type[P], folder: Path, **options: Any) -> P:
-    """A part in transformers' format, with all of its tensors and no others; else CheckpointError names them."""
+    """A part in transformers' format, in any layout that its own class loads whole.
+
+    Raises CheckpointError that names every tensor that is missing, left over, of another shape or type, or not finite.
+    """
     with quietly(), readable(folder):
+        refuse(folder, unusable=wrong_types(open_shards(folder)))
         model, info = kind.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-    wrong = [f"missing: {key}" for key in sorted(info["missing_keys"])]
-    wrong += [f"unexpected: {key}" for key in sorted(info["unexpected_keys"])]
-    wrong += [f"wrong shape: {key}" for key, *_ in sorted(info["mismatched_keys"])]
-    if wrong:
-        raise CheckpointError(f"{folder}: the weights do not fit its config:\n  " + "\n  ".join(wrong))
+    refuse(folder, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
+    refuse_broken(folder, model.state_dict())
     return model
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cores.errors import CheckpointError
 from cores.modeling.model import CoresModel
+from cores.modeling.strict import refuse_broken, refuse_differences
 
 TRAINED = "trained.safetensors"
 ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"  # PEFT's names
@@ -109,11 +110,6 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def _check(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], whole: bool) -> None:
     """Raise CheckpointError unless every tensor found is expected, with its shape, and (`whole`) none is missing."""
-    wrong = [f"unexpected: {name}" for name in sorted(found.keys() - expected.keys())]
-    wrong += [f"missing: {name}" for name in sorted(expected.keys() - found.keys()) if whole]
-    for name in sorted(found.keys() & expected.keys()):
-        if found[name].shape != expected[name].shape:
-            shapes = f"{tuple(found[name].shape)}, the model's is {tuple(expected[name].shape)}"
-            wrong.append(f"wrong shape: {name} is {shapes}")
-    if wrong:
-        raise CheckpointError(f"{file}: does not fit the model, nothing was loaded:\n  " + "\n  ".join(wrong))
+    wanted = expected if whole else {name: value for name, value in expected.items() if name in found}
+    refuse_differences(file, wanted, found)
+    refuse_broken(file, found)
