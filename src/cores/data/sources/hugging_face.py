@@ -23,9 +23,10 @@ from cores.data.formats.segmentation_field import read_segmentation
 from cores.data.index import cached
 from cores.data.record import Question, Record
 from cores.data.sample import Target
-from cores.data.sources.base import FileSource, form_of, locate
+from cores.data.sources.base import FileSource, locate
 from cores.errors import DataError
 from cores.masks import RLE
+from cores.prompts.forms import form_of
 
 TEXTS = ("text", "query", "sentence", "caption")
 ROWS = 64  # of a batch when Parquet is turned into Arrow: pictures are large
