@@ -12,7 +12,7 @@ from tiny_tokenizer import tiny_processor
 import cores
 from cores import masks
 from cores.errors import DataError, UserError
-from cores.inference.facade import Cores, form_of
+from cores.inference.facade import Cores
 from cores.inference.segmentation import Segmentation
 
 
@@ -120,21 +120,6 @@ def test_the_seed_draws_the_exemplars_and_nothing_else_does() -> None:
     }
     assert all(one == two for one, two in scores.values())
     assert len({one for one, _ in scores.values()}) > 1
-
-
-@pytest.mark.parametrize(
-    ("query", "said", "form"),
-    [
-        ("the red kettle on the left", "red kettle on the left", "phrase"),
-        ("A cup", "cup", "phrase"),
-        ("the", "the", "phrase"),
-        ("the thing you would hold to pour", "the thing you would hold to pour", "sentence"),
-        ("Where is the cup?", "Where is the cup?", "sentence"),
-        ("kettle.", "kettle.", "sentence"),
-    ],
-)
-def test_a_name_is_told_from_a_sentence(query: str, said: str, form: str) -> None:
-    assert form_of(query) == (said, form)
 
 
 def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:

@@ -63,6 +63,21 @@ def runs(counts: str) -> NDArray[np.int64] | None:
     return None if values.min() < 0 else values
 
 
+def merge(rles: list[RLE], size: tuple[int, int]) -> RLE:
+    """Run lengths of the pixels inside any of the masks, without their pixels; `size` (h, w), when there is none."""
+    if not rles:
+        return encode(np.zeros(size, dtype=bool))
+    stored = [{"size": rle["size"], "counts": rle["counts"].encode("ascii")} for rle in rles]
+    found = coco.merge(stored)
+    return {"size": [int(n) for n in found["size"]], "counts": found["counts"].decode("ascii")}
+
+
+def area(rle: RLE) -> int:
+    """How many pixels are inside."""
+    lengths = runs(rle["counts"])
+    return 0 if lengths is None else int(lengths[1::2].sum())
+
+
 def union(masks: list[Mask], size: tuple[int, int]) -> Mask:
     """Pixels inside any of the masks, each (h, w); all False when there is none. `size` is (h, w)."""
     total = np.zeros(size, dtype=bool)
