@@ -44,8 +44,10 @@ def test_an_evaluation_leaves_figures_answers_and_a_report(
     assert {file.name for file in out.iterdir()} == {"results.json", "answers.jsonl", "report.html"}
     found = json.loads((out / "results.json").read_text())["sources"]["ReasonSeg|val"]
     assert (found["images"], found["questions"]) == (2, 2)
-    assert found["generated"]["giou"] == pytest.approx(found["teacher-forced"]["giou"], abs=0.05)
     assert found["generated"]["giou"] > 0.85
+    # the image without a target is given the usual answer, draws something, and counts as published: IoU 0
+    assert (found["generated"]["masks"], found["teacher-forced"]["masks"]) == (1, 2)
+    assert found["teacher-forced"]["giou"] == pytest.approx(found["generated"]["giou"] / 2, abs=0.03)
     assert found["generated"]["answers"]["refusal"] == 1.0
     assert found["teacher-forced"]["answers"]["refusal"] is None  # nothing was asked that could be refused
     lines = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
@@ -53,7 +55,9 @@ def test_an_evaluation_leaves_figures_answers_and_a_report(
         ("generated", "segmented", "0.jpg"),
         ("teacher-forced", "segmented", "0.jpg"),
         ("generated", "absent", "1.jpg"),
+        ("teacher-forced", "segmented", "1.jpg"),
     ]
+    assert lines[-1]["ious"] == [0.0]
     assert (masks.decode(lines[0]["truth"][0]) == mask(0, "kettle")).all()
     assert masks.decode(lines[0]["levels"][0]["location"]).shape == SIZE
     assert "data:image/jpeg;base64," in (out / "report.html").read_text()

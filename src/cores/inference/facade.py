@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ from cores.prompts.forms import form_of
 
 
 class Cores:
-    """A model with its processor, ready to be asked. It can be pickled; what it gives can, too.
+    """A model with its processor, ready to be asked. It can be pickled, weights and all, and so can its answers.
 
     Args:
         seed: for in-context exemplars drawn at random, where the checkpoint was trained with such; an answer depends
@@ -40,6 +41,20 @@ class Cores:
     def __repr__(self) -> str:
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         return f"Cores({millions:.1f} million parameters, {self.model.dtype} on {self.model.device})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The model as config and weights: transformers hangs hooks on its modules that cannot be pickled."""
+        weights = self.model.state_dict()
+        if any(".lora_" in name for name in weights):
+            raise UserError("a Cores whose model has LoRA layers cannot be pickled: merge them first (`cores merge`)")
+        state = {**vars(self), "config": self.model.config, "weights": weights, "device": self.model.device}
+        return {**state, "model": None, "max_new_tokens": self.model.max_new_tokens}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        model = CoresModel(state.pop("config"))
+        model.load_state_dict(state.pop("weights"), assign=True)
+        model.max_new_tokens = state.pop("max_new_tokens")
+        vars(self).update(state, model=model.to(state.pop("device")).eval())
 
     def segment(
         self,
@@ -109,6 +124,7 @@ class Cores:
             size=encoded.size,
             targets=tuple(targets),
             score=answer.score,
+            tokens=len(answer.ids),
             cut=answer.cut,
         )
 

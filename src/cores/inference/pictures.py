@@ -33,6 +33,8 @@ def as_picture(image: Picturelike) -> Path | Image.Image:
         return Path(image)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return _decoded(io.BytesIO(image), f"a picture of {len(image)} bytes")
+    if isinstance(image, io.TextIOBase):
+        raise UserError(f"image: {getattr(image, 'name', 'a file')} is open as text: open it with 'rb'")
     if hasattr(image, "read"):
         return _decoded(image, f"the picture in {getattr(image, 'name', 'an open file')}")
     raise UserError(
@@ -49,9 +51,6 @@ def refuse_address(image: str | Path) -> None:
 
 def _decoded(file: BinaryIO, name: str) -> Image.Image:
     with picture_errors(name):
-        try:
-            opened = Image.open(file)
-        except TypeError:  # text came out of it
-            raise UserError(f"image: {name} is open as text: open it with 'rb'") from None
+        opened = Image.open(file)
         opened.load()
-    return opened
+        return opened

@@ -5,6 +5,7 @@ Legend: H, W = the picture's own size in pixels; h, w = low-res logits.
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ class Segmentation:
     `answer`: the model's sentence, with the checkpoint's own token strings; `text`: the same without them. `status`:
     `segmented`, it named at least one target, even if its mask is empty; `absent`, it says that there is no such
     thing; `text`, any other answer without a mask. `size` (H, W). `targets`: in the answer's order. `score`: mean log
-    probability of the answer's tokens, at most 0. `cut`: the answer reached `max_new_tokens` before it ended.
+    probability of the answer's `tokens`, at most 0. `cut`: the answer reached `max_new_tokens` before it ended.
     """
 
     query: str
@@ -133,6 +134,7 @@ class Segmentation:
     size: Size
     targets: tuple[TargetMask, ...]
     score: float
+    tokens: int
     cut: bool = False
 
     @property
@@ -182,9 +184,15 @@ class Segmentation:
             drawn = viz.caption(drawn, phrase, size, color)
         return drawn
 
-    def save(self, folder: str | Path, name: str = "answer", picture: Picturelike | None = None) -> list[Path]:
-        """Write NAME.json (`to_dict`), the mask of each target N and level as NAME.N.LEVEL.png (255 inside), and,
-        given the picture, NAME.overlay.png. Files of these names are replaced. Gives their paths."""
+    def save(
+        self,
+        folder: str | Path,
+        name: str = "answer",
+        picture: Picturelike | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> list[Path]:
+        """Write NAME.json (`about` and `to_dict`), the mask of each target N and level as NAME.N.LEVEL.png (white
+        inside), and, given the picture, NAME.overlay.png. Files of these names are replaced. Gives their paths."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
@@ -196,7 +204,7 @@ class Segmentation:
                 paths.append(folder / f"{name}.{number}.{level.name}.png")
                 Image.fromarray(level.mask).save(paths[-1])
         paths.append(folder / f"{name}.json")
-        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps({**(about or {}), **self.to_dict()}, indent=1, ensure_ascii=False, allow_nan=False)
         paths[-1].write_text(text + "\n", encoding="utf-8")
         return paths
 
