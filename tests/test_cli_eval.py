@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from learned import SIZE, mask, sample, save
@@ -10,6 +11,7 @@ from shared import shared
 
 from cores import masks
 from cores.cli import main
+from cores.evaluation import evaluator
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,24 @@ def test_the_same_run_gives_the_same_figures_and_needs_leave_to_replace_them(
     assert "--overwrite" in capsys.readouterr().err
     assert run(*arguments, "--overwrite") == 0
     assert (tmp_path / "scores" / "results.json").read_text() == before
+
+
+def test_a_second_evaluation_into_the_same_folder_is_refused_while_the_first_runs(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (model, "--on", "ReasonSeg|val", "--data", data, "--out", tmp_path / "scores", "--quiet")
+    first, seconds = evaluator.evaluate, []
+
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(evaluator, "evaluate", first)
+        seconds.append(run(*arguments))  # started while the first is at work
+        return first(*args, **kwargs)
+
+    monkeypatch.setattr(evaluator, "evaluate", evaluate)
+    assert run(*arguments) == 0
+    assert seconds == [2]
+    assert "exists already" in capsys.readouterr().err
+    assert {file.name for file in (tmp_path / "scores").iterdir()} == {"results.json", "answers.jsonl", "report.html"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """`cores predict` as a user runs it: files that agree with each other, mistakes in one line with nothing written."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +250,25 @@ def test_one_argument_alone_is_no_prediction(here: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit, match="2"):
         main(["predict", "0.png"])
     assert "QUERY" in capsys.readouterr().err
+
+
+MEASURED = """
+import resource, sys
+from cores.cli import main
+code = main(sys.argv[1:])
+sys.stderr.write(f"{code} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}")  # Linux counts kilobytes
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is counted in other units elsewhere")
+def test_a_picture_of_108_megapixels_takes_less_than_one_and_a_half_gigabytes(model: Path, here: Path) -> None:
+    large = Image.open("0.png").resize((12_000, 9_000), Image.Resampling.NEAREST)
+    large.save("large.jpg")
+    chosen = ["predict", "large.jpg", "kettle and cup", "--model", str(model), "--quiet", "--out", "answer"]
+    done = subprocess.run([sys.executable, "-c", MEASURED, *chosen], capture_output=True, text=True, check=True)
+    code, peak = map(int, done.stderr.split()[-2:])
+    assert (code, peak < 1.5e9) == (0, True), f"{peak / 1e9:.2f} GB"
+    assert "large.2.target.png" in names(here / "answer")
+    with Image.open("answer/large.overlay.png") as overlay:
+        assert overlay.width == 4096

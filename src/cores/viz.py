@@ -34,8 +34,8 @@ def fit(picture: Image.Image, masks: Sequence[Mask], longest: int) -> tuple[Imag
     """A picture and its masks with the longest side at `longest` pixels, for drawing and not for scoring."""
     scale = longest / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    return small, [fit_mask(mask, size) for mask in masks]
+    colored = picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy a large one
+    return colored.resize(size, Image.Resampling.LANCZOS), [fit_mask(mask, size) for mask in masks]
 
 
 def fit_mask(mask: Mask, size: tuple[int, int]) -> Mask:
