@@ -11,7 +11,7 @@ from cores.checkpoints.runs.bases import draw_rows, load_parts, weights_of
 from cores.checkpoints.runs.learned import fold_lora, read_learned
 from cores.checkpoints.runs.origin import Base
 from cores.checkpoints.tensors.lazy import open_shards, wrong_types
-from cores.errors import CheckpointError
+from cores.errors import CheckpointError, UserError
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
 from cores.modeling.strict import refuse
@@ -44,9 +44,10 @@ def load(
         device: None takes CUDA where there is one, else the CPU.
         dtype: of the weights, such as "bfloat16"; None keeps the stored one on CUDA and takes float32 on a CPU.
 
-    Raises CheckpointError that names what is missing, left over, of another shape, or changed since the run began.
+    Raises CheckpointError that names what is missing, left over, of another shape, or changed since the run began;
+    UserError for a device that is not there.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = as_device(device)
     folder = find(path)
     model = load_model(folder, as_dtype(dtype, device), attn_implementation)
     fold_lora(model)
@@ -99,6 +100,17 @@ def adopt(config: CoresConfig, run: CoresConfig) -> None:
             raise CheckpointError(f"{name}: the base has {found}, the run {wanted}: leave it, or start from bases")
     for name in SETTABLE:
         setattr(config, name, getattr(run, name))
+
+
+def as_device(device: str | torch.device | None) -> torch.device:
+    """A torch device that is there; None takes CUDA where there is one, else the CPU. Raises UserError."""
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # torch's ways of saying so
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {str(device)!r:.60}: cannot be used here: {reason}") from None
+    return found
 
 
 def as_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cores.asking.asker import Asker, Query
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
 
@@ -20,13 +21,9 @@ QUERIES = ("disc", "bright corner", "stripe")
 @torch.no_grad()
 def probe(model: CoresModel, processor: CoresProcessor, seed: int = 0) -> list[Tensor]:
     """Low-res logits (masks, h, w) of each level: three given answers about a drawn picture."""
-    picture = processor.picture(drawn_picture())
-    pixels = picture.pixel_values[None].to(model.device, model.dtype)
-    features = model.encode(picture.segmenter_pixels[None].to(model.device, model.dtype))
-    questions = [processor.question(query, "phrase").to(model.device) for query in QUERIES]
-    answers = [processor.answer_ids(None).to(model.device) for _ in QUERIES]
-    prefix = processor.prefix(seed, picture.key).to(model.device)
-    answered = model.answer(pixels, features, prefix, questions, answers)
+    asker = Asker(model, processor, seed)
+    queries: list[Query] = [(query, "phrase") for query in QUERIES]
+    answered = asker.teacher_force(asker.encode_image(drawn_picture()), queries, [None] * len(queries))
     return [torch.cat(level).float().cpu() for level in zip(*(a.low_res_logits for a in answered), strict=True)]
 
 

@@ -12,7 +12,8 @@ def write(folder: Path, about: Mapping[str, str], chapters: Sequence[Chapter], s
     """Write `results.json`, `answers.jsonl` and `report.html` into a folder that exists.
 
     `results.json`: {"about": ..., "sources": {name: `Result.compute()` and a note}}, fractions of 1, null where
-    nothing was counted. `answers.jsonl`: one `Record` a line with its source. `about`: facts such as model and seed.
+    nothing was counted. `answers.jsonl`: one `Record` a line with its source, null for a score that is
+    no number. `about`: facts such as model and seed.
     """
     sources = {chapter.name: {"note": chapter.note, **chapter.result.compute()} for chapter in chapters}
     figures = dumps({"about": dict(about), "sources": sources}, indent=1, ensure_ascii=False)

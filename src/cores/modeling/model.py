@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 from cores.geometry import Size
 from cores.modeling.chain import run_chain
 from cores.modeling.configuration import CoresConfig
-from cores.modeling.generation import Answered, answer
+from cores.modeling.generation_config import MAX_NEW_TOKENS, read_max_new_tokens, write_generation_config
 from cores.modeling.mllms.llava import LlavaMLLM
 from cores.modeling.objective import Frames, level_losses
 from cores.modeling.packing import pack
@@ -51,6 +51,7 @@ class CoresModel(PreTrainedModel):
     """The model of a `CoresConfig`.
 
     Weights: `mllm.*` (a LLaVA's names), `segmenter.*` (a SAM's names), `projection.*`, `refiner.*`.
+    `max_new_tokens`: most tokens of an answer, where nobody says otherwise; kept in `generation_config.json`.
     """
 
     config_class = CoresConfig
@@ -67,6 +68,7 @@ class CoresModel(PreTrainedModel):
         self.mllm = LlavaMLLM(config.mllm_config)
         self.segmenter = SamSegmenter(config.segmenter_config)
         self._add_new_parts()
+        self.max_new_tokens = MAX_NEW_TOKENS
         self.post_init()
 
     def _add_new_parts(self) -> None:
@@ -102,19 +104,24 @@ class CoresModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> "CoresModel":
         """As transformers', but strict: nothing is ever loaded partly.
 
-        Raises CheckpointError that names every missing, unexpected and wrong-shaped tensor, and those with NaN.
+        Raises CheckpointError that names every missing, unexpected and wrong-shaped tensor, those with NaN, and when
+        `generation_config.json` cannot be used.
         """
+        max_new_tokens = read_max_new_tokens(pretrained_model_name_or_path, **kwargs)
         kwargs.setdefault("ignore_mismatched_sizes", True)  # so that all of them can be named, below
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         refuse(pretrained_model_name_or_path, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
         refuse_broken(pretrained_model_name_or_path, model.state_dict())
         loaded: CoresModel = model
+        loaded.max_new_tokens = max_new_tokens
         return loaded
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """As transformers', under this model's own names: it would write the LLaVA's by an older layout."""
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True):
+            write_generation_config(save_directory, self.config, self.max_new_tokens)
 
     def get_input_embeddings(self) -> nn.Module:
         table: nn.Module = self.mllm.get_input_embeddings()
@@ -139,19 +146,6 @@ class CoresModel(PreTrainedModel):
     ) -> list[Tensor]:
         """Low-res logits (masks, H, W) of each level; arguments as `run_chain`'s."""
         return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location)
-
-    def answer(
-        self,
-        pixel_values: Tensor,
-        features: Tensor,
-        prefix_ids: Tensor,
-        questions: Sequence[Tensor],
-        answers: Sequence[Tensor] | None = None,
-        closing: Sequence[int] | None = None,
-        max_new_tokens: int = 128,
-    ) -> list[Answered]:
-        """Answer questions about one image, generated or teacher-forced; see `generation.answer`."""
-        return answer(self, pixel_values, features, prefix_ids, questions, answers, closing, max_new_tokens)
 
     def forward(
         self,

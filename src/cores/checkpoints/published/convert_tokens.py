@@ -8,9 +8,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from cores.checkpoints.published.held_tokens import held_tokens, order_faults, row_faults
-from cores.checkpoints.save import write_generation
 from cores.errors import CheckpointError
 from cores.modeling.configuration import CoresConfig
+from cores.modeling.generation_config import write_generation_config
 from cores.processing.legacy_tokenizer import pieces_of, read_legacy_tokenizer
 from cores.processing.processor import CoresProcessor
 from cores.processing.stored import ProcessorSizes
@@ -126,6 +126,6 @@ def make_processor(
 def write_settings(folder: Path, config: CoresConfig, processor: CoresProcessor, tokenizer_model: Path) -> None:
     """Everything of a model folder but weights and card. The sentencepiece model is kept, for `cores export`."""
     config.save_pretrained(folder)
-    write_generation(folder, config)
+    write_generation_config(folder, config)
     processor.save_pretrained(folder)
     shutil.copyfile(tokenizer_model, folder / MODEL)

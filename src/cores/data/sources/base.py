@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from cores.data.record import Record
-from cores.data.sample import Form, Sample
+from cores.data.sample import Sample
 from cores.errors import DataError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -121,8 +121,3 @@ def locate(path: str, data_dir: Path | None) -> tuple[Path, Path]:
     if data_dir is not None and found.is_relative_to(data_dir):
         return found, Path(data_dir)
     return found, found if found.is_dir() else found.parent
-
-
-def form_of(text: str) -> Form:
-    """How one's own text is put into words: a whole sentence as it stands, a name into a question about it."""
-    return "sentence" if text.rstrip()[-1:] in (".", "?", "!") else "phrase"

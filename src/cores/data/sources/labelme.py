@@ -23,6 +23,7 @@ from cores.data.record import Question, Record
 from cores.data.sample import Target
 from cores.data.sources.base import FileSource, folder, locate
 from cores.errors import DataError
+from cores.prompts.forms import form_of
 
 IGNORE = 255
 
@@ -132,7 +133,10 @@ def _by_text(
 def _by_label(shapes: list[Shape], size: tuple[int, int]) -> tuple[Question, ...]:
     """Every label asks for its own shapes together."""
     labels = dict.fromkeys(shape.label for shape in shapes if "ignore" not in shape.label.lower())
-    return tuple(Question(label.lower(), partial(_of_label, label, shapes, size), category=label) for label in labels)
+    return tuple(
+        Question(label.lower(), partial(_of_label, label, shapes, size), form_of(label), category=label)
+        for label in labels
+    )
 
 
 def _of_label(label: str, shapes: list[Shape], size: tuple[int, int]) -> tuple[Target, ...]:

@@ -20,9 +20,10 @@ from cores.data.formats.segmentation_field import read_segmentation, union
 from cores.data.index import Row, open_index
 from cores.data.record import Question, Record
 from cores.data.sample import Form, Target
-from cores.data.sources.base import FileSource, form_of, locate
+from cores.data.sources.base import FileSource, locate
 from cores.errors import DataError
 from cores.masks import RLE
+from cores.prompts.forms import form_of
 
 FIELDS = {"image", "query", "form", "answer", "explanation", "targets", "ignore", "kind"}
 
