@@ -1,4 +1,4 @@
-"""`cores scenes write | pretrain | ship`: the synthetic world as files, and the tiny models that know it."""
+"""`cores scenes write | pretrain | ship | extend`: the synthetic world as files, and the tiny models that know it."""
 
 import argparse
 import shutil
@@ -37,8 +37,11 @@ def main(argv: list[str]) -> int:
     ship.add_argument("bases", type=Path, help="the bases folder that `cores scenes pretrain` wrote")
     ship.add_argument("--out", type=Path, required=True, help="folder to write cores-tiny and bases-tiny into")
     ship.add_argument("--overwrite", action="store_true")
+    extend = verbs.add_parser("extend", help="give the models that come with cores rows for a longer vocabulary")
+    extend.add_argument("--out", type=Path, required=True, help="folder to write cores-tiny and bases-tiny into")
+    extend.add_argument("--overwrite", action="store_true")
     args = parser.parse_args(argv)
-    return {"write": _write, "pretrain": _pretrain, "ship": _ship}[args.verb](args)
+    return {"write": _write, "pretrain": _pretrain, "ship": _ship, "extend": _extend}[args.verb](args)
 
 
 def _write(args: argparse.Namespace) -> int:
@@ -100,15 +103,26 @@ def _ship(args: argparse.Namespace) -> int:
     import torch
 
     from cores.checkpoints.load import load_model
-    from cores.checkpoints.runs.bases import DIFFERENCE, write_difference
+    from cores.checkpoints.runs.bases import write_difference
     from cores.checkpoints.runs.merging import merge
 
     model = args.out / "cores-tiny"
     merged = merge(args.run, model, dtype=torch.float16, replace=args.overwrite, about=ABOUT)
     write_difference(args.bases, load_model(model, torch.float16), args.out / "bases-tiny")
-    sizes = [
-        f"{file}: {file.stat().st_size / 1e6:.1f} MB"
-        for file in (model / "model.safetensors", args.out / "bases-tiny" / DIFFERENCE)
-    ]
-    sys.stdout.write("\n".join([f"masks after rounding: IoU {merged.iou:.4f}", *sizes]) + "\n")
+    sys.stdout.write(f"masks after rounding: IoU {merged.iou:.4f}\n{_sizes(args.out)}")
     return 0
+
+
+def _extend(args: argparse.Namespace) -> int:
+    from cores.scenes.pretrain.extend import extend_shipped
+
+    new = extend_shipped(args.out, args.overwrite)
+    sys.stdout.write(f"{len(new)} new tokens\n{_sizes(args.out)}")
+    return 0
+
+
+def _sizes(out: Path) -> str:
+    from cores.checkpoints.runs.bases import DIFFERENCE
+
+    files = (out / "cores-tiny" / "model.safetensors", out / "bases-tiny" / DIFFERENCE)
+    return "".join(f"{file}: {file.stat().st_size / 1e6:.1f} MB\n" for file in files)
