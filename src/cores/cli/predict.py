@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from cores.cli.options import check_device, check_out, model_options, whole_folder
+from cores.cli.options import base_option, check_device, check_out, model_options, places_of, whole_folder
 from cores.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,19 +43,22 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--max-new-tokens", type=int, default=128, help="most tokens of an answer (default: 128)")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
+    base_option(parser, "of a run: ")
     model_options(parser)
     args = parser.parse_args(argv)
 
     names = _check(args)
     check_device(args.device)
     from cores.checkpoints.checking import check_static
+    from cores.checkpoints.runs.origin import moved
     from cores.inference.facade import load
     from cores.processing.pixels import open_picture
 
     if args.model is None and not args.quiet:
         sys.stderr.write(f"{SHIPPED}\n")
-    check_static(args.model)
-    cores = load(args.model, args.device, args.dtype, args.seed)
+    with moved(places_of(args.base)):
+        check_static(args.model)
+        cores = load(args.model, args.device, args.dtype, args.seed)
 
     from tqdm import tqdm
 
