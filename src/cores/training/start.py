@@ -12,6 +12,7 @@ from cores.checkpoints.load import build
 from cores.checkpoints.runs.bases import folders_of, weights_of
 from cores.checkpoints.runs.origin import Base
 from cores.errors import RecipeError
+from cores.loss_keys import LOSS_KEYS
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
@@ -22,16 +23,7 @@ from cores.prompts.styles import STYLES
 from cores.recipe import LossSection, PromptSection, Recipe
 from cores.vocabulary import LEVEL_NAMES
 
-LOSS_FIELDS = {
-    "text": "text_weight",
-    "mask": "mask_weight",
-    "bce": "bce_weight",
-    "dice": "dice_weight",
-    "location": "location_loss",
-    "balanced_bce": "balanced_bce",
-    "ignore_255": "ignore_255",
-    "resolution": "loss_resolution",
-}
+LOSS_FIELDS = {key.recipe: key.config for key in LOSS_KEYS}
 
 
 def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
@@ -44,7 +36,7 @@ def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
         name: _lasting(path) for name in ("start", "bases", "mllm", "segmenter") if (path := getattr(model, name))
     }
     made = _from_checkpoint if "start" in paths else _from_bases
-    return made(recipe, Base(paths, seed))
+    return made(recipe, Base(paths, seed, dtype=recipe.model.dtype))
 
 
 def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
