@@ -10,6 +10,7 @@ import pytest
 from data_files import write_picture
 from PIL import Image
 
+from cores.data.inspect.doctor import examine
 from cores.data.sources import open_source
 from cores.errors import DataError
 from cores.masks import decode, encode
@@ -214,6 +215,19 @@ def test_a_wrong_line_of_a_folder_is_named(tmp_path, line, said):
     folder(tmp_path, line)
     with pytest.raises(DataError, match=said):
         open_source("hf:.", tmp_path)[0]
+
+
+def test_rows_of_two_splits_are_shared_by_their_pictures_not_their_numbers(tmp_path):
+    other = png(np.ones((*SIZE, 3), np.uint8))
+    for split, pictures in (("train", [PICTURE, other]), ("val", [png(np.full((*SIZE, 3), 9, np.uint8)), other])):
+        texts = [f"the {split} {n}" for n in range(2)]
+        table = pa.table({"image": pictures, "text": texts, "mask": pa.array([None, None], NESTED)})
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    report = examine(tmp_path, ["hf:.|train", "hf:.|val"])
+    assert report.ok
+    assert [finding.problem for finding in report.findings if "shares" in finding.problem] == [
+        "shares 1 images with hf:.|val, such as row-000001 and row-000001"
+    ]
 
 
 # -- damage ----------------------------------------------------------------------------------------------------------
