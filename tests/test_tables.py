@@ -262,3 +262,21 @@ def test_page_checksums_are_verified(tmp_path):
     (tmp_path / "t.parquet").write_bytes(content)
     with pytest.raises(DataError, match=r"t\.parquet: .*(CRC|checksum)"):
         open_source("hf:t.parquet", tmp_path)
+
+
+def test_what_is_far_larger_than_its_file_is_not_unpacked(tmp_path, monkeypatch):
+    """Equal values take no room in Parquet: a kilobyte can say that a mask has a thousand million of them."""
+    write(tmp_path / "t.parquet", (RIGHT == 17).tolist())
+    monkeypatch.setattr("cores.data.formats.tables.VALUES", 599)
+    with pytest.raises(DataError, match=r"t\.parquet: is damaged: .* 1 rows, of up to 600 values"):
+        open_source("hf:t.parquet", tmp_path)
+    monkeypatch.setattr("cores.data.formats.tables.VALUES", 600)
+    assert len(open_source("hf:t.parquet", tmp_path)) == 1
+
+
+def test_a_mask_far_larger_than_its_picture_is_not_decoded(tmp_path, monkeypatch):
+    write(tmp_path / "t.parquet", {"bytes": png(np.zeros((9000, 9000), bool)), "path": None})
+    source = open_source("hf:t.parquet", tmp_path)
+    monkeypatch.setattr("cores.data.formats.mask_pixels.inside_numbers", None)  # which decoded pixels are given to
+    with pytest.raises(DataError, match=r"is \(9000, 9000\) \(h, w\), but the picture"):
+        source[0]
