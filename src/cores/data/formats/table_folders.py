@@ -28,24 +28,10 @@ def find_splits(home: Path) -> dict[str, Splits]:
         return {ONLY: {_split_of(home): [home]}}
     if (home / "dataset_dict.json").is_file() or (home / "state.json").is_file():
         return {ONLY: _saved(home)}
-    found = _declared(home)
-    tables = (
-        []
-        if found
-        else sorted(path for path in home.rglob("*.parquet") if not any(p.startswith(".") for p in _below(path, home)))
-    )
-    for path in tables:
-        configuration, split = _place(path, home)
-        found.setdefault(configuration, {}).setdefault(split, []).append(path)
-    for path in [] if found else sorted(home.rglob(METADATA)):
-        *folders, split = _below(path.parent, home) or [home.name]
-        found.setdefault("/".join(folders) or ONLY, {})[split] = [path]
+    found = _declared(home) or _by_names(home) or _with_metadata(home) or _saved_below(home)
     if not found:
-        found = _saved_below(home)
-    if not found:
-        raise DataError(
-            f"{home}: holds neither Parquet files nor what save_to_disk writes, nor pictures with {METADATA}"
-        )
+        what = f"Parquet files, what save_to_disk writes, or pictures with {METADATA}"
+        raise DataError(f"{home}: holds nothing to read, expected {what}")
     for splits in found.values():
         for files in splits.values():
             _check_whole(files)
@@ -78,7 +64,8 @@ def _declared(home: Path) -> dict[str, Splits]:
                 tables = sorted(home.glob(_inside(pattern, readme)))
                 kept = found.setdefault(name, {}).setdefault(split, [])
                 kept += [path for path in tables if path.suffix == ".parquet" and path not in kept]
-    return {name: splits for name, splits in found.items() if all(splits.values())}
+    there = {name: {split: files for split, files in splits.items() if files} for name, splits in found.items()}
+    return {name: splits for name, splits in there.items() if splits}
 
 
 def _inside(pattern: str, readme: Path) -> str:
@@ -107,6 +94,25 @@ def choose(found: dict[str, Splits], asked: list[str], path: str) -> tuple[str, 
         raise DataError(f"hf:{path}: which split? There are {', '.join(splits)}: say hf:{path}|{next(iter(splits))}")
     split = asked[0] if asked else next(iter(splits))
     return split, splits[split]
+
+
+def _by_names(home: Path) -> dict[str, Splits]:
+    """Parquet files in any depth, by what they and their folders are called."""
+    found: dict[str, Splits] = {}
+    for path in sorted(home.rglob("*.parquet")):
+        if not any(part.startswith(".") for part in _below(path, home)):
+            configuration, split = _place(path, home)
+            found.setdefault(configuration, {}).setdefault(split, []).append(path)
+    return found
+
+
+def _with_metadata(home: Path) -> dict[str, Splits]:
+    """Folders of pictures, each a split."""
+    found: dict[str, Splits] = {}
+    for path in sorted(home.rglob(METADATA)):
+        *folders, split = _below(path.parent, home) or [home.name]
+        found.setdefault("/".join(folders) or ONLY, {})[split] = [path]
+    return found
 
 
 def _place(path: Path, home: Path) -> tuple[str, str]:
