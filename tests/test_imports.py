@@ -17,7 +17,7 @@ LEAVES = {
     "viz",
     "fonts",
     "vocabulary",
-    "optional",
+    "whole",
     "typed_yaml",
     "recipe",
     "plain_json",

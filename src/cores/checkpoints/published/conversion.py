@@ -12,7 +12,6 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedConfig
 
-from cores.checkpoints.folder import new_folder
 from cores.checkpoints.hub import fetch
 from cores.checkpoints.published.convert_config import language_config, read_json, tower_config
 from cores.checkpoints.published.convert_lora import DEFAULT_ALPHA, Folded
@@ -26,6 +25,7 @@ from cores.checkpoints.tensors.lazy import Tensors, open_shards
 from cores.errors import CheckpointError
 from cores.modeling.model import CoresModel
 from cores.prompts import PromptSettings
+from cores.whole import whole_folder
 
 EMBEDDINGS = "model.embed_tokens.weight"
 Seen = Callable[[str], None]
@@ -93,7 +93,7 @@ def convert(
     config.architectures = [CoresModel.__name__]
     told(plan)
 
-    with new_folder(Path(folder), replace) as part:
+    with whole_folder(Path(folder), replace) as part:
         with progress(len(plan.places), quiet) as seen:
             plan.write(part, dtype, seen)
         write_settings(part, config, make_processor(tokenizer, settings, config), about / MODEL)

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from transformers import CLIPImageProcessorPil, SamImageProcessorPil
 
-from cores.checkpoints.folder import new_folder
 from cores.checkpoints.hub import fetch
 from cores.checkpoints.published.conversion import (
     EMBEDDINGS,
@@ -27,6 +26,7 @@ from cores.checkpoints.tensors.lazy import open_shards
 from cores.errors import CheckpointError
 from cores.modeling.mllms.llava import LlavaMLLM
 from cores.modeling.segmenters.sam import SamSegmenter
+from cores.whole import whole_folder
 
 SAME = {"prompt_encoder.shared_embedding.positional_embedding": "shared_image_embedding.positional_embedding"}
 Told = Callable[[Plan], None]
@@ -69,7 +69,7 @@ def convert_llava(
     sources = [Source(name_of(src), tensors, table), clip_source(tower, "model.vision_tower.", own)]
     plan = make_plan(src, sources, expected)
     told(plan)
-    with new_folder(Path(folder), replace) as part:
+    with whole_folder(Path(folder), replace) as part:
         with progress(len(plan.places), quiet) as seen:
             plan.write(part, dtype, seen)
         config.save_pretrained(part)
@@ -103,7 +103,7 @@ def convert_sam(
         expected = {name: tuple(value.shape) for name, value in SamSegmenter(config).state_dict().items()}
     plan = make_plan(src, [Source(name_of(src), tensors, SAM)], expected, SAME)
     told(plan)
-    with new_folder(Path(folder), replace) as part:
+    with whole_folder(Path(folder), replace) as part:
         with progress(len(plan.places), quiet) as seen:
             plan.write(part, dtype, seen)
         config.save_pretrained(part)

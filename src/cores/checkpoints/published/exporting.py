@@ -11,7 +11,6 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from cores.checkpoints.checking import check_static
 from cores.checkpoints.find import find, is_checkpoint
-from cores.checkpoints.folder import new_folder
 from cores.checkpoints.published.convert_config import SAM_DECODER_EPS
 from cores.checkpoints.published.convert_model import shapes_of
 from cores.checkpoints.published.convert_tokens import MODEL
@@ -28,6 +27,7 @@ from cores.processing.legacy_tokenizer import PROOF, read_legacy_tokenizer
 from cores.processing.processor import CoresProcessor
 from cores.processing.tokens import encode
 from cores.vocabulary import IM_END, IM_START
+from cores.whole import whole_folder
 
 MAX_SHARD = 2 * 10**9  # a pickle is written from memory: this much of it
 TOWER = "mllm.model.vision_tower."
@@ -81,7 +81,7 @@ def export(
     lines += [Line("", (), "computed", n, str(v.dtype)[6:], tuple(v.shape), note) for n, v in frequencies.items()]
     told(lines)
 
-    with new_folder(Path(folder), replace) as part:
+    with whole_folder(Path(folder), replace) as part:
         write_pickles(part, plan, frequencies)
         (part / "clip").mkdir()
         clip.write(part / "clip")
