@@ -101,7 +101,7 @@ class Manifest(FileSource):
         if isinstance(value, str):
             path = self.path.parent / value
             try:
-                inside = read_inside(path)
+                inside = read_inside(path, fits=header)
             except DataError as error:
                 raise DataError(f"{where}: {error}") from None
             return masks.encode(header.upright(inside, f"{where}: {path}"))
