@@ -13,6 +13,7 @@ LEAVES = {
     "masks",
     "geometry",
     "picture_errors",
+    "checkpoint_errors",
     "viz",
     "optional",
     "typed_yaml",

@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 from cores import __version__
 from cores.checkpoints.folder import new_folder
 from cores.checkpoints.library_errors import quietly
+from cores.checkpoints.tensors.digests import write_digests
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
@@ -64,6 +65,7 @@ def write_model(
     config = model.config.__class__.from_pretrained(folder)
     config.dtype = stored  # save_pretrained writes the dtype in memory
     config.save_pretrained(folder)
+    write_digests(folder)
     write_generation(folder, model.config)
     processor.save_pretrained(folder)
     (folder / "README.md").write_text(card_text(model, card), encoding="utf-8")
