@@ -56,7 +56,7 @@ def test_what_is_saved_is_loaded(levels, dtype, tmp_path):
     assert again.config.to_dict()["levels"] == model.config.to_dict()["levels"]
     names = {file.name for file in folder.iterdir()}
     expected = {"config.json", "generation_config.json", "tokenizer.json", "processor_config.json", "prompt.json"}
-    assert expected | {"README.md", "model.safetensors", "tokenizer_config.json"} == names
+    assert expected | {"README.md", "model.safetensors", "digests.json", "tokenizer_config.json"} == names
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["model"]
 
 
@@ -150,7 +150,7 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path):
         (lambda folder: (folder.mkdir(), (folder / "config.json").write_text("{")), "config.json: cannot be read"),
         (
             lambda folder: (folder.mkdir(), (folder / "config.json").write_text('{"model_type": "llava"}')),
-            "is a model of type 'llava', not of cores: `cores convert`",
+            "is a model of type 'llava', not of cores: `cores convert --from llava --src ",
         ),
         (lambda folder: (saved(folder) / "model.safetensors").unlink(), "holds no weights"),
         (lambda folder: (saved(folder) / "prompt.json").unlink(), "prompt.json"),

@@ -14,6 +14,7 @@ LEAVES = {
     "geometry",
     "picture_errors",
     "regular_files",
+    "checkpoint_errors",
     "viz",
     "fonts",
     "vocabulary",
