@@ -13,12 +13,16 @@ LEAVES = {
     "masks",
     "geometry",
     "picture_errors",
+    "regular_files",
     "viz",
     "fonts",
     "vocabulary",
     "optional",
     "typed_yaml",
     "recipe",
+    "plain_json",
+    "loss_keys",
+    "trainer_section",
     "__init__",
 }
 # A room may import itself, leaves, and these.
@@ -36,7 +40,12 @@ MAY = {
     "serving": {"inference"},
 }
 # Leaves that build on other leaves.
-LEAVES_MAY = {"recipe": {"typed_yaml"}, "viz": {"masks", "fonts"}}
+LEAVES_MAY = {
+    "recipe": {"typed_yaml", "loss_keys", "trainer_section"},
+    "trainer_section": {"typed_yaml"},
+    "viz": {"masks", "fonts"},
+    "picture_errors": {"regular_files"},
+}
 EXCEPTIONS = {
     "scenes/pretrain": {"modeling", "processing", "training", "prompts", "checkpoints"},
     "processing/__init__": {"modeling.configuration"},  # AutoProcessor finds a processor by its model's config

@@ -37,7 +37,8 @@ def decode(rle: RLE) -> Mask:
     height, width = rle["size"]
     if height < 1 or width < 1 or (found := runs(rle["counts"])) is None or int(found.sum()) != height * width:
         raise DataError(f"run lengths do not fill their size, {height} x {width} (h x w)")  # pycocotools would crash
-    return coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")}).view(bool)
+    mask: Mask = coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")}).view(bool)
+    return mask
 
 
 def runs(counts: str) -> NDArray[np.int64] | None:

@@ -43,10 +43,11 @@ def largest_difference(one: Sequence[Tensor], two: Sequence[Tensor]) -> float:
 
 
 def smallest_iou(one: Sequence[Tensor], two: Sequence[Tensor]) -> float:
-    """The smallest IoU of two lists of logits (masks, h, w), cut at 0; two empty masks count 1."""
+    """The smallest IoU of two lists of logits (masks, h, w), cut at 0; two empty masks count 1, NaN counts 0."""
     found = []
     for a, b in zip(one, two, strict=True):
         union = ((a > 0) | (b > 0)).flatten(1).sum(1)
         same = ((a > 0) & (b > 0)).flatten(1).sum(1)
-        found.append(torch.where(union > 0, same / union.clamp(min=1), 1.0).min())
+        known = (a.isfinite() & b.isfinite()).flatten(1).all(1)
+        found.append(torch.where(union > 0, same / union.clamp(min=1), 1.0).where(known, 0.0).min())
     return float(torch.stack(found).min())

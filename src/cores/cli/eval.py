@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cores.cli.options import check_device, model_options, taken_folder, whole_files
+from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder, whole_files
 from cores.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the checkpoint's)")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
+    base_option(parser, "of a run: ")
     model_options(parser)
     args = parser.parse_args(argv)
     for name in ("limit", "max_new_tokens"):
@@ -75,6 +76,7 @@ def _run(args: argparse.Namespace, out: Path) -> int:
     from cores import __version__
     from cores.checkpoints.checking import check_static
     from cores.checkpoints.load import load
+    from cores.checkpoints.runs.origin import moved
     from cores.data.sources import open_source
     from cores.evaluation import result_files as files
     from cores.evaluation import tables
@@ -83,8 +85,9 @@ def _run(args: argparse.Namespace, out: Path) -> int:
 
     check_device(args.device)
     parts = {name: Pictures(open_source(name, args.data, evaluation=True), args.limit) for name in args.on}
-    check_static(args.model)
-    model, processor = load(args.model, args.device, args.dtype)
+    with moved(places_of(args.base)):
+        check_static(args.model)
+        model, processor = load(args.model, args.device, args.dtype)
     chapters = []
     for name, part in parts.items():
         if not args.quiet:

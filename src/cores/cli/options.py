@@ -5,7 +5,7 @@ import errno
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +22,31 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: the checkpoint's; float32 on a CPU)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same numbers (default: 0)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only results and errors")
+
+
+ROLES = ("start", "bases", "mllm", "segmenter")
+
+
+def base_option(parser: argparse.ArgumentParser, when: str = "") -> None:
+    """Add `--base ROLE=PATH`, as often as wanted; `places_of` reads it."""
+    parser.add_argument(
+        "--base",
+        action="append",
+        default=[],
+        metavar="ROLE=PATH",
+        help=f"{when}where a run's base is now ({', '.join(ROLES)}); its weights must be the same",
+    )
+
+
+def places_of(given: Sequence[str]) -> dict[str, str]:
+    """Paths by role of ROLE=PATH. Raises UserError for what is none."""
+    places = {}
+    for text in given:
+        role, _, path = text.partition("=")
+        if role not in ROLES or not path:
+            raise UserError(f"--base {text}: expected ROLE=PATH, where ROLE is one of {', '.join(ROLES)}")
+        places[role] = path
+    return places
 
 
 def check_device(name: str | None) -> None:

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cores.cli.options import check_device, model_options, taken_folder, whole_files
+from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder, whole_files
 from cores.cli.pictures import find_pictures, names_of, read_queries
+from cores.cli.terminal import printable
 from cores.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the checkpoint's)")
     parser.add_argument("--skip-bad", action="store_true", help="go on without pictures that cannot be read")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
+    base_option(parser, "of a run: ")
     model_options(parser)
     args = parser.parse_intermixed_args(argv)
     if not (args.query or args.queries) and len(args.images) < 2:
@@ -65,10 +67,12 @@ def main(argv: list[str]) -> int:
         images = _readable(images, args.skip_bad)
         check_device(args.device)
         from cores.checkpoints.checking import check_static
+        from cores.checkpoints.runs.origin import moved
         from cores.inference.facade import load
 
-        check_static(args.model)
-        cores = load(args.model, args.device, args.dtype, args.seed)
+        with moved(places_of(args.base)):
+            check_static(args.model)
+            cores = load(args.model, args.device, args.dtype, args.seed)
         _predict(args, cores, images, queries, out)
     if args.model is None and not args.quiet:
         sys.stderr.write(f"{SHIPPED}\n")
@@ -113,11 +117,6 @@ def _line(path: Path, found: "Segmentation", overlay: Path, say_query: bool) -> 
     query = f" {found.query!r}:" if say_query else ""
     cut = f" [cut after {found.tokens} tokens: --max-new-tokens allows more]" if found.cut else ""
     return printable(f"{path}:{query} {found.status}: {found.answer}{cut}  -> {overlay}")
-
-
-def printable(text: str) -> str:
-    """The text for a terminal: control signs, which could steer it, as escapes."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[str]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cores.errors import DataError
 from cores.geometry import Size, resized_size
-from cores.picture_errors import picture_errors
+from cores.picture_errors import opened_picture, picture_errors
 from cores.prompts.styles import ClipFit
 
 BAND = 512  # rows that are worked on at once
@@ -45,11 +45,11 @@ def open_picture(source: Path | str | Image.Image) -> Image.Image:
     Raises DataError when it is missing, is no picture, is damaged, or its pixels are no grey values.
     """
     name = getattr(source, "filename", "") or "a picture" if isinstance(source, Image.Image) else source
-    with picture_errors(name):
-        if isinstance(source, Image.Image):
+    if isinstance(source, Image.Image):
+        with picture_errors(name):
             return _rgb(_upright(source), name)
-        with Image.open(source) as file:
-            return _rgb(_upright(file), name)
+    with opened_picture(source) as file:
+        return _rgb(_upright(file), name)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -11,8 +11,10 @@ from typing import Any, get_args
 import numpy as np
 
 from cores import masks
+from cores.data.bad import Faults
 from cores.data.formats.json_files import decode, maybe, parse, short, take
-from cores.data.formats.picture_headers import Header, read_header, read_inside
+from cores.data.formats.mask_pixels import read_inside
+from cores.data.formats.picture_headers import Header, read_header
 from cores.data.formats.polygons import paint, read_points
 from cores.data.formats.segmentation_field import read_segmentation, union
 from cores.data.index import Row, open_index
@@ -40,15 +42,17 @@ class Manifest(FileSource):
     def read_record(self, i: int) -> Record:
         row = self.index[i]
         header = read_header(self.path.parent / row.image)
-        questions, ignored = [], []
+        questions, ignored, faults = [], [], Faults()
         with self.path.open("rb") as file:
             for number, offset in row.record:
                 file.seek(offset)
                 where = f"{self.path}: line {number}"
-                line = parse(decode(file.readline(), self.path), where)
-                questions.append(self._question(line, header, where))
-                if line.get("ignore") is not None:
-                    ignored.append(self._mask(line["ignore"], header, f"{where}: ignore"))
+                with faults.gathered():
+                    line = parse(decode(file.readline(), self.path), where)
+                    questions.append(self._question(line, header, where))
+                    if line.get("ignore") is not None:
+                        ignored.append(self._mask(line["ignore"], header, f"{where}: ignore"))
+        faults.tell()
         ignore = union([mask for mask in ignored if mask is not None], header.size)
         meta = {"source": self.name, "name": row.image}
         return Record(header.path, header.size, self.split, tuple(questions), ignore=ignore, meta=meta)
@@ -93,14 +97,14 @@ class Manifest(FileSource):
         return tuple(found)
 
     def _mask(self, value: Any, header: Header, where: str) -> RLE | None:
-        """A mask as run lengths, polygons, or the name of a picture that is not black inside."""
+        """A mask as run lengths, polygons, or the name of a picture (mask_pixels.py)."""
         if isinstance(value, str):
             path = self.path.parent / value
             try:
                 inside = read_inside(path)
             except DataError as error:
                 raise DataError(f"{where}: {error}") from None
-            return masks.encode(header.upright(inside, f"{where}: {path}").astype(bool))
+            return masks.encode(header.upright(inside, f"{where}: {path}"))
         if not isinstance(value, list) or not value:
             return read_segmentation(value, None, header, where)
         if all(isinstance(point, list) and len(point) == 2 for point in value):
@@ -119,14 +123,16 @@ class Manifest(FileSource):
 def _rows(path: Path) -> Iterator[Row]:
     """One row an image, in the order of first lines: [number, offset] of each line about it."""
     groups: dict[str, list[tuple[int, int]]] = {}
-    offset = 0
+    offset, faults = 0, Faults()
     with path.open("rb") as file:
         for number, content in enumerate(file, start=1):
-            if content.strip():
-                line = parse(decode(content, path), f"{path}: line {number}")
-                image = take(line, "image", str, f"{path}: line {number}")
-                groups.setdefault(image, []).append((number, offset))
+            with faults.gathered():
+                if content.strip():
+                    line = parse(decode(content, path), f"{path}: line {number}")
+                    image = take(line, "image", str, f"{path}: line {number}")
+                    groups.setdefault(image, []).append((number, offset))
             offset += len(content)
+    faults.tell()
     for image, lines in groups.items():
         yield Row(image, "", lines)
 

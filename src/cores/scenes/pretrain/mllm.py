@@ -62,7 +62,8 @@ class Pointing(nn.Module):
         self.query, self.key = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, states: Tensor, patches: Tensor) -> Tensor:
-        return torch.einsum("mw,mpw->mp", self.query(states), self.key(patches)) * WIDTH**-0.5
+        alike: Tensor = torch.einsum("mw,mpw->mp", self.query(states), self.key(patches)) * WIDTH**-0.5
+        return alike
 
 
 class Answering(nn.Module):
