@@ -200,7 +200,7 @@ def test_a_result_says_itself_in_short_and_its_text_has_no_tokens() -> None:
     assert found.text == "it usually appears on. it is."
     assert found.answer == "it usually appears on [LOC]. it is [SEG]."
     assert absent.text == absent.answer
-    assert repr(found).startswith("Segmentation('kettle': segmented, 1 targets, 1")
+    assert repr(found).startswith("Segmentation('kettle': segmented, 1 target, 1")
     assert repr(found).endswith("% of 40 x 60)")
     assert repr(absent).startswith("Segmentation('knife': absent, there is no such thing")
     assert max(len(repr(one)) for one in (found, absent, found.targets[0], found.targets[0].levels[0], asker)) < 200
