@@ -17,6 +17,7 @@ from tiny_tokenizer import tiny_processor
 import cores
 from cores import masks, viz
 from cores.asking.asker import Asker
+from cores.checkpoints.runs.learned import add_lora
 from cores.errors import DataError, UserError
 from cores.inference.facade import Cores
 from cores.inference.segmentation import Segmentation
@@ -192,6 +193,13 @@ def test_results_compare_by_value_and_can_be_pickled_as_the_model_can() -> None:
     assert pickle.loads(pickle.dumps(one)) == one
     again = pickle.loads(pickle.dumps(asker))
     assert again.segment(picture(), ["kettle and cup"])[0] == one
+
+
+def test_a_model_with_lora_layers_says_why_it_cannot_be_pickled() -> None:
+    model, processor = deepcopy(learned()[0]), learned()[1]
+    add_lora(model, r=2, alpha=4, dropout=0.0, targets=["q_proj"])
+    with pytest.raises(UserError, match="LoRA layers cannot be pickled: merge them first"):
+        pickle.dumps(Cores(model, processor))
 
 
 def test_a_result_says_itself_in_short_and_its_text_has_no_tokens() -> None:

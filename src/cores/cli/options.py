@@ -116,7 +116,9 @@ def _writing(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise UserError(f"--out {out}: the disk is full; nothing was written, free some space") from error
+            raise UserError(
+                f"--out {out}: the disk is full: free some space; no file of it is half written"
+            ) from error
         if error.errno in FORBIDDEN:
             raise UserError(f"--out {out}: cannot be written ({error.strerror}): take another folder") from error
         raise
