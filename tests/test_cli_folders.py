@@ -83,7 +83,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_the_old_folder_as_it_was(tmp_p
     out.mkdir()
     (out / "x").write_text("old")
     found = subprocess.run([sys.executable, "-c", FULL, str(out)], capture_output=True, text=True)
-    assert "disk is full; nothing was kept" in found.stderr
+    assert "disk is full: free some space" in found.stderr
     assert files(tmp_path) == {"out/x": "old"}
 
 

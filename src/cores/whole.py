@@ -87,7 +87,7 @@ def writing(place: Path) -> Iterator[None]:
         yield
     except Exception as error:
         if is_full(error):
-            raise UserError(f"{place}: the disk is full; nothing was kept of it, free some space") from error
+            raise UserError(f"{place}: the disk is full: free some space; nothing of it is half written") from error
         if isinstance(error, OSError) and error.errno in FORBIDDEN:
             raise UserError(f"{place}: cannot be written ({error.strerror}): take another place") from error
         raise

@@ -52,7 +52,7 @@ def merge(
     stored weights, None for fp32; `seed`: for an exemplar drawn at random; `about`: what the model card says of it.
 
     Raises CheckpointError when `run` is no run's or its base has changed; UserError when `folder` is there (without
-    `replace`); CheckFailed when the merged model does not say the same, or not after rounding to `dtype` (IoU below 0.999).
+    `replace`); CheckFailed when the merged model says something else, or does after rounding to `dtype` (IoU < 0.999).
     """
     checkpoint, folder = find(run), Path(folder)
     if not is_checkpoint(checkpoint):
