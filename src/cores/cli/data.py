@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cores.cli.terminal import printable
 from cores.errors import UserError
+from cores.whole import whole_file
 
 if TYPE_CHECKING:
     from cores.data.inspect.doctor import Report
@@ -69,19 +69,15 @@ def main(argv: list[str]) -> int:
 
 
 @contextmanager
-def _whole_file(out: Path, overwrite: bool) -> Iterator[Path]:
+def _new_file(out: Path, overwrite: bool) -> Iterator[Path]:
     """A file to write into, which takes the place of `out` when the block ends well. Raises UserError."""
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder, expected a file")
     if out.exists() and out.stat().st_size and not overwrite:
         raise UserError(f"--out {out}: exists already: take another, or add --overwrite to replace it")
-    part = out.with_name(f".{out.name}.part-{os.getpid()}{out.suffix}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out) as part:
         yield part
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _open(name: str, data_dir: Path | None) -> "FileSource":
@@ -108,7 +104,7 @@ def _check(args: argparse.Namespace) -> int:
 
     report = examine(args.dir, args.source, args.decode, watch)
     if args.fix_report:
-        with _whole_file(args.fix_report, overwrite=True) as part:
+        with _new_file(args.fix_report, overwrite=True) as part:
             part.write_text("".join(f"{line}\n" for line in report.lines()), "utf-8")
     sys.stdout.write(_told(report, args.fix_report))
     return 0 if report.ok and report.rows else 1
@@ -151,7 +147,7 @@ def _show(args: argparse.Namespace) -> int:
     count = min(args.n, len(source))
     numbers = sorted(np.random.default_rng(args.seed).permutation(len(source))[:count].tolist())
     panels = []
-    with _whole_file(args.out, args.overwrite) as part:
+    with _new_file(args.out, args.overwrite) as part:
         for number in numbers:
             sample = draw_questions(source, number, args.questions, np.random.default_rng([args.seed, number]))
             size = resized_size(sample.size, args.side)
@@ -173,7 +169,7 @@ def _dump(args: argparse.Namespace) -> int:
 
     source = _open(args.source, args.data)
     bad = BadItems(args.on_bad)
-    with _whole_file(args.out, args.overwrite) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+    with _new_file(args.out, args.overwrite) as part, part.open("w", encoding="utf-8", newline="\n") as file:
         for numbers in tqdm(dump_order(source), desc=printable(args.source), unit="img", disable=args.quiet):
             try:
                 line = dump_line(source, numbers)

@@ -10,7 +10,6 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from cores.checkpoints.find import checkpoints_of
-from cores.checkpoints.folder import is_full
 from cores.checkpoints.runs.best import WRITING, mend, step_of
 from cores.checkpoints.runs.origin import Base
 from cores.data.mixture import Mixture
@@ -28,6 +27,7 @@ from cores.training.resuming import check_batch, check_length, check_same
 from cores.training.start import start
 from cores.training.trainable import choose_parts
 from cores.training.trainer import CoresTrainer, Evaluate, said_as
+from cores.whole import is_full
 
 # A source by name, in a data directory or none.
 OpenSource = Callable[[str, Path | None], Source]
