@@ -111,6 +111,14 @@ def test_a_table_without_masks_is_no_table_of_refusals(tmp_path):
         open_source("hf:.", tmp_path)
 
 
+def test_a_file_without_any_mask_is_told(tmp_path):
+    write(tmp_path / "t.parquet", None, None)
+    write(tmp_path / "u.parquet", None, LEFT.tolist())
+    found = [(f.level, f.source, f.problem) for f in examine(tmp_path, ["hf:t.parquet", "hf:u.parquet"]).findings]
+    assert ("warning", "hf:t.parquet", "no row has a mask: all of them ask for what is not there") in found
+    assert "hf:u.parquet" not in [source for _, source, problem in found if "no row" in problem]
+
+
 # -- splits and configurations ---------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,6 @@ A damaged offset in a table is an address that pyarrow would read without lookin
 may be taken apart. That is done once a file and noted in the cache.
 """
 
-import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,10 +15,10 @@ import pyarrow.parquet as pq
 from cores.data.index import cached
 from cores.errors import CoresError, DataError
 from cores.regular_files import open_regular
+from cores.whole import FULL
 
 ROWS = 64  # of a batch when Parquet is turned into Arrow: pictures are large
 VALUES = 1 << 28  # of a batch; a few bytes of Parquet can stand for any number of equal ones
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
