@@ -51,11 +51,15 @@ def main(argv: list[str]) -> int:
     from cores.checkpoints.checking import check_static
     from cores.inference.facade import load
     from cores.processing.pixels import open_picture
+    from cores.processing.unknown_words import find_unknown_words
 
     if args.model is None and not args.quiet:
         sys.stderr.write(f"{SHIPPED}\n")
     check_static(args.model)
     cores = load(args.model, args.device, args.dtype, args.seed)
+    unknown = find_unknown_words(cores.processor.tokenizer, [args.query])
+    if unknown:
+        sys.stderr.write(f"warning: {unknown}\n")
 
     from tqdm import tqdm
 

@@ -11,7 +11,14 @@ from cores.scenes.kinds import LEARNED, OWN, Kind
 from cores.scenes.questions import TRAINING, conversation_of, draw_questions
 from cores.scenes.scene import Scene, make_scene
 
-FIRST_SEED = {"train": 1_000_000, "absent": 1_000_000, "test": 0, "novel": 100_000, "phrasing": 200_000, "val": 300_000}
+FIRST_SEED = {
+    "train": 1_000_000,
+    "absent": 1_000_000,
+    "test": 0,
+    "novel": 100_000,
+    "phrasing": 200_000,
+    "val": 300_000,
+}
 DEFAULT_COUNT = {"train": 60_000, "absent": 60_000, "test": 200, "novel": 200, "phrasing": 200, "val": 100}
 SEEDS = 100_000  # of each split but those of training, which go on to the next world seed
 KIND_SETS: dict[str, tuple[Kind, ...]] = {"learned": LEARNED, "own": OWN}

@@ -1,5 +1,6 @@
 """A training run: from a recipe to a folder of checkpoints, and on from where it stopped."""
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,13 @@ from transformers import PrinterCallback
 
 from cores.checkpoints.find import checkpoints_of
 from cores.checkpoints.runs.origin import Base
+from cores.data.inspect.texts import texts_of
 from cores.data.mixture import Mixture
-from cores.data.sources.base import Source
+from cores.data.sources.base import FileSource, Source
 from cores.errors import RecipeError
 from cores.processing.pixels import open_picture
+from cores.processing.processor import CoresProcessor
+from cores.processing.unknown_words import find_unknown_words
 from cores.recipe import Recipe, load_recipe
 from cores.training.arguments import training_arguments
 from cores.training.callbacks import Interruption, LastStep, LogFile
@@ -21,6 +25,7 @@ from cores.training.start import start
 from cores.training.trainable import choose_parts
 from cores.training.trainer import WRITING, CoresTrainer, Evaluate
 
+log = logging.getLogger(__name__)
 RECIPE = "recipe.yaml"
 
 # A source by name, in a data directory or none.
@@ -56,6 +61,8 @@ def train(
         family: [open_source(name, directory) for name in names] for family, names in recipe.data.sources.items()
     }
     base, model, processor = start(recipe, arguments.seed)
+    if arguments.should_save:
+        _say_unknown_words(processor, [source for sources in families.values() for source in sources])
     found = checkpoints_of(run)[-1:] if resume else []
     for checkpoint in found:
         Base.load(checkpoint).check(base.fingerprints)
@@ -99,6 +106,14 @@ def train(
     if interruption.stopped:
         raise KeyboardInterrupt
     return trainer
+
+
+def _say_unknown_words(processor: CoresProcessor, sources: list[Source]) -> None:
+    """One line about the words that training would meet and the tokenizer does not know, if there are any."""
+    texts = (text for source in sources if isinstance(source, FileSource) for text in texts_of(source))
+    unknown = find_unknown_words(processor.tokenizer, texts)
+    if unknown:
+        log.warning("%s", unknown)
 
 
 def _check_same(recipe: Recipe, run: Path) -> None:
