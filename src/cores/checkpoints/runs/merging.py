@@ -76,7 +76,7 @@ def merge(
         iou = smallest_iou(before, probe(stored, CoresProcessor.from_pretrained(part), seed))
         if not iou >= SAME_MASKS:
             raise CheckFailed(
-                f"{checkpoint}: in {dtype} its masks are others: the IoU is {iou:.4f}, expected at least {SAME_MASKS}; "
+                f"{checkpoint}: in {dtype} its masks are others: IoU {iou:.4f}, expected at least {SAME_MASKS}; "
                 "nothing was written: store it in float32 (or float16, which rounds less than bfloat16)"
             )
     return Merged(folder, checkpoint, difference, iou)
