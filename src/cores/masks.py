@@ -3,6 +3,7 @@
 Legend: h, w = height and width of the picture in pixels. Arrays are (h, w), True inside.
 """
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -63,6 +64,23 @@ def runs(counts: str) -> NDArray[np.int64] | None:
     return None if values.min() < 0 else values
 
 
+def compress(lengths: Sequence[int], size: tuple[int, int]) -> str:
+    """Compressed counts of run lengths (outside, inside, outside, ...) that fill `size` (h, w); none inside is 0 long.
+
+    Nothing of the mask is made. COCO's library stops at a run of no length when it joins masks, so such runs go.
+    """
+    tidy: list[int] = [0]
+    for number, length in enumerate(lengths):
+        if not length:
+            continue
+        if number % 2 == (len(tidy) - 1) % 2:
+            tidy[-1] += length
+        else:
+            tidy.append(length)
+    found = coco.frPyObjects({"size": list(size), "counts": tidy}, *size)
+    return str(found["counts"].decode("ascii"))
+
+
 def union(masks: list[Mask], size: tuple[int, int]) -> Mask:
     """Pixels inside any of the masks, each (h, w); all False when there is none. `size` is (h, w)."""
     total = np.zeros(size, dtype=bool)
@@ -71,3 +89,17 @@ def union(masks: list[Mask], size: tuple[int, int]) -> Mask:
             raise DataError(f"a mask of shape {mask.shape} does not fit a picture of {size}")
         total |= mask
     return total
+
+
+def union_rle(parts: list[RLE]) -> RLE:
+    """The same of run lengths, all of one size, without decoding any of them.
+
+    They must hold no run of no length (`compress` leaves none): COCO's library would stop there.
+    """
+    found = coco.merge([{"size": part["size"], "counts": part["counts"].encode("ascii")} for part in parts])
+    return {"size": [int(n) for n in found["size"]], "counts": found["counts"].decode("ascii")}
+
+
+def area(rle: RLE) -> int:
+    """Pixels inside run lengths."""
+    return int(coco.area({"size": rle["size"], "counts": rle["counts"].encode("ascii")}))

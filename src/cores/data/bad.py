@@ -44,3 +44,18 @@ class BadItems:
                 f"{self.skipped} of {total} items cannot be used, more than {SHARE:.0%}: {some}; "
                 "run `cores data check` for all of them"
             )
+
+
+class Counted:
+    """Warns of the first, tenth, hundredth, ... of different messages, with how many there were: none is lost."""
+
+    def __init__(self) -> None:
+        self.messages: set[str] = set()
+
+    def warn(self, message: str) -> None:
+        if message in self.messages:
+            return
+        self.messages.add(message)
+        count = len(self.messages)
+        if str(count).strip("0") == "1":
+            log.warning("%s (%d so far)", message, count)
