@@ -170,7 +170,7 @@ def test_a_torn_last_line_of_the_log_is_forgotten(torn, whole):
 
 
 def test_a_run_goes_on_for_longer(whole, capfd):
-    """With a schedule that does not look at the end it is the longer run; with another its rate follows the new one."""
+    """With a schedule that ignores the end it is the longer run; with another its rate follows the new one."""
     folder, _ = whole
     constant = {**SETTINGS, "trainer__lr_scheduler_type": "constant", "trainer__max_steps": 4}
     train(tiny_recipe(folder, **constant), folder / "longer", Squares, device="cpu", quiet=True)
@@ -188,7 +188,7 @@ def test_a_run_goes_on_for_longer(whole, capfd):
     whole_rates = [line["learning_rate"] for line in lines_of(folder / "whole") if "learning_rate" in line]
     assert rates[4:] == whole_rates[4:]
     with pytest.raises(RecipeError, match="was to have 8 steps, now 5"):
-        run_of(folder, "linear", resume=True, **{"trainer__max_steps": 5})
+        run_of(folder, "linear", resume=True, trainer__max_steps=5)
 
 
 def test_another_batch_is_refused_and_another_cut_of_it_is_said(tmp_path, capfd):
