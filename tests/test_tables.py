@@ -168,6 +168,43 @@ def test_one_split_of_each_configuration_needs_no_name(tmp_path):
         open_source("hf:.|b|test", tmp_path)
 
 
+README = """---
+license: mit
+configs:
+- config_name: easy
+  data_files:
+  - {split: testA, path: "raw/x*"}
+  - {split: testB, path: [raw/y.parquet]}
+- config_name: hard
+  data_files: {val: "raw/z.*"}
+---
+# Words
+"""
+
+
+def test_a_readme_says_which_files_are_which_split(tmp_path):
+    lay(tmp_path, "raw/x1.parquet", "raw/y.parquet", "raw/z.parquet", "raw/nobody.parquet")
+    (tmp_path / "README.md").write_text(README)
+    with pytest.raises(DataError, match="which configuration.* easy, hard"):
+        open_source("hf:.", tmp_path)
+    assert [column(open_source(f"hf:.|{name}", tmp_path)) for name in ("easy|testA", "easy|testB", "hard")] == [
+        0,
+        1,
+        2,
+    ]
+    (tmp_path / "README.md").write_text("# Words alone")
+    with pytest.raises(DataError, match="which split.* nobody, x1, y, z"):
+        open_source("hf:.", tmp_path)
+
+
+@pytest.mark.parametrize("path", ["/etc/*", "../*", "[7]", "{}"])
+def test_a_readme_that_leads_elsewhere_is_refused(tmp_path, path):
+    lay(tmp_path, "x.parquet")
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n- data_files:\n  - split: train\n    path: {path}\n---\n")
+    with pytest.raises(DataError, match=r"README\.md: path"):
+        open_source("hf:.", tmp_path)
+
+
 def test_a_missing_part_of_a_split_is_told(tmp_path):
     lay(tmp_path, "train-00000-of-00003.parquet", "train-00002-of-00003.parquet")
     with pytest.raises(DataError, match="found 2 files of this split, expected 3"):

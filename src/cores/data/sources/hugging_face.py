@@ -123,7 +123,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet"))
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=["*.parquet", "README.md"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"hf:{name}: is no folder or file here, and the hub does not give it: {first}") from None
