@@ -2,7 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup style check test slow demo
+# The other end of the range of transformers that pyproject.toml allows; constraints.txt pins the first.
+NEWEST := transformers==5.24.0
+
+.PHONY: setup style check test newest slow demo
 
 setup: $(VENV)/.installed
 
@@ -25,6 +28,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow"
+
+newest: setup
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .newest "$(NEWEST)"
+	PYTHONPATH=.newest $(BIN)/python -m pytest -m "not slow"
 
 slow: setup
 	$(BIN)/python -m pytest -m slow

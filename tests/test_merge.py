@@ -12,7 +12,7 @@ from cores.checkpoints.load import load, load_model
 from cores.checkpoints.probe import TOLERANCE, largest_difference, probe, smallest_iou
 from cores.checkpoints.runs.merging import merge
 from cores.cli import main
-from cores.errors import CheckpointError
+from cores.errors import CheckpointError, UserError
 from cores.training.run import train
 
 
@@ -48,12 +48,12 @@ def test_merged_in_half_precision_draws_the_same_masks(run, tmp_path):
 
 
 def test_a_merged_model_that_says_something_else_is_not_kept(run, tmp_path, capsys):
-    """An adapter with something in it that is no number: nothing that it draws can be compared."""
+    """An adapter of finite numbers whose product is not: nothing that it draws can be compared."""
     broken = tmp_path / "broken"
     shutil.copytree(run, broken)
     file = broken / "checkpoint-6" / "adapter_model.safetensors"
     state = load_file(file)
-    save_file({name: value * float("nan") for name, value in state.items()}, file)
+    save_file({name: value * 1e25 for name, value in state.items()}, file)
     assert main(["merge", str(broken), "--out", str(tmp_path / "model")]) == 1
     error = capsys.readouterr().err
     assert "the merged model's masks are not the checkpoint's" in error
@@ -61,11 +61,25 @@ def test_a_merged_model_that_says_something_else_is_not_kept(run, tmp_path, caps
     assert [file.name for file in tmp_path.iterdir()] == ["broken"]
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "trained.safetensors"])
+def test_what_is_no_number_is_named_and_nothing_is_kept(name, run, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    state = load_file(broken / "checkpoint-6" / name)
+    tensor = sorted(state)[1]
+    state[tensor].view(-1)[0] = float("nan")
+    save_file(state, broken / "checkpoint-6" / name)
+    assert main(["merge", str(broken), "--out", str(tmp_path / "model")]) == 2
+    error = capsys.readouterr().err
+    assert f"{tensor.removeprefix('base_model.model.')}: holds NaN (1 of" in error
+    assert [file.name for file in tmp_path.iterdir()] == ["broken"]
+
+
 def test_what_cannot_be_merged_says_why(run, tmp_path):
     merge(run, tmp_path / "model")
     with pytest.raises(CheckpointError, match="is a plain model already"):
         merge(tmp_path / "model", tmp_path / "again")
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         merge(run, tmp_path / "model")
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)
@@ -81,4 +95,7 @@ def test_differences_are_seen():
     assert largest_difference(one, two) == 2
     assert smallest_iou(one, two) == 0.5
     assert smallest_iou(one, one) == 1
-    assert not largest_difference(one, [one[0], one[1] * float("nan")]) <= TOLERANCE
+    broken = [one[0], one[1] * float("nan")]
+    assert not largest_difference(one, broken) <= TOLERANCE
+    assert not largest_difference(broken, broken) <= TOLERANCE
+    assert smallest_iou(broken, broken) == 0

@@ -1,6 +1,7 @@
 """Samples to batches and back: what is supervised, where chains are predicted, what is drawn, left out and refused."""
 
 import dataclasses
+import inspect
 from collections import Counter
 
 import numpy as np
@@ -14,7 +15,9 @@ from transformers import AutoProcessor
 from cores.data.sample import Conversation, Sample, Target, Turn
 from cores.errors import CheckpointError, DataError, UserError
 from cores.masks import encode
+from cores.modeling.model import CoresModel
 from cores.processing import CoresProcessor, ProcessorSizes, add_tokens
+from cores.processing.batch import Batch
 from cores.prompts import PromptSettings
 
 SIZE = (40, 60)
@@ -234,3 +237,10 @@ def test_bad_samples_and_queries_are_named():
         turn = Turn("kettle", answer, (target((1, 1)),), "raw")
         with pytest.raises(DataError, match="without all of its levels in order"):
             processor.collate([sample(turn)], 0, 0, [0])
+
+
+def test_a_batch_has_the_parameters_of_the_model_and_no_others():
+    """The one contract between processor and model: a key that either side renames is seen here."""
+    taken = set(inspect.signature(CoresModel.forward).parameters) - {"self", "features"}
+    told = set(Batch.__annotations__) - {"dropped"}  # taken out again by the trainer, for its log
+    assert told == taken == set(tiny_processor().collate([sample(ONE)], 0, 0, [0]))

@@ -1,31 +1,30 @@
 """A model and its processor from a folder: plain, or a run's checkpoint on its base. Strict: whole or not at all."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cores.checkpoints.find import find, is_checkpoint
-from cores.checkpoints.library_errors import quietly, readable
-from cores.checkpoints.runs.bases import draw_rows, load_parts, weights_of
-from cores.checkpoints.runs.learned import fold_lora, read_learned
+from cores.checkpoint_errors import checkpoint_errors
+from cores.checkpoints.configs import CONFIG, make_config, read_json, refuse_fields
+from cores.checkpoints.find import find, is_checkpoint, shipped
+from cores.checkpoints.library_errors import quietly
+from cores.checkpoints.runs.bases import draw_rows, folders_of, load_parts, weights_of
+from cores.checkpoints.runs.learned import ADAPTER, TRAINED, fold_lora, read_learned
 from cores.checkpoints.runs.origin import Base
-from cores.errors import CheckpointError
+from cores.checkpoints.shapes import shapes_of
+from cores.checkpoints.tensors.lazy import open_shards, wrong_types
+from cores.errors import CheckpointError, UserError
+from cores.loss_keys import LOSS_KEYS
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
+from cores.modeling.strict import refuse
 from cores.processing.processor import CoresProcessor
 
-# What a run may set otherwise than the checkpoint it starts from: the rest of the config is the model itself.
-SETTABLE = (
-    "text_weight",
-    "mask_weight",
-    "bce_weight",
-    "dice_weight",
-    "location_loss",
-    "balanced_bce",
-    "ignore_255",
-    "loss_resolution",
-)
+# model_type of LLaVA's, LISA's and CoReS's own programs
+PUBLISHED = ("llava", "llava_llama", "llama", "lisa", "cores_llama")
+FAMILIES = {"mllm_config": "llava", "segmenter_config": "sam"}
 
 
 def load(
@@ -42,9 +41,10 @@ def load(
         device: None takes CUDA where there is one, else the CPU.
         dtype: of the weights, such as "bfloat16"; None keeps the stored one on CUDA and takes float32 on a CPU.
 
-    Raises CheckpointError that names what is missing, left over, of another shape, or changed since the run began.
+    Raises CheckpointError that names what is missing, left over, of another shape, or changed since the run began;
+    UserError for a device that is not there.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = as_device(device)
     folder = find(path)
     model = load_model(folder, as_dtype(dtype, device), attn_implementation)
     fold_lora(model)
@@ -56,11 +56,15 @@ def load_model(folder: Path, dtype: torch.dtype | None, attn_implementation: str
     """The model of a model folder or checkpoint, on the CPU; a checkpoint's LoRA layers stay as they are."""
     if not is_checkpoint(folder):
         check_plain(folder)
-        with quietly(), readable(folder):
-            return CoresModel.from_pretrained(folder, dtype=dtype or "auto", attn_implementation=attn_implementation)
+        refuse(folder, unusable=wrong_types(open_shards(folder)))
+        how = {"config": read_config(folder), "attn_implementation": attn_implementation}
+        with quietly(), checkpoint_errors(folder):
+            return CoresModel.from_pretrained(folder, dtype=dtype or "auto", **how)
     base = Base.load(folder)
     base.check(weights_of(base))
-    model = build(base, CoresConfig.from_pretrained(folder), dtype, attn_implementation)
+    config = read_config(folder)
+    shapes_of(config, folder / CONFIG)  # a config of no model is said here, by the name of its file
+    model = build(base, config, dtype, attn_implementation)
     read_learned(model, folder)
     return model
 
@@ -70,22 +74,32 @@ def build(
 ) -> CoresModel:
     """A run's model before it learned anything; the same from the same base, whenever it is built.
 
-    `dtype` None: the base's own. Raises CheckpointError when the base does not fit the config.
+    `dtype` None: the base's own. Frozen weights are first rounded to what they were in training (`Base.dtype`): what
+    was learned fits that rounding. Raises CheckpointError when the base does not fit the config.
     """
+    trained = None if base.dtype is None else as_dtype(base.dtype, torch.device("cpu"))
     if "start" in base.paths:
-        model = load_model(find(base.paths["start"]), dtype, attn_implementation)
+        model = load_model(find(base.paths["start"]), trained or dtype, attn_implementation)
         fold_lora(model)
         adopt(model.config, config)
-        return model
+        return cast(model, dtype or trained)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(base.seed)
-        parts = load_parts(base, dtype=dtype or "auto", attn_implementation=attn_implementation)
+        parts = load_parts(base, dtype=trained or dtype or "auto", attn_implementation=attn_implementation)
         wanted: Any = config.mllm_config
         draw_rows(parts.mllm, wanted.text_config.vocab_size, base.new_tokens)
         model = CoresModel.from_bases(config, parts.mllm, parts.segmenter)
     if parts.projection is not None:
         model.projection.load_state_dict(parts.projection)
-    return model.to(dtype or parts.mllm.dtype)
+    return cast(cast(model, trained or dtype or parts.mllm.dtype), dtype or trained)
+
+
+def cast(model: CoresModel, dtype: torch.dtype | None) -> CoresModel:
+    """Give all that is saved this dtype. What is not (rotary frequencies) stays as exact as it was made."""
+    for value in model.state_dict(keep_vars=True).values():
+        if dtype is not None and value.is_floating_point():
+            value.data = value.data.to(dtype)
+    return model
 
 
 def adopt(config: CoresConfig, run: CoresConfig) -> None:
@@ -94,8 +108,52 @@ def adopt(config: CoresConfig, run: CoresConfig) -> None:
         found, wanted = getattr(config, name), getattr(run, name)
         if found != wanted:
             raise CheckpointError(f"{name}: the base has {found}, the run {wanted}: leave it, or start from bases")
-    for name in SETTABLE:
-        setattr(config, name, getattr(run, name))
+    for key in LOSS_KEYS:  # all that a run may set otherwise: the rest of the config is the model itself
+        setattr(config, key.config, getattr(run, key.config))
+
+
+def as_device(device: str | torch.device | None) -> torch.device:
+    """A torch device that is there; None takes CUDA where there is one, else the CPU. Raises UserError."""
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # torch's ways of saying so
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {str(device)!r:.60}: cannot be used here: {reason}") from None
+    return found
+
+
+def read_config(folder: Path) -> CoresConfig:
+    """The config of a model folder or checkpoint of ours. Its numbers are bounded before anything is built by it.
+
+    Raises CheckpointError that names every field which no model of ours can have.
+    """
+    file = folder / CONFIG
+    stored = read_json(file, "a model's config")
+    for role, family in FAMILIES.items():
+        part = stored.get(role)
+        found = part.get("model_type") if isinstance(part, dict) else type(part).__name__
+        if found != family:
+            raise CheckpointError(f"{file}: {role}: found a {found!s:.80}, expected the config of a {family}")
+    refuse_fields(file, stored, count_tensors(folder))
+    config = make_config(file, CoresConfig, stored)
+    ids = [level.get("token_id") for level in config.levels or []]
+    if any(isinstance(n, bool) or not isinstance(n, int | None) or (n or 0) < 0 for n in ids):
+        raise CheckpointError(f"{file}: levels: found the ids {ids!r:.80}, expected those of tokens")
+    return config
+
+
+def count_tensors(folder: Path) -> int:
+    """How many tensors the files of a model hold; of a checkpoint, its own and its base's."""
+    if not is_checkpoint(folder):
+        return len(open_shards(folder))
+    paths = Base.load(folder).paths
+    if "start" in paths:
+        bases = [find(paths["start"])]
+    else:
+        bases = [shipped("cores-tiny")] if paths.get("bases") == "shipped" else [*folders_of(Base(paths)).values()]
+    own = [folder / name for name in (TRAINED, ADAPTER) if (folder / name).is_file()]
+    return sum(len(open_shards(file)) for file in own) + sum(map(count_tensors, bases))
 
 
 def as_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:
@@ -110,15 +168,27 @@ def as_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dty
 
 def check_plain(folder: Path) -> None:
     """Raise CheckpointError unless the folder looks like a model of ours; transformers' own words are less clear."""
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).exists():
         there = ", ".join(sorted(file.name for file in folder.iterdir())[:6]) or "nothing"
         raise CheckpointError(f"{folder}: holds no model: there is no config.json, only {there}")
-    try:
-        kind = CoresConfig.get_config_dict(folder)[0].get("model_type")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: cannot be read: {error}") from None
+    stored = read_json(folder / CONFIG, "a model's config")
+    kind = stored.get("model_type")
     if kind != "cores":
-        hint = f"`cores convert` makes one of a {kind} checkpoint" if kind else "expected model_type cores"
-        raise CheckpointError(f"{folder}: is a model of type {kind!r}, not of cores: {hint}")
+        raise CheckpointError(f"{folder}: is a model of type {kind!r:.80}, not of cores: {way_in(folder, stored)}")
     if not any(folder.glob("model*.safetensors")):
         raise CheckpointError(f"{folder}: holds no weights, expected model.safetensors or its shards")
+
+
+def way_in(folder: Path, stored: Mapping[str, Any]) -> str:
+    """What makes a model of ours of a folder that is somebody else's, by its config and tokenizer."""
+    kind = stored.get("model_type")
+    if kind in FAMILIES.values() and ("text_config" in stored or "vision_config" in stored):
+        role = next(role for role, family in FAMILIES.items() if family == kind).removesuffix("_config")
+        return f"it is a base; a recipe takes it as it is: `cores train ... model.{role}={folder}`"
+    if kind not in PUBLISHED:
+        return "expected model_type cores"
+    files = [file for file in sorted(folder.glob("*token*.json")) if file.is_file()]
+    said = "".join(file.read_text("utf-8", "replace") for file in files)
+    chain = [name for name, token in (("cores", "[SEG_SEMA]"), ("lisa", "[SEG]")) if token in said]
+    verb = chain[0] if chain else "llava"
+    return f"`cores convert --from {verb} --src {folder} --clip CLIP --out DIR` makes one of it"

@@ -1,6 +1,6 @@
 """The command line: a table of verbs. A verb's code, and torch with it, is imported when the verb runs.
 
-Exit codes: 0 done, 1 a check or comparison failed, 2 the user's mistake, 130 interrupted.
+Exit codes: 0 done, 1 a check or comparison failed, 2 the user's mistake, 130 interrupted, 143 told to stop.
 """
 
 import sys
@@ -9,8 +9,10 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from cores import __version__
-from cores.checkpoints.folder import FULL
+from cores.cli.signals import stoppable
+from cores.cli.terminal import escaped_output, printable
 from cores.errors import CheckFailed, CoresError
+from cores.whole import FULL
 
 VERBS = {
     "train": ("cores.cli.train:main", "train a model by a recipe"),
@@ -44,13 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"there is no verb {verb}; {hint}", 2)
     module, _, function = VERBS[verb][0].partition(":")
     try:
-        return int(getattr(import_module(module), function)(rest))
+        with escaped_output(), stoppable():
+            return int(getattr(import_module(module), function)(rest))
     except CoresError as error:
         return _fail(str(error), 1 if isinstance(error, CheckFailed) else 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:  # whoever read our output has enough
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
     except OSError as error:
         if error.errno in FULL:
@@ -69,5 +72,5 @@ def _help() -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"cores: {message}\n")
+    sys.stderr.write(f"cores: {printable(message)}\n")
     return code

@@ -2,14 +2,15 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cores.cli.terminal import printable
 from cores.errors import UserError
+from cores.whole import whole_file
 
 if TYPE_CHECKING:
     from cores.data.inspect.doctor import Report
@@ -29,7 +30,9 @@ def main(argv: list[str]) -> int:
         "--source", nargs="+", metavar="NAME", help="such as ReasonSeg|val (default: all that is there)"
     )
     check.add_argument("--fix-report", type=Path, metavar="FILE", help="write every finding as a line of JSON")
-    check.add_argument("--decode", type=int, default=16, metavar="N", help="images a source to decode (default: 16)")
+    check.add_argument(
+        "--decode", type=int, metavar="N", help="images a source to decode (default: 16; of one's own 500)"
+    )
     check.add_argument("--model", help="say which words of the texts this model's tokenizer does not know")
     check.set_defaults(run=_check)
 
@@ -67,19 +70,15 @@ def main(argv: list[str]) -> int:
 
 
 @contextmanager
-def _whole_file(out: Path, overwrite: bool) -> Iterator[Path]:
+def _new_file(out: Path, overwrite: bool) -> Iterator[Path]:
     """A file to write into, which takes the place of `out` when the block ends well. Raises UserError."""
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder, expected a file")
     if out.exists() and out.stat().st_size and not overwrite:
         raise UserError(f"--out {out}: exists already: take another, or add --overwrite to replace it")
-    part = out.with_name(f".{out.name}.part-{os.getpid()}{out.suffix}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out) as part:
         yield part
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _open(name: str, data_dir: Path | None) -> "FileSource":
@@ -98,15 +97,15 @@ def _check(args: argparse.Namespace) -> int:
 
     if not args.dir.is_dir():
         raise UserError(f"{args.dir}: there is no such folder")
-    if args.decode < 0:
+    if args.decode is not None and args.decode < 0:
         raise UserError(f"--decode {args.decode}: expected at least 0")
 
     def watch(name: str, numbers: range) -> Iterable[int]:
-        return tqdm(numbers, desc=name, unit="img", disable=args.quiet)
+        return tqdm(numbers, desc=printable(name), unit="img", disable=args.quiet)
 
     report = examine(args.dir, args.source, args.decode, watch)
     if args.fix_report:
-        with _whole_file(args.fix_report, overwrite=True) as part:
+        with _new_file(args.fix_report, overwrite=True) as part:
             part.write_text("".join(f"{line}\n" for line in report.lines()), "utf-8")
     sys.stdout.write(_told(report, args.fix_report))
     if args.model is not None:
@@ -145,11 +144,11 @@ def _told(report: "Report", fix_report: Path | None) -> str:
         told[key] += 1
         if told[key] <= SHOWN:
             where = f"{finding.file}: " if finding.file and finding.file not in finding.problem else ""
-            lines.append(f"{finding.level}: {finding.source}: {where}{finding.problem}")
+            lines.append(printable(f"{finding.level}: {finding.source}: {where}{finding.problem}"))
     for (source, level), count in told.items():
         if count > SHOWN:
             hint = f"all are in {fix_report}" if fix_report else "--fix-report FILE lists all"
-            lines.append(f"{level}: {source}: and {count - SHOWN:,} more; {hint}")
+            lines.append(printable(f"{level}: {source}: and {count - SHOWN:,} more; {hint}"))
     errors = sum(finding.level == "error" for finding in report.findings)
     end = f"{errors:,} errors, {len(report.findings) - errors:,} warnings"
     return "".join(f"{line}\n" for line in [*lines, "", report.table(), "", end])
@@ -173,7 +172,7 @@ def _show(args: argparse.Namespace) -> int:
     count = min(args.n, len(source))
     numbers = sorted(np.random.default_rng(args.seed).permutation(len(source))[:count].tolist())
     panels = []
-    with _whole_file(args.out, args.overwrite) as part:
+    with _new_file(args.out, args.overwrite) as part:
         for number in numbers:
             sample = draw_questions(source, number, args.questions, np.random.default_rng([args.seed, number]))
             size = resized_size(sample.size, args.side)
@@ -195,8 +194,8 @@ def _dump(args: argparse.Namespace) -> int:
 
     source = _open(args.source, args.data)
     bad = BadItems(args.on_bad)
-    with _whole_file(args.out, args.overwrite) as part, part.open("w", encoding="utf-8", newline="\n") as file:
-        for numbers in tqdm(dump_order(source), desc=args.source, unit="img", disable=args.quiet):
+    with _new_file(args.out, args.overwrite) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        for numbers in tqdm(dump_order(source), desc=printable(args.source), unit="img", disable=args.quiet):
             try:
                 line = dump_line(source, numbers)
             except DataError as error:

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
     from cores.prompts import Prompt
 
-STYLES = ("paper", "published", "lisa")
 T = TypeVar("T")
 
 
 def main(argv: list[str]) -> int:
     """Run `cores prompt`. Gives the exit code."""
+    from cores.prompts.styles import STYLE_NAMES
+
     parser = argparse.ArgumentParser(
         prog="cores prompt",
         description="Print the exact text and token ids of a question.",
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
         help="model folder, run folder, hub id, or a LLaMA tokenizer.model (default: the model that comes with cores)",
     )
     parser.add_argument(
-        "--style", choices=STYLES, help="for a tokenizer.model (default: published); a model has its own"
+        "--style", choices=STYLE_NAMES, help="for a tokenizer.model (default: published); a model has its own"
     )
     parser.add_argument("--format", help="llava_v1, llava_llama_2, llava_v0 or plain, likewise (default: llava_v1)")
     parser.add_argument(
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
         "--query", required=True, help="the name of what is asked for, or with --sentence a whole request"
     )
     parser.add_argument("--answer", help="the answer, with {loc} and {seg} for the tokens (default: the usual one)")
-    parser.add_argument("--sentence", action="store_true", help="the query is a whole sentence")
+    parser.add_argument("--sentence", action="store_true", help="it is a whole sentence (a model tells by itself)")
     parser.add_argument(
         "--seed", type=int, help="draw wordings and exemplars as training does (default: the first ones)"
     )
@@ -83,7 +84,9 @@ def _say_unknown_words(tokenizer: "PreTrainedTokenizerBase", text: str) -> None:
 
 def _turn(args: argparse.Namespace, prompt: "Prompt") -> tuple[str, str | None]:
     """The question, after the picture's place, and its answer."""
-    form = "sentence" if args.sentence else "phrase"
+    from cores.prompts.forms import form_of
+
+    form = "sentence" if args.sentence or (_is_model(args) and form_of(args.query) == "sentence") else "phrase"
     if args.mode != "train":
         # the published programs have a blank more in validation, which their tokenizer drops
         blank = " " if args.mode == "val" and prompt.settings.style != "paper" else ""
@@ -92,6 +95,11 @@ def _turn(args: argparse.Namespace, prompt: "Prompt") -> tuple[str, str | None]:
     rng = First() if args.seed is None else Random(args.seed)
     question = prompt.ask(args.query, form, rng)
     return f"<image>\n{question}", prompt.fill(args.answer or prompt.answer([None], rng))
+
+
+def _is_model(args: argparse.Namespace) -> bool:
+    """A model, which is asked by the rule of `cores predict`; of a tokenizer.model alone the flags say everything."""
+    return args.model is None or not Path(args.model).is_file()
 
 
 class First(Random):
@@ -104,7 +112,7 @@ class First(Random):
 def _open(args: argparse.Namespace) -> "tuple[PreTrainedTokenizerBase, Prompt]":
     from cores.prompts import Prompt, PromptSettings
 
-    if args.model is not None and Path(args.model).is_file():
+    if not _is_model(args):
         from cores.processing.legacy_tokenizer import read_legacy_tokenizer
 
         prompt = Prompt(PromptSettings(format=args.format or "llava_v1", style=args.style or "published"))

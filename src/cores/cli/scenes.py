@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from cores.cli.signals import undisturbed
 from cores.errors import UserError
 
 STAGES = ("tower", "segmenter", "llava")
@@ -55,25 +56,37 @@ def _write(args: argparse.Namespace) -> int:
     there = [split for split in splits if (args.dir / f"{split}.jsonl").exists()]
     if there and not args.overwrite:
         raise UserError(f"{args.dir} already holds {', '.join(there)}: take another folder or add --overwrite")
+    new = [folder for folder in (args.dir, *args.dir.parents) if not folder.exists()]
     args.dir.mkdir(parents=True, exist_ok=True)
-    for split in splits:
-        scenes = open_scenes(split, args.n or DEFAULTS.get(split, 50), args.seed, args.kinds, args.size)
-        # Written beside and moved at the end: an interrupted run leaves nothing that looks whole.
-        with tempfile.TemporaryDirectory(dir=args.dir, prefix=".writing-") as part:
-            counts = write_scenes(scenes, Path(part), progress=not args.quiet)
-            (args.dir / "scenes").mkdir(exist_ok=True)
-            for picture in (Path(part) / "scenes").iterdir():
-                picture.replace(args.dir / "scenes" / picture.name)
-            pairs = args.dir / "reason_seg" / "ReasonSeg" / split
-            if pairs.exists():
-                shutil.rmtree(pairs)
-            pairs.parent.mkdir(parents=True, exist_ok=True)
-            (Path(part) / "reason_seg" / "ReasonSeg" / split).rename(pairs)
-            (Path(part) / f"{split}.jsonl").replace(args.dir / f"{split}.jsonl")
-        if not args.quiet:
-            counted = ", ".join(f"{number} {name}" for name, number in counts.items())
-            sys.stdout.write(f"{args.dir}: {split}: {counted}\n")
+    try:
+        for split in splits:
+            scenes = open_scenes(split, args.n or DEFAULTS.get(split, 50), args.seed, args.kinds, args.size)
+            # Written beside and moved at the end: an interrupted run leaves nothing that looks whole.
+            with tempfile.TemporaryDirectory(dir=args.dir, prefix=".writing-") as part:
+                counts = write_scenes(scenes, Path(part), progress=not args.quiet)
+                with undisturbed():
+                    _move(Path(part), args.dir, split)
+            if not args.quiet:
+                counted = ", ".join(f"{number} {name}" for name, number in counts.items())
+                sys.stdout.write(f"{args.dir}: {split}: {counted}\n")
+    finally:
+        for folder in new:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
     return 0
+
+
+def _move(part: Path, home: Path, split: str) -> None:
+    """Move a split that has been written to its place, over what is there."""
+    (home / "scenes").mkdir(exist_ok=True)
+    for picture in (part / "scenes").iterdir():
+        picture.replace(home / "scenes" / picture.name)
+    pairs = home / "reason_seg" / "ReasonSeg" / split
+    if pairs.exists():
+        shutil.rmtree(pairs)
+    pairs.parent.mkdir(parents=True, exist_ok=True)
+    (part / "reason_seg" / "ReasonSeg" / split).rename(pairs)
+    (part / f"{split}.jsonl").replace(home / f"{split}.jsonl")
 
 
 def _pretrain(args: argparse.Namespace) -> int:

@@ -102,7 +102,8 @@ class Record:
 
     `sample` and `question`: the numbers of the sample and of the question within it. `image`: its file's name.
     `levels`: for every chain, the run lengths of each level's mask by the level's name. `truth`: the targets' run
-    lengths, in order. `ious`: one a target.
+    lengths, in order. `ious`: one a mask that counts: a target, or for an image without targets, given an answer, the
+    one that should be empty. `cut`: the answer reached the most tokens allowed before it ended.
     """
 
     sample: int
@@ -117,6 +118,7 @@ class Record:
     truth: tuple[RLE, ...]
     levels: tuple[dict[str, RLE], ...]
     kind: str | None = None
+    cut: bool = False
 
     @property
     def iou(self) -> float:
@@ -124,6 +126,11 @@ class Record:
         if self.ious:
             return sum(self.ious) / len(self.ious)
         return 0.0 if self.levels else 1.0
+
+    @property
+    def right_about_presence(self) -> bool:
+        """Is there a chain where something is, and no mask where nothing is?"""
+        return bool(self.levels) if self.truth else self.iou == 1
 
 
 @dataclass

@@ -10,8 +10,7 @@ Legend: images = rows of the batch, tokens = length of the longest row.
 import torch
 from torch import Tensor
 
-PREFIX = 0
-PADDING = -1
+from cores.vocabulary import PADDING, PREFIX
 
 
 def pack(segment_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

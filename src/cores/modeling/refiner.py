@@ -46,7 +46,8 @@ class PaperRefiner(nn.Module):
 
         Returns: refined tokens (masks, dim).
         """
-        return tokens + self.out(self.v(mask_average(features, low_res_logits)))
+        found: Tensor = self.out(self.v(mask_average(features, low_res_logits)))
+        return tokens + found
 
 
 class RegionRefiner(nn.Module):

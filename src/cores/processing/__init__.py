@@ -7,8 +7,9 @@ from transformers import AutoProcessor
 
 from cores.modeling.configuration import CoresConfig
 from cores.processing.pixels import Picture, open_picture
-from cores.processing.processor import CoresProcessor, ProcessorSizes
+from cores.processing.processor import CoresProcessor
 from cores.processing.reading import Reading
+from cores.processing.stored import ProcessorSizes
 from cores.processing.tokens import add_tokens
 
 __all__ = ["CoresProcessor", "Picture", "ProcessorSizes", "Reading", "add_tokens", "open_picture"]

@@ -6,7 +6,7 @@ h, w = a picture's own size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -14,11 +14,36 @@ from torch import Tensor
 
 from cores.data.sample import Sample, Target
 from cores.errors import DataError
+from cores.geometry import Size
 from cores.masks import RLE, decode
 from cores.processing.pixels import Picture
-from cores.processing.tokens import UNSUPERVISED, Tokens
+from cores.processing.tokens import Tokens
+from cores.vocabulary import PADDING, UNSUPERVISED
 
-PADDING = -1
+
+class Batch(TypedDict):
+    """What `CoresModel.forward` takes, by its parameters' names: a plain dict, so that any Trainer can move it.
+
+    `input_ids`, `segment_ids`, `labels` (images, tokens), int64; `pixel_values` (images, 3, s, s) for the language
+    model, `segmenter_pixels` (images, 3, S, S); `token_positions` (levels, masks): the positions that predict each
+    grounding token; `image_index` (masks,): the row of each mask; `truth`, `location_truth`: one (h, w) bool a mask,
+    or None where no location is known; `ignore`: one (h, w) bool or None an image; `sizes`, `resized`: (h, w) of each
+    picture, and of it inside the segmenter's square. `dropped`: conversations left out or cut, for the log alone.
+    """
+
+    input_ids: Tensor
+    segment_ids: Tensor
+    labels: Tensor
+    pixel_values: Tensor
+    segmenter_pixels: Tensor
+    token_positions: Tensor
+    image_index: Tensor
+    truth: list[Tensor]
+    location_truth: list[Tensor | None]
+    ignore: list[Tensor | None]
+    sizes: list[Size]
+    resized: list[Size]
+    dropped: NotRequired[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +119,8 @@ def fit(asked: Asked, room: int, token_ids: Sequence[int]) -> Asked | None:
     return Asked(Tokens(ids[:kept], labels[:kept], [end for end in ends if end <= kept]), asked.targets)
 
 
-def make_batch(
-    rows: Sequence[Row], pictures: Sequence[Picture], samples: Sequence[Sample], pad: int
-) -> dict[str, Any]:
-    """Rows as padded tensors and the masks of all rows on one axis, with the keys of `CoresModel.forward`."""
+def make_batch(rows: Sequence[Row], pictures: Sequence[Picture], samples: Sequence[Sample], pad: int) -> Batch:
+    """Rows as padded tensors, and the masks of all rows on one axis."""
     longest = max(len(row.ids) for row in rows)
     levels = len(rows[0].places)
 

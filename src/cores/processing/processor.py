@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import torch
 from huggingface_hub import HfApi
@@ -20,13 +20,14 @@ from transformers import PreTrainedTokenizerBase
 
 from cores.data.sample import Conversation, Form, Sample, Target, Turn
 from cores.errors import DataError, UserError
-from cores.processing.batch import Asked, Row, fit, make_batch
+from cores.processing.batch import Asked, Batch, Row, fit, make_batch
 from cores.processing.pixels import Picture, for_language, for_segmenter, key_of, open_picture
 from cores.processing.reading import Reading, read_answer
 from cores.processing.stored import ProcessorSizes, fetch_processor, read_processor, write_processor
-from cores.processing.tokens import IMAGE_PLACE, UNSUPERVISED, encode_conversation, encode_prompt, find_ids
+from cores.processing.tokens import encode_conversation, encode_prompt, find_ids
 from cores.prompts import Prompt, PromptSettings
-from cores.prompts.prompt import IM_END, IM_START, Piece
+from cores.prompts.prompt import Piece
+from cores.vocabulary import IM_END, IM_START, IMAGE_PLACE, UNSUPERVISED
 
 log = logging.getLogger(__name__)
 Mode = Literal["train", "val"]
@@ -92,10 +93,12 @@ class CoresProcessor:
     def question(self, query: str, form: Form = "sentence") -> Tensor:
         """Ids (tokens,) of a question, in its validation wording, up to where the answer begins.
 
-        Raises UserError for an empty query, DataError for one that holds the picture's marks.
+        Raises UserError for an empty query and an unknown form, DataError for a query that holds the picture's marks.
         """
         if not query.strip():
-            raise UserError("the query is empty: ask for something in words")
+            raise UserError(f"the query is empty ({query!r}): ask for something in words")
+        if form not in get_args(Form):
+            raise UserError(f"form: found {form!r:.40}, expected one of {', '.join(get_args(Form))}")
         pieces = self.writer.conversation([(self.writer.ask(query, form), None)])
         return torch.tensor(encode_conversation(self.tokenizer, pieces).ids)
 
@@ -118,8 +121,8 @@ class CoresProcessor:
 
     def collate(
         self, samples: Sequence[Sample], seed: int, epoch: int, indices: Sequence[int], mode: Mode = "train"
-    ) -> dict[str, Any]:
-        """The batch of these samples, with the keys of `CoresModel.forward`.
+    ) -> Batch:
+        """The batch of these samples, as `CoresModel.forward` takes it.
 
         `train` draws exemplars and wordings: those of a sample are a function of (seed, epoch, its index), whatever
         else is in the batch. A conversation that `max_text_tokens` has no room for is left out or cut (`fit`), and
@@ -135,8 +138,7 @@ class CoresProcessor:
             try:
                 rows.append(self._row(sample, picture, rng, seed))
             except DataError as error:
-                where = sample.image if isinstance(sample.image, Path) else sample.meta.get("name", "a picture")
-                raise DataError(f"{where}: {error}") from None
+                raise DataError(f"{sample.name}: {error}") from None
         pad = self.tokenizer.pad_token_id
         return make_batch(rows, pictures, samples, 0 if pad is None else int(pad))
 

@@ -12,12 +12,12 @@ from random import Random
 from typing import NamedTuple
 
 from cores.errors import CheckpointError, DataError, RecipeError
-from cores.prompts.settings import STYLES, PromptSettings
+from cores.prompts.settings import PromptSettings
+from cores.prompts.styles import STYLES
 from cores.prompts.wording import Exemplar, Wording, wording
+from cores.vocabulary import IM_END, IM_START, IMAGE, PLACEHOLDERS
 
 FILE = "prompt.json"
-IMAGE, IM_START, IM_END = "<image>", "<im_start>", "<im_end>"
-PLACEHOLDER = {"location": "{loc}", "part": "{part}", "target": "{seg}"}
 
 
 class Piece(NamedTuple):
@@ -148,7 +148,7 @@ class Prompt:
     def fill(self, answer: str) -> str:
         """An answer with the checkpoint's own tokens in the place of {loc}, {part} and {seg}."""
         for name, token in self.settings.tokens.items():
-            answer = answer.replace(PLACEHOLDER[name], token)
+            answer = answer.replace(PLACEHOLDERS[name], token)
         return answer
 
     def exchange(

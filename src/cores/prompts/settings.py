@@ -1,33 +1,11 @@
 """How a model is spoken to: the few choices that a recipe makes and a checkpoint keeps."""
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
 
 from cores.errors import RecipeError
-from cores.prompts.wording import LEVELS, format_names
-
-Style = Literal["paper", "published", "lisa"]
-Exemplars = Literal["none", "fixed", "random"] | int
-OnAbsent = Literal["refuse", "empty_mask"]
-
-
-class Defaults(NamedTuple):
-    """What a style means for prompts. `closed`: every part of the system text ends in a blank, as published."""
-
-    exemplars: Exemplars
-    on_absent: OnAbsent
-    hierarchy: bool
-    closed: bool
-    tokens: dict[str, str]
-
-
-_OWN = {"location": "[LOC]", "part": "[PART]", "target": "[SEG]"}
-_PUBLISHED = {**_OWN, "location": "[SEG_SEMA]"}
-STYLES: dict[str, Defaults] = {
-    "paper": Defaults("random", "refuse", True, False, _OWN),
-    "published": Defaults("fixed", "empty_mask", True, True, _PUBLISHED),
-    "lisa": Defaults("none", "refuse", False, False, _OWN),
-}
+from cores.prompts.styles import STYLES, Exemplars, OnAbsent, StyleName
+from cores.prompts.wording import format_names
+from cores.vocabulary import LEVEL_NAMES, LevelName
 
 
 @dataclass(frozen=True)
@@ -42,11 +20,11 @@ class PromptSettings:
     """
 
     format: str = "llava_v1"
-    style: Style = "paper"
+    style: StyleName = "paper"
     levels: int | None = None
     exemplars: Exemplars | None = None
     on_absent: OnAbsent | None = None
-    tokens: dict[str, str] = field(default_factory=dict)
+    tokens: dict[LevelName, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         wrong = []
@@ -55,8 +33,8 @@ class PromptSettings:
         if self.style not in STYLES:
             raise RecipeError(f"prompt.style: found {self.style!r}, expected one of {', '.join(STYLES)}")
         style = STYLES[self.style]
-        levels = self.levels if self.levels is not None else len(self.tokens) or (1 if self.style == "lisa" else 2)
-        names = LEVELS.get(levels, ())
+        levels = self.levels if self.levels is not None else len(self.tokens) or style.levels
+        names = LEVEL_NAMES.get(levels, ())
         tokens = {name: self.tokens.get(name, style.tokens[name]) for name in names}
         if not names:
             wrong.append(f"levels: found {levels}, expected 1, 2 or 3")
@@ -79,8 +57,8 @@ class PromptSettings:
             object.__setattr__(self, name, value)
 
     @property
-    def level_names(self) -> tuple[str, ...]:
-        return LEVELS[self.levels or 0]
+    def level_names(self) -> tuple[LevelName, ...]:
+        return LEVEL_NAMES[self.levels or 0]
 
     @property
     def level_tokens(self) -> tuple[str, ...]:

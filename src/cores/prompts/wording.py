@@ -10,8 +10,7 @@ from importlib import resources
 from typing import Any
 
 from cores.errors import CheckpointError, RecipeError
-
-LEVELS = {1: ("target",), 2: ("location", "target"), 3: ("location", "part", "target")}
+from cores.vocabulary import LEVEL_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ def wording(format_name: str, levels: int) -> Wording:
     formats = _read("formats.json")["formats"]
     if format_name not in formats:
         raise RecipeError(f"prompt.format: found {format_name!r}, expected one of {', '.join(sorted(formats))}")
-    if levels not in LEVELS:
+    if levels not in LEVEL_NAMES:
         raise RecipeError(f"a chain has 1, 2 or 3 levels, found {levels}")
     templates = _read("templates.json")
     chain = "1" if levels == 1 else "2"

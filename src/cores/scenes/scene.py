@@ -48,11 +48,11 @@ class Scene:
 
     def mask(self, thing: int, part: str | None = None) -> Mask:
         """The visible pixels (h, w) of an object or of one of its parts."""
-        found = self.objects == thing
-        if part is None:
-            return found
-        names = [p.name for p in self.things[thing].kind.parts]
-        return found & (self.parts == names.index(part))
+        found: Mask = self.objects == thing
+        if part is not None:
+            names = [p.name for p in self.things[thing].kind.parts]
+            found = found & (self.parts == names.index(part))
+        return found
 
 
 def make_scene(seed: int, kinds: tuple[Kind, ...], size: int = 128) -> Scene:

@@ -8,10 +8,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 from cores.scenes.source import open_scenes
+from cores.vocabulary import TOKENS
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>")
 ADDED = ("<im_start>", "<im_end>", "<image>")
-GROUNDING = ("[LOC]", "[PART]", "[SEG]")
+GROUNDING = tuple(TOKENS.values())
 PREFIX = "##"
 BLANK = "Ġ"  # what byte-level steps write for a blank
 LONGEST_WORD = 1000  # bytes; languages that write no blanks have words as long as sentences

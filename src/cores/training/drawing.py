@@ -4,12 +4,12 @@ Nothing is remembered between samples, so a resumed run goes on with the next on
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from torch.utils.data import Dataset, Sampler
 
 from cores.data.mixture import Mixture
 from cores.data.sample import Sample
+from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 
 Key = tuple[int, int]  # epoch, index
@@ -52,7 +52,7 @@ class Collate:
     def __init__(self, processor: CoresProcessor, seed: int) -> None:
         self.processor, self.seed = processor, seed
 
-    def __call__(self, drawn: Sequence[Drawn]) -> dict[str, Any]:
+    def __call__(self, drawn: Sequence[Drawn]) -> Batch:
         samples, epochs, indices = zip(*drawn, strict=True)
         self.processor.dropped.clear()
         batch = self.processor.collate(samples, seed=self.seed, epoch=epochs[0], indices=indices)

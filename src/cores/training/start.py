@@ -7,37 +7,25 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlavaConfig, PreTrainedTokenizerBase, SamConfig
 
+from cores.checkpoint_errors import checkpoint_errors
+from cores.checkpoints.configs import read_part
 from cores.checkpoints.find import find, shipped
-from cores.checkpoints.load import build
+from cores.checkpoints.load import build, read_config
 from cores.checkpoints.runs.bases import folders_of, weights_of
 from cores.checkpoints.runs.origin import Base
 from cores.errors import RecipeError
-from cores.modeling.configuration import LEVEL_NAMES, CoresConfig
+from cores.loss_keys import LOSS_KEYS
+from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
-from cores.processing.processor import CoresProcessor, ProcessorSizes
+from cores.processing.processor import CoresProcessor
+from cores.processing.stored import ProcessorSizes
+from cores.processing.tokens import add_tokens, find_ids
 from cores.prompts import PromptSettings
+from cores.prompts.styles import STYLES
 from cores.recipe import LossSection, PromptSection, Recipe
+from cores.vocabulary import LEVEL_NAMES
 
-TOKENS = {"location": "[LOC]", "part": "[PART]", "target": "[SEG]"}
-PUBLISHED_LOCATION = "[SEG_SEMA]"
-IMAGE_ENDS = ("<im_start>", "<im_end>")
-
-# What each style says where a recipe does not: exemplars, on_absent, clip_fit.
-STYLES = {
-    "paper": ("random", "refuse", "pad"),
-    "published": ("fixed", "empty_mask", "crop"),
-    "lisa": ("none", "refuse", "crop"),
-}
-LOSS_FIELDS = {
-    "text": "text_weight",
-    "mask": "mask_weight",
-    "bce": "bce_weight",
-    "dice": "dice_weight",
-    "location": "location_loss",
-    "balanced_bce": "balanced_bce",
-    "ignore_255": "ignore_255",
-    "resolution": "loss_resolution",
-}
+LOSS_FIELDS = {key.recipe: key.config for key in LOSS_KEYS}
 
 
 def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
@@ -50,13 +38,13 @@ def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
         name: _lasting(path) for name in ("start", "bases", "mllm", "segmenter") if (path := getattr(model, name))
     }
     made = _from_checkpoint if "start" in paths else _from_bases
-    return made(recipe, Base(paths, seed))
+    return made(recipe, Base(paths, seed, dtype=recipe.model.dtype))
 
 
 def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
     folder = find(base.paths["start"])
-    config, processor = CoresConfig.from_pretrained(folder), CoresProcessor.from_pretrained(folder)
-    found = {"levels": len(config.levels), "refiner": config.refiner, "style": config.style}
+    config, processor = read_config(folder), CoresProcessor.from_pretrained(folder)
+    found = {"levels": len(config.levels or ()), "refiner": config.refiner, "style": config.style}
     for name, value in found.items():
         wanted = getattr(recipe.model, name)
         if wanted not in (None, value):
@@ -75,11 +63,8 @@ def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, Core
 
 def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
     style = recipe.model.style or "paper"
-    exemplars, on_absent, clip_fit = STYLES[style]
     names = LEVEL_NAMES[recipe.model.levels or 2]
-    tokens = {name: TOKENS[name] for name in names}
-    if style == "published" and "location" in tokens:
-        tokens["location"] = PUBLISHED_LOCATION
+    tokens = {name: STYLES[style].tokens[name] for name in names}
     mllm, segmenter, tokenizer = _configs(base)
     new_tokens = _add_tokens(tokenizer, list(tokens.values()), mllm)
     config = CoresConfig(
@@ -92,14 +77,13 @@ def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProc
     )
     base = dataclasses.replace(base, new_tokens=new_tokens, fingerprints=weights_of(base))
     model = build(base, config, _dtype(recipe), recipe.model.attn_implementation)
-    prompt: dict[str, Any] = {"format": "llava_v1", "exemplars": exemplars, "on_absent": on_absent}
-    prompt |= _said(recipe.prompt, {name: name for name in prompt})
+    prompt = _said(recipe.prompt, {name: name for name in ("format", "exemplars", "on_absent")})
     sizes = ProcessorSizes(
         mllm_image_size=mllm.vision_config.image_size,
         image_tokens=model.mllm.image_tokens,
         image_token_id=mllm.image_token_id,
         segmenter_image_size=model.segmenter.image_size,
-        **{"clip_fit": clip_fit, **_sizes_said(recipe.prompt)},
+        **{"clip_fit": STYLES[style].clip_fit, **_sizes_said(recipe.prompt)},
     )
     return base, model, CoresProcessor(tokenizer, PromptSettings(style=style, tokens=tokens, **prompt), sizes)
 
@@ -111,21 +95,14 @@ def _configs(base: Base) -> tuple[LlavaConfig, SamConfig, PreTrainedTokenizerBas
         config = CoresConfig.from_pretrained(folder)
         return config.mllm_config, config.segmenter_config, AutoTokenizer.from_pretrained(folder)
     folders = folders_of(base)
-    try:
-        mllm = LlavaConfig.from_pretrained(folders["mllm"])
-        segmenter = SamConfig.from_pretrained(folders["segmenter"])
+    mllm, segmenter = read_part(folders["mllm"], LlavaConfig), read_part(folders["segmenter"], SamConfig)
+    with checkpoint_errors(folders["mllm"], "be read as a tokenizer"):
         return mllm, segmenter, AutoTokenizer.from_pretrained(folders["mllm"])
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"model: {' or '.join(map(str, folders.values()))} cannot be used: {error}") from None
 
 
 def _add_tokens(tokenizer: PreTrainedTokenizerBase, grounding: list[str], mllm: LlavaConfig) -> list[int]:
     """Add what the tokenizer lacks and give its ids; the LLaVA's config gets room for them."""
-    known = tokenizer.get_vocab()
-    lacking = [token for token in (*grounding, *IMAGE_ENDS) if token not in known]
-    tokenizer.add_tokens([token for token in lacking if token in grounding])
-    tokenizer.add_tokens([token for token in lacking if token in IMAGE_ENDS], special_tokens=True)
-    new = tokenizer.convert_tokens_to_ids(lacking)
+    new = find_ids(tokenizer, add_tokens(tokenizer, grounding))
     size = max(mllm.text_config.vocab_size, len(tokenizer))
     if mllm.image_token_id in new or mllm.image_token_id >= mllm.text_config.vocab_size:
         mllm.image_token_id = size  # a placeholder without a row: out of the way of the new tokens

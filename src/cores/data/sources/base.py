@@ -1,13 +1,18 @@
 """What a source is: a list of images with everything that can be asked about each. No torch, nothing random."""
 
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from pathlib import Path, PureWindowsPath
 from typing import Protocol, Self
 
+from cores.data.bad import Counted
 from cores.data.record import Record
-from cores.data.sample import Form, Sample
+from cores.data.sample import Sample
 from cores.errors import DataError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Source(Protocol):
@@ -30,6 +35,7 @@ class FileSource(ABC):
 
     def __init__(self, name: str, split: str, root: Path, note: str = "") -> None:
         self.name, self.split, self.root, self.note = name, split, root, note
+        self.lost = Counted()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -50,7 +56,12 @@ class FileSource(ABC):
         """The record of image i. Raises IndexError beyond the end, DataError when its files cannot be used."""
         if not 0 <= i < len(self):
             raise IndexError(f"{self.name} has {len(self)} images, there is no number {i}")
-        return self.read_record(i)
+        with file_errors(self.name):
+            record = self.read_record(i)
+        for question in record.questions:
+            if question.lost is not None:
+                self.lost.warn(f"{self.name}: not trained on and not scored: {question.lost}")
+        return record
 
     def __getitem__(self, i: int) -> Sample:
         return self.record(i).sample()
@@ -69,6 +80,18 @@ class FileSource(ABC):
     def problems(self) -> Iterator[tuple[Path, str]]:
         """Faults that belong to no image: annotations whose image is not there, files that nothing reads."""
         return iter(())
+
+
+@contextmanager
+def file_errors(name: str) -> Iterator[None]:
+    """Inside, files of a source are read: what the system says about one of them is a DataError, so that it can be
+    skipped and told like any other. A full disk stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise DataError(f"{error.filename or name}: cannot be read: {error.strerror or error}") from None
 
 
 def folder(path: Path, name: str) -> Path:
@@ -106,6 +129,22 @@ def locate(path: str, data_dir: Path | None) -> tuple[Path, Path]:
     return found, found if found.is_dir() else found.parent
 
 
-def form_of(text: str) -> Form:
-    """How one's own text is put into words: a whole sentence as it stands, a name into a question about it."""
-    return "sentence" if text.rstrip()[-1:] in (".", "?", "!") else "phrase"
+def is_file(path: Path) -> bool:
+    """Is there a regular file? No name is an error here, not even one that no file system takes."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def named_file(folder: Path, name: str) -> Path:
+    """The file that an annotation names, below a folder; also where it was named on Windows.
+
+    A name with backslashes is read as such a path when there is no file of just that name; of a path with a drive,
+    which is another machine's, the last part counts.
+    """
+    path = folder / name
+    if "\\" not in name or is_file(path):
+        return path
+    other = PureWindowsPath(name)
+    return folder / (other.name if other.drive or other.root else other.as_posix())

@@ -4,14 +4,17 @@ Legend: images = rows of the batch, tokens = length of the longest row (image po
 model's.
 """
 
+import inspect
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import LlavaConfig, LlavaForConditionalGeneration
+from transformers import Cache, LlamaModel, LlavaConfig, LlavaForConditionalGeneration
 
 from cores.errors import CheckpointError
 
 PROJECTORS = ("linear", "mlp2x_gelu")
+# transformers renamed the argument in 5.24
+CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"
 
 
 class LlavaMLLM(LlavaForConditionalGeneration):
@@ -31,6 +34,11 @@ class LlavaMLLM(LlavaForConditionalGeneration):
         if projector == "linear":
             layer = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
             self.model.multi_modal_projector = layer
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """No: names of tensors in older layouts are mapped as for the class that this one is made of."""
+        return False
 
     @property
     def image_tokens(self) -> int:
@@ -66,12 +74,23 @@ class LlavaMLLM(LlavaForConditionalGeneration):
             )
         return inputs.masked_scatter(place[..., None], patches.to(inputs.dtype))
 
-    def hidden_states(self, inputs: Tensor, mask: Tensor | None, positions: Tensor, **cache: Any) -> Any:
+    def hidden_states(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None,
+        positions: Tensor,
+        past_key_values: Cache | None = None,
+        use_cache: bool = False,
+    ) -> Any:
         """The language model's output; `last_hidden_state` (images, tokens, width) is after the final norm.
 
-        Args: `inputs` (images, tokens, width); `mask` additive 4D or 2D; `positions` (images, tokens).
+        Args: `inputs` (images, tokens, width); `mask` additive 4D or 2D; `positions` (images, tokens);
+        `past_key_values`: keys and values of what was read before, which grows by these tokens with `use_cache`.
         """
-        return self.model.language_model(inputs_embeds=inputs, attention_mask=mask, position_ids=positions, **cache)
+        cache = {} if past_key_values is None else {CACHE_ARGUMENT: past_key_values}
+        return self.model.language_model(
+            inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=use_cache, **cache
+        )
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Logits (positions, vocabulary) of `hidden_states` (positions, width): only for those that are asked."""

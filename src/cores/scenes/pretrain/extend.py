@@ -54,7 +54,7 @@ def extend_shipped(out: Path, replace: bool = False) -> list[str]:
 
 
 def new_tokens(old: PreTrainedTokenizerBase, longer: PreTrainedTokenizerBase) -> list[str]:
-    """The tokens that only the longer vocabulary has, by id. Raises CheckpointError when an old one has another id."""
+    """Tokens that only the longer vocabulary has, by id. Raises CheckpointError unless they follow the old ones."""
     before, after = old.get_vocab(), longer.get_vocab()
     moved = sorted(token for token, number in before.items() if after.get(token) != number)
     if moved:

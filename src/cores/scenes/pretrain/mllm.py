@@ -9,7 +9,6 @@ Legend: images = pictures of a batch, patches = 64, masks = all targets of the b
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +19,23 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from cores.modeling.packing import pack
 from cores.processing import CoresProcessor
+from cores.processing.batch import Batch
 from cores.scenes.kinds import PARTS
 from cores.scenes.pretrain.loop import Schedule, run
 from cores.scenes.pretrain.render import COLOUR_NAMES, KIND_NAMES, SIDE, Rendered
 from cores.scenes.pretrain.segmenter import DIM, TokenFromBox
 from cores.scenes.pretrain.tower import GRID, WIDTH, SeeingWords, pixels_of
 from cores.scenes.source import Scenes
+from cores.vocabulary import UNSUPERVISED
 
 MIDDLE = 2  # pointing is asked for after this layer too, so that later layers can fetch what is pointed at
+
+
+class Lesson(Batch):
+    """A batch with two facts of each mask: which `part` it is, and whether it is of `one` object; both (masks,)."""
+
+    part: Tensor
+    one: Tensor
 
 
 def llama_config(words: int) -> LlamaConfig:
@@ -54,7 +62,8 @@ class Pointing(nn.Module):
         self.query, self.key = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, states: Tensor, patches: Tensor) -> Tensor:
-        return torch.einsum("mw,mpw->mp", self.query(states), self.key(patches)) * WIDTH**-0.5
+        alike: Tensor = torch.einsum("mw,mpw->mp", self.query(states), self.key(patches)) * WIDTH**-0.5
+        return alike
 
 
 class Answering(nn.Module):
@@ -83,7 +92,7 @@ class Answering(nn.Module):
         self.projection = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, DIM))
         self.token = token.requires_grad_(False)
 
-    def states(self, batch: dict[str, Any], features: Tensor, image: int) -> tuple[Tensor, Tensor, Tensor]:
+    def states(self, batch: Lesson, features: Tensor, image: int) -> tuple[Tensor, Tensor, Tensor]:
         """Middle and last states, and projected patches (images, patches, width)."""
         ids = batch["input_ids"]
         patches = self.projector(features)
@@ -100,15 +109,15 @@ class Answering(nn.Module):
         )
         return out.hidden_states[MIDDLE], out.last_hidden_state, patches
 
-    def losses(self, batch: dict[str, Any], features: Tensor, image: int) -> tuple[Tensor, dict[str, float]]:
+    def losses(self, batch: Lesson, features: Tensor, image: int) -> tuple[Tensor, dict[str, float]]:
         """All lessons of one batch, and figures: words, pointing hits, box pixels, share of the tokens unexplained."""
         middle, top, patches = self.states(batch, features, image)
         labels = batch["labels"]
-        keep = labels[:, 1:] != -100
+        keep = labels[:, 1:] != UNSUPERVISED
         logits = self.llama.lm_head(top[:, :-1][keep])
         each = F.cross_entropy(logits, labels[:, 1:][keep], reduction="none")
         # Whether a thing is there is said by an answer's first word, one of a dozen: it counts as much as all of them.
-        first = (labels[:, :-1] == -100)[keep]
+        first = (labels[:, :-1] == UNSUPERVISED)[keep]
         words = each.mean() + each[first].mean()
         figures = {"words": float(each.mean().detach()), "first": float(each[first].mean().detach())}
         row = batch["image_index"]
@@ -116,8 +125,10 @@ class Answering(nn.Module):
             return words, figures
         loc, seg = batch["token_positions"]
         own = batch["segment_ids"][row] == batch["segment_ids"][row, seg][:, None]
-        ask = (own & (labels[row] != -100)).float().argmax(1) - 1  # the question's end
-        whole = torch.stack(batch["location_truth"]).float()  # (masks, side, side)
+        ask = (own & (labels[row] != UNSUPERVISED)).float().argmax(1) - 1  # the question's end
+        whole = torch.stack(
+            [place for place in batch["location_truth"] if place is not None]
+        ).float()  # (masks, side, side)
         truth = torch.stack(batch["truth"]).float()
         share = {"loc": _share(whole), "seg": _share(truth)}
         mine = patches[row]
@@ -194,7 +205,7 @@ class Lessons:
     ) -> None:
         self.processor, self.source, self.data, self.features = processor, source, data, features
 
-    def batch(self, indices: list[int], epoch: int) -> tuple[dict[str, Any], Tensor]:
+    def batch(self, indices: list[int], epoch: int) -> tuple[Lesson, Tensor]:
         """The batch of these scenes and their features (images, patches, 192)."""
         samples = [self.source[i] for i in indices]
         batch = self.processor.collate(samples, seed=0, epoch=epoch, indices=indices)
@@ -202,13 +213,14 @@ class Lessons:
         for row, truth, whole in zip(
             batch["image_index"].tolist(), batch["truth"], batch["location_truth"], strict=True
         ):
+            assert whole is not None  # a scene knows where everything is
             inside = truth.numpy()
             i = indices[row]
             part.append(len(PARTS) if bool((truth == whole).all()) else int(self.data.parts[i][inside][0]))
             one.append(float(len(np.unique(self.data.objects[i][inside])) == 1))
-        batch["part"], batch["one"] = torch.tensor(part), torch.tensor(one)
+        lesson: Lesson = {**batch, "part": torch.tensor(part), "one": torch.tensor(one)}
         order = torch.from_numpy(np.stack([self.features[i] for i in indices])).float()
-        return batch, order
+        return lesson, order
 
 
 @torch.no_grad()

@@ -71,7 +71,8 @@ class TokenFromBox(nn.Module):
 
     def forward(self, boxes: Tensor, part: Tensor) -> Tensor:
         """Args: `boxes` (masks, 12) shares of the side, zeros for none; `part` (masks,). Returns (masks, 1, DIM)."""
-        return self.mlp(torch.cat([boxes * 2 - 1, self.part(part)], dim=-1))[:, None]
+        token: Tensor = self.mlp(torch.cat([boxes * 2 - 1, self.part(part)], dim=-1))[:, None]
+        return token
 
 
 def box_of(mask: NDArray[np.bool_]) -> list[float]:
@@ -149,22 +150,24 @@ def prompts_of(
     rng: np.random.Generator,
 ) -> Tensor:
     """Sparse prompts (masks, n, DIM) of one kind: `token`, `box` or `point`."""
+    found: Tensor
     if how == "token":
-        return token(boxes, part)
+        found = token(boxes, part)
+        return found
     if how == "box":
         both = (boxes[:, 4:8] != 0).any(1, keepdim=True)
-        return model.prompt_encoder._embed_boxes((torch.where(both, boxes[:, 8:12], boxes[:, :4]) * SIDE)[:, None])[
-            :, 0
-        ]
+        corners = torch.where(both, boxes[:, 8:12], boxes[:, :4]) * SIDE
+        found = model.prompt_encoder._embed_boxes(corners[:, None])[:, 0]
+        return found
     points = []
     for mask in truth.numpy():
         rows, columns = np.nonzero(mask)
         pick = int(rng.integers(len(rows)))
         points.append([columns[pick], rows[pick]])
     labels = torch.ones(len(points), 1, 1, dtype=torch.int)
-    return model.prompt_encoder._embed_points(
-        torch.tensor(points, dtype=torch.float)[:, None, None], labels, pad=True
-    )[:, 0]
+    places = torch.tensor(points, dtype=torch.float)[:, None, None]
+    found = model.prompt_encoder._embed_points(places, labels, pad=True)[:, 0]
+    return found
 
 
 def step(

@@ -116,7 +116,8 @@ def assemble(
     sam.load_state_dict(segmenter)
     model.segmenter.load_state_dict(sam.state_dict())
     model.projection.load_state_dict(answering.projection.state_dict())
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _state(path: Path) -> dict[str, dict[str, torch.Tensor]]:

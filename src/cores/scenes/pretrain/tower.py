@@ -55,7 +55,8 @@ class SeeingWords(nn.Module):
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Projected patches (images, patches, width) of pixels (images, 3, side, side)."""
-        return self.projector(self.tower(pixels).last_hidden_state[:, 1:])
+        patches: Tensor = self.projector(self.tower(pixels).last_hidden_state[:, 1:])
+        return patches
 
     def losses(self, seen: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Loss of (images, patches, width), and how often each word is right where an object shows."""
