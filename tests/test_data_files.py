@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from cores.data.formats.json_files import read_items, read_json, take
+from cores.data.formats.json_files import read_items, read_json, short, take
 from cores.errors import DataError
 
 VALUES = [{"a": [1, 2, {"b": 'é " ] , ['}]}, 12345, -1.5e3, "x", [], None, True]
@@ -48,12 +48,43 @@ def test_a_list_that_is_none_is_named(tmp_path, content, said):
 
 
 def test_encodings(tmp_path):
-    for encoding in ("utf-8", "utf-8-sig", "cp1252"):
-        (tmp_path / "a.json").write_text('"naïve – café"', encoding)
-        assert read_json(tmp_path / "a.json") == "naïve – café"
-    (tmp_path / "a.json").write_bytes(b'"\x81"')
+    path = tmp_path / "a.json"
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text('"naïve – café"', encoding)
+        assert read_json(path) == read_json(path, "cp1252") == "naïve – café"
+    path.write_text('"naïve – café"', "cp1252")
+    assert read_json(path, "cp1252") == "naïve – café"
+    path.write_bytes(b'"\x81"')
     with pytest.raises(DataError, match=r"a\.json: is neither UTF-8 nor cp1252"):
+        read_json(path, "cp1252")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ("cp1252", "is no UTF-8 text"),
+        ("gbk", "is no UTF-8 text"),
+        ("shift_jis", "is no UTF-8 text"),
+        *((name, "is UTF-16 or UTF-32 text") for name in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")),
+    ],
+)
+def test_another_encoding_is_never_guessed(tmp_path, encoding, said):
+    """Chinese read as western letters would be asked for without a word."""
+    text = '"naïve"' if encoding == "cp1252" else '"カップ"' if encoding == "shift_jis" else '"杯子"'
+    (tmp_path / "a.json").write_text(text, encoding)
+    with pytest.raises(DataError, match=rf"a\.json: {said}.*save it as UTF-8"):
         read_json(tmp_path / "a.json")
+
+
+def test_what_is_found_is_said_in_few_words():
+    """Of a value as large as the file, no more is made than is said."""
+    many = [1] * 10_000_000
+    for value in (many, {"a": [many] * 1000}, "x" * 50_000_000, 10**4000, 10**5000, [[[[[[[1]]]]]]]):
+        assert len(short(value)) <= 60
+    assert short([1, "a", None]) == "[1, 'a', None]"
+    with pytest.raises(DataError) as error:
+        take({f"k{n}": 1 for n in range(100_000)}, "m", str, "f")
+    assert len(str(error.value)) < 400
 
 
 def test_fields_have_their_type():

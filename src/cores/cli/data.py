@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
     check.add_argument(
         "--decode", type=int, metavar="N", help="images a source to decode (default: 16; of one's own 500)"
     )
+    check.add_argument("--model", help="say which words of the texts this model's tokenizer does not know")
     check.set_defaults(run=_check)
 
     show = verbs.add_parser("show", help="pictures with queries and masks, as the model will see them")
@@ -107,7 +108,31 @@ def _check(args: argparse.Namespace) -> int:
         with _new_file(args.fix_report, overwrite=True) as part:
             part.write_text("".join(f"{line}\n" for line in report.lines()), "utf-8")
     sys.stdout.write(_told(report, args.fix_report))
+    if args.model is not None:
+        sys.stdout.write(_unknown_words(args.model, args.dir, [row.source for row in report.rows]))
     return 0 if report.ok and report.rows else 1
+
+
+def _unknown_words(model: str, data_dir: Path, names: list[str]) -> str:
+    """A line on the words of these sources that a model's tokenizer does not know."""
+    from cores.checkpoints.find import find
+    from cores.data.inspect.texts import texts_of
+    from cores.data.sources import FileSource, open_source
+    from cores.errors import DataError
+    from cores.processing import CoresProcessor
+    from cores.processing.unknown_words import find_unknown_words
+
+    def texts() -> Iterator[str]:
+        for name in names:
+            try:
+                source = open_source(name, data_dir)
+            except DataError:
+                continue  # the report says so
+            if isinstance(source, FileSource):
+                yield from texts_of(source)
+
+    unknown = find_unknown_words(CoresProcessor.from_pretrained(find(model)).tokenizer, texts())
+    return f"warning: {unknown}\n" if unknown else "the model's tokenizer knows every word\n"
 
 
 def _told(report: "Report", fix_report: Path | None) -> str:

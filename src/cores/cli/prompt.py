@@ -64,6 +64,7 @@ def main(argv: list[str]) -> int:
     pieces = prompt.whole([_turn(args, prompt)], Random(args.seed or 0))
     tokens = encode_prompt(tokenizer, pieces)
     text = "".join(piece.text for piece in pieces)
+    _say_unknown_words(tokenizer, f"{args.query} {args.answer or ''}")
     if args.json:
         sys.stdout.write(json.dumps({"prompt": text, "ids": tokens.ids, "labels": tokens.labels}) + "\n")
         return 0
@@ -71,6 +72,14 @@ def main(argv: list[str]) -> int:
     if args.mode != "generate":
         sys.stdout.write(f"\nlabels:\n{tokens.labels}\n")
     return 0
+
+
+def _say_unknown_words(tokenizer: "PreTrainedTokenizerBase", text: str) -> None:
+    from cores.processing.unknown_words import find_unknown_words
+
+    unknown = find_unknown_words(tokenizer, [text])
+    if unknown:
+        sys.stderr.write(f"warning: {unknown}\n")
 
 
 def _turn(args: argparse.Namespace, prompt: "Prompt") -> tuple[str, str | None]:

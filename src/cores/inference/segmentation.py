@@ -139,7 +139,7 @@ class Segmentation:
     @property
     def rle(self) -> RLE:
         """`mask` as compressed COCO run lengths."""
-        return masks.merge([target.rle for target in self.targets], self.size)
+        return masks.union_rle([target.rle for target in self.targets], self.size)
 
     @property
     def mask(self) -> Mask:

@@ -1,9 +1,12 @@
-"""Annotation files: JSON read in the encodings it comes in, and fields that must be there and of their type."""
+"""Annotation files: JSON in UTF-8, and fields that must be there and of their type."""
 
 import json
+import os
 import re
 import reprlib
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -21,25 +24,53 @@ NAMES = {
 }
 
 
-def read_text(path: Path) -> str:
-    """A text in UTF-8, else in cp1252, as some of ReasonSeg's files are. Raises DataError."""
+def regular_file(path: Path) -> os.stat_result:
+    """The state of a file that can be read to its end. Raises DataError for a folder, a pipe, a lost link.
+
+    Opening a pipe would wait for somebody to write into it.
+    """
     try:
-        content = path.read_bytes()
+        state = path.stat()
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    return decode(content, path)
+        raise DataError(f"{clipped(path)}: there is no such file") from None
+    except (OSError, ValueError) as error:  # a link to itself, a name too long, a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{clipped(path)}: cannot be read: {reason}") from None
+    if not stat.S_ISREG(state.st_mode):
+        kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe or device"
+        raise DataError(f"{clipped(path)}: is {kind}, expected a file")
+    return state
 
 
-def decode(content: bytes, path: Path) -> str:
-    """Bytes of a text file as text."""
-    for encoding in ("utf-8-sig", "cp1252"):
+def read_bytes(path: Path) -> bytes:
+    """All bytes of a file. Raises DataError when it is no regular file or cannot be read."""
+    regular_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{clipped(path)}: cannot be read: {error.strerror}") from None
+
+
+def decode(content: bytes, where: str | Path, fallback: str | None = None) -> str:
+    """Bytes of a text file as text: UTF-8, with or without a byte order mark.
+
+    Args: `fallback`: the encoding of what is no UTF-8, where a published set has such files. Raises DataError.
+    """
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content[:4]:
+        raise DataError(f"{where}: is UTF-16 or UTF-32 text, expected UTF-8: save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        broken = error
+    if fallback is not None:
         try:
-            return content.decode(encoding)
+            return content.decode(fallback)
         except UnicodeDecodeError:
-            continue
-    raise DataError(f"{path}: is neither UTF-8 nor cp1252 text: save it as UTF-8")
+            raise DataError(f"{where}: is neither UTF-8 nor {fallback} text: save it as UTF-8") from None
+    raise DataError(
+        f"{where}: is no UTF-8 text (byte {broken.start}: {broken.reason}), expected UTF-8: save it as UTF-8; "
+        "another encoding cannot be told from its bytes"
+    )
 
 
 def parse(text: str | bytes, where: str | Path) -> Any:
@@ -52,9 +83,9 @@ def parse(text: str | bytes, where: str | Path) -> Any:
         raise DataError(f"{where}: is no JSON that can be read: {error}") from None
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds; utf-8, else cp1252. Raises DataError that names the file."""
-    return parse(read_text(path), path)
+def read_json(path: Path, fallback: str | None = None) -> Any:
+    """What a JSON file holds. Args and errors as `decode`; every DataError names the file."""
+    return parse(decode(read_bytes(path), path, fallback), path)
 
 
 def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
@@ -62,6 +93,7 @@ def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
 
     Raises DataError that names the item at which it breaks.
     """
+    regular_file(path)
     try:
         with path.open(encoding="utf-8-sig") as file:
             text = _Ahead(file, block)
@@ -79,8 +111,8 @@ def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"{path}: record {number}: is no JSON: {error}") from None
                 number += 1
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is no UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
 
@@ -128,7 +160,7 @@ def take(record: Any, key: str, kind: type[Kind], where: str | Path) -> Kind:
     if not isinstance(record, dict):
         raise DataError(f"{where}: found {short(record)}, expected an object with the field {key!r}")
     if key not in record:
-        raise DataError(f"{where}: the field {key!r} is missing; there are {', '.join(map(repr, record)) or 'none'}")
+        raise DataError(f"{where}: the field {key!r} is missing; there are {listed(map(repr, record))}")
     return check(record[key], kind, f"{where}: {key}")
 
 
@@ -159,6 +191,14 @@ def texts(value: Any, where: str) -> list[str]:
     return list(value)
 
 
+def take_id(record: Any, key: str, where: str | Path) -> int | str:
+    """An id that must be there: a whole number, or text; text of digits alone is the number ("7" and 7 are one)."""
+    if isinstance(record, dict) and isinstance(value := record.get(key), str):
+        text = check(value, str, f"{where}: {key}")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text else text
+    return take(record, key, int, where)
+
+
 class _Short(reprlib.Repr):
     """`repr` of a bounded part of a value: a few hundred bytes of pickle can hold 2 to the 40 items."""
 
@@ -179,3 +219,16 @@ def short(value: Any) -> str:
     """A value for a message."""
     text = _Short().repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def clipped(text: object) -> str:
+    """What somebody else named, for a message: as it is, or its beginning when it is too long."""
+    said = str(text)
+    limit = 1000 if isinstance(text, Path) else 60
+    return said if len(said) <= limit else f"{said[: limit - 3]}..."
+
+
+def listed(names: Iterable[str], count: int = 20) -> str:
+    """The first names of several, for a message."""
+    members = [clipped(name) for name in islice(names, count + 1)]
+    return ", ".join(members[:count]) + (", ..." if len(members) > count else "") or "none"

@@ -1,170 +1,195 @@
-"""Folders of X.jpg + X.json with polygons, as ReasonSeg and labelme write them: `labelme:PATH`.
+"""Folders of pictures with JSON files as labelme writes them: `labelme:PATH`.
 
-With a field `text` the file is ReasonSeg's: every text asks for the union of its shapes. Without it, as labelme itself
-saves them, every label is asked for by name. Shapes labelled `flag` are dropped, those with `ignore` in their label
-are neither target nor background.
-
-Legend: h, w = height and width of the picture in pixels; points = vertices (x, y).
+With a field `text`, as ReasonSeg has it, every text asks for the union of the file's shapes. Without it every label is
+asked for by name. Shapes labelled `flag` are dropped, those with `ignore` in their label are neither target nor
+background. Which picture a file is of is what its `imagePath` says.
 """
 
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from io import BytesIO
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from cores import masks
-from cores.data.formats.json_files import check, read_json, take, texts
-from cores.data.formats.picture_headers import SUFFIXES, read_header
-from cores.data.formats.polygons import paint, read_points
+from cores.data.formats.json_files import check, maybe, read_json, take, texts
+from cores.data.formats.labelme_shapes import IGNORE, Region, decode_base64, painted, read_regions
+from cores.data.formats.picture_headers import SUFFIXES, Header, read_header
 from cores.data.record import Question, Record
-from cores.data.sample import Target
-from cores.data.sources.base import FileSource, folder, locate
+from cores.data.sample import Form, Target
+from cores.data.sources.base import FileSource, folder, is_file, locate, named_file, relative
 from cores.errors import DataError
-from cores.prompts.forms import form_of
-
-IGNORE = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A picture and its annotations; either is None when it is missing."""
+class Pair(NamedTuple):
+    """Pictures and annotations of one name; `json` is None, or `images` empty, when they are missing."""
 
     stem: str
-    image: Path | None
+    images: tuple[Path, ...]
     json: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A polygon (points, 2) with its label."""
-
-    label: str
-    points: NDArray[np.int32]
 
 
 def pairs_in(path: Path) -> list[Pair]:
     """Pictures and annotations of a folder that share a name, sorted by it."""
-    images: dict[str, Path] = {}
+    images: dict[str, list[Path]] = {}
     jsons: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
         if file.suffix.lower() == ".json":
             jsons[file.stem] = file
         elif file.suffix.lower() in SUFFIXES:
-            images.setdefault(file.stem, file)
-    return [Pair(stem, images.get(stem), jsons.get(stem)) for stem in sorted({**images, **jsons})]
+            images.setdefault(file.stem, []).append(file)
+    stems = sorted({**images, **jsons})
+    return [Pair(stem, tuple(images.get(stem, ())), jsons.get(stem)) for stem in stems]
 
 
-def read_shapes(annotation: dict[str, Any], where: Path) -> list[Shape]:
-    """The shapes that count, in the file's order: polygons, in labelme's own files also rectangles. Raises DataError.
-
-    ReasonSeg's files are read as they always were: whatever the shape says it is, its points are a polygon.
-    """
-    found, own = [], "text" not in annotation
-    for number, shape in enumerate(take(annotation, "shapes", list, where)):
-        here = f"{where}: shape {number}"
-        label = take(shape, "label", str, here)
-        if label.lower() == "flag":
-            continue
-        points = read_points(take(shape, "points", list, here), f"{here}: points")
-        kind = shape.get("shape_type", "polygon") if own else "polygon"
-        if kind == "rectangle" and len(points) == 2:
-            (left, top), (right, bottom) = points
-            points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.int32)
-        elif kind != "polygon":
-            raise DataError(f"{here}: is a {kind}; draw polygons or rectangles")
-        found.append(Shape(label, points))
-    return found
-
-
-def painted(shapes: list[Shape], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A canvas (h, w): 0 background, 1 target, 255 ignored; large shapes lie under small ones, late under early."""
-    areas = []
-    for shape in shapes:
-        alone = np.zeros(size, np.uint8)
-        paint(alone, shape.points, 1)
-        areas.append(int(alone.sum()))
-    canvas = np.zeros(size, np.uint8)
-    for number in sorted(range(len(shapes)), key=lambda n: (-areas[n], -n)):
-        shape = shapes[number]
-        paint(canvas, shape.points, IGNORE if "ignore" in shape.label.lower() else 1)
-    return canvas
-
-
-def read_pair(pair: Pair, split: str, meta: dict[str, Any]) -> Record:
-    """The record of one picture. Raises DataError when either file is missing or cannot be used."""
-    if pair.json is None or pair.image is None:
-        there, missing = (pair.image, f"{pair.stem}.json") if pair.json is None else (pair.json, f"{pair.stem}.jpg")
-        raise DataError(f"{there}: there is no {missing} beside it")
-    header = read_header(pair.image)
-    annotation = check(read_json(pair.json), dict, str(pair.json))
-    shapes = read_shapes(annotation, pair.json)
-    canvas = painted(shapes, header.size)
-    if "text" in annotation:
-        questions = _by_text(annotation, shapes, canvas, pair.json)
+def read_shapes(
+    annotation: dict[str, Any], image: Path | Image.Image, header: Header, where: Path, published: bool = False
+) -> Record:
+    """The record of one picture, without split and meta. Args as `read_regions`. Raises DataError."""
+    regions = read_regions(annotation, header, where, published)
+    canvas = painted(regions, header.size)
+    if published or annotation.get("text") is not None:
+        there = any(not region.ignored for region in regions)
+        questions = _by_text(annotation, (Target(masks.encode(canvas == 1)),) if there else (), where)
     else:
-        questions = _by_label(shapes, header.size)
+        questions = _by_label(regions, header.size)
     ignored = canvas == IGNORE
-    return Record(
-        image=pair.image,
-        size=header.size,
-        split=split,
-        questions=questions,
-        ignore=masks.encode(ignored) if ignored.any() else None,
-        meta=meta | {"name": pair.image.name},
-    )
+    ignore = masks.encode(ignored) if ignored.any() else None
+    return Record(image, header.size, "", questions, ignore=ignore)
 
 
-def _by_text(
-    annotation: dict[str, Any], shapes: list[Shape], canvas: NDArray[np.uint8], where: Path
-) -> tuple[Question, ...]:
+def _by_text(annotation: dict[str, Any], targets: tuple[Target, ...], where: Path) -> tuple[Question, ...]:
     """Every text asks for all target shapes together; without target shapes, for something that is not there."""
+    asked = texts(take(annotation, "text", list, where), f"{where}: text")
     sentence = take(annotation, "is_sentence", bool, where)
-    there = any("ignore" not in shape.label.lower() for shape in shapes)
-    targets = (Target(masks.encode(canvas == 1)),) if there else ()
+    if not asked:
+        raise DataError(f"{where}: text: is empty, expected at least one")
+    form: Form = "sentence" if sentence else "phrase"
+    return tuple(Question(text, lambda: targets, form, is_sentence=sentence) for text in asked)
+
+
+def _by_label(regions: list[Region], size: tuple[int, int]) -> tuple[Question, ...]:
+    """Every label asks for its own shapes together; those that differ in case alone are one, called as the first."""
+    labels: dict[str, str] = {}
+    for region in regions:
+        if not region.ignored:
+            labels.setdefault(region.name, region.label)
     return tuple(
-        Question(text, lambda: targets, "sentence" if sentence else "phrase", is_sentence=sentence)
-        for text in texts(annotation["text"], f"{where}: text")
+        Question(name, partial(_of_label, name, regions, size), category=label) for name, label in labels.items()
     )
 
 
-def _by_label(shapes: list[Shape], size: tuple[int, int]) -> tuple[Question, ...]:
-    """Every label asks for its own shapes together."""
-    labels = dict.fromkeys(shape.label for shape in shapes if "ignore" not in shape.label.lower())
-    return tuple(
-        Question(label.lower(), partial(_of_label, label, shapes, size), form_of(label), category=label)
-        for label in labels
-    )
-
-
-def _of_label(label: str, shapes: list[Shape], size: tuple[int, int]) -> tuple[Target, ...]:
-    wanted = [shape for shape in shapes if shape.label == label or "ignore" in shape.label.lower()]
+def _of_label(name: str, regions: list[Region], size: tuple[int, int]) -> tuple[Target, ...]:
+    wanted = [region for region in regions if region.name == name or region.ignored]
     return (Target(masks.encode(painted(wanted, size) == 1)),)
 
 
 class Labelme(FileSource):
-    """A folder of one's own, or one of ReasonSeg's."""
+    """A folder of one's own: one item an annotation file, and one a picture that none is of."""
 
     def __init__(self, name: str, path: Path, root: Path) -> None:
         super().__init__(name, path.name, root)
         self.path = folder(path, name)
-        self.pairs = pairs_in(path)
+        self.pairs = _without_claimed(pairs_in(path))
+        self.found: dict[int, tuple[Path, ...]] = {}
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def read_record(self, i: int) -> Record:
-        return read_pair(self.pairs[i], self.split, {"source": self.name})
+        pair = self.pairs[i]
+        if pair.json is None:
+            raise DataError(f"{pair.images[0]}: there is no {pair.stem}.json beside it")
+        annotation = _read(pair.json)
+        path = find_picture(annotation, pair)
+        if path is not None:
+            image: Path | Image.Image = path
+            header = read_header(path)
+        elif (data := maybe(annotation, "imageData", str, pair.json)) is not None:
+            content = decode_base64(data, f"{pair.json}: imageData")
+            header = read_header(Path(f"{pair.json}: imageData"), content)
+            image = Image.open(BytesIO(content))
+        else:
+            raise DataError(f"{pair.json}: there is no {_called(annotation, pair)} beside it")
+        record = read_shapes(annotation, image, header, pair.json)
+        name = _called(annotation, pair) if path is None else path.name
+        return record.of(self.split, {"source": self.name, "name": name})
 
     def files(self, i: int) -> tuple[Path, ...]:
-        return files_of(self.pairs[i], self.path)
+        """The picture and its JSON; the JSON alone where the picture is in it."""
+        if i not in self.found:
+            self.found[i] = self._files(self.pairs[i])
+        return self.found[i]
+
+    def _files(self, pair: Pair) -> tuple[Path, ...]:
+        if pair.json is None:
+            return *pair.images, self.path / f"{pair.stem}.json"
+        try:
+            annotation = _read(pair.json)
+            image = find_picture(annotation, pair)
+            if image is None and annotation.get("imageData") is not None:
+                return (pair.json,)
+            missing = _called(annotation, pair)
+        except DataError:  # said when the record is read
+            image, missing = None, f"{pair.stem}.jpg"
+        return image or (pair.images[0] if pair.images else self.path / missing), pair.json
+
+    def place(self, i: int) -> tuple[str, str]:
+        first = self.files(i)[0]
+        if first == self.pairs[i].json:
+            first = self.path / _called(_read(first), self.pairs[i])
+        return relative(first, self.root), self.split
 
 
-def files_of(pair: Pair, path: Path) -> tuple[Path, ...]:
-    """Both files of a pair, under the names they should have."""
-    return pair.image or path / f"{pair.stem}.jpg", pair.json or path / f"{pair.stem}.json"
+def _read(path: Path) -> dict[str, Any]:
+    return check(read_json(path), dict, str(path))
+
+
+def _image_path(annotation: dict[str, Any], where: Path) -> str:
+    return (maybe(annotation, "imagePath", str, where) or "").strip()
+
+
+def _called(annotation: dict[str, Any], pair: Pair) -> str:
+    """What a picture that is not there was called."""
+    return PureWindowsPath(_image_path(annotation, pair.json or Path(pair.stem))).name or f"{pair.stem}.jpg"
+
+
+def find_picture(annotation: dict[str, Any], pair: Pair) -> Path | None:
+    """The picture that a file is of: what `imagePath` names, else the one beside it of the same name. None: none is.
+
+    Raises DataError when that leaves two.
+    """
+    assert pair.json is not None
+    home, named = pair.json.parent, _image_path(annotation, pair.json)
+    for path in (named_file(home, named), home / PureWindowsPath(named).name) if named else ():
+        if not is_file(path):
+            continue
+        other = home / f"{path.stem}.json"
+        if pair.images and path.stem != pair.stem and is_file(other):
+            raise DataError(
+                f"{pair.json}: imagePath: names {path.name}, which {other.name} is of, "
+                f"but {pair.images[0].name} is beside it: say which one it is"
+            )
+        return path
+    if len(pair.images) > 1:
+        names = " and ".join(path.name for path in pair.images)
+        raise DataError(f"{pair.json}: {names} are both there: name one in imagePath, or remove the other")
+    return pair.images[0] if pair.images else None
+
+
+def _without_claimed(pairs: list[Pair]) -> list[Pair]:
+    """The pairs without pictures that have no JSON of their name, but another file names as its own."""
+    if all(pair.json is not None for pair in pairs):
+        return pairs
+    claimed = set()
+    for pair in pairs:
+        if pair.json is not None:
+            try:
+                claimed.add(find_picture(_read(pair.json), pair))
+            except DataError:  # said when the record is read
+                continue
+    return [pair for pair in pairs if pair.json is not None or not claimed.issuperset(pair.images)]
 
 
 def open_labelme(path: str, data_dir: Path | None, name: str) -> Labelme:

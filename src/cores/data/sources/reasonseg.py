@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Self
 
 from cores.data.formats.json_files import check, read_json, take
+from cores.data.formats.picture_headers import read_header
 from cores.data.record import Record
 from cores.data.sources.base import FileSource, folder, needs
-from cores.data.sources.labelme import Pair, files_of, pairs_in, read_pair
+from cores.data.sources.labelme import Pair, pairs_in, read_shapes
 from cores.errors import DataError
 
 FOLDER = Path("reason_seg", "ReasonSeg")
 EXPLANATIONS = Path("explanatory", "train.json")
+ENCODING = "cp1252"  # of files that are no UTF-8: some of the published ones
 FILTERS = {"testshort": False, "testlong": True}
 
 
@@ -48,9 +50,7 @@ class ReasonSeg(FileSource):
 
     def read_record(self, i: int) -> Record:
         split, pair = self.items[i]
-        record = read_pair(pair, split, {"source": self.name})
-        if not record.questions:
-            raise DataError(f"{pair.json}: text: is empty, expected at least one")
+        record = read_pair(pair).of(split, {"source": self.name})
         if self.first_only:
             return record.first()
         explained = self.explanations.get(record.meta["name"], ()) if split == "train" else ()
@@ -58,7 +58,8 @@ class ReasonSeg(FileSource):
 
     def files(self, i: int) -> tuple[Path, ...]:
         split, pair = self.items[i]
-        return files_of(pair, self.home / split)
+        home = self.home / split
+        return pair.images[0] if pair.images else home / f"{pair.stem}.jpg", pair.json or home / f"{pair.stem}.json"
 
     def place(self, i: int) -> tuple[str, str]:
         return super().place(i)[0], self.items[i][0]
@@ -71,18 +72,31 @@ class ReasonSeg(FileSource):
 
     def problems(self) -> Iterator[tuple[Path, str]]:
         """Explanations of images that are not there: in the published file, some are of no image of train."""
-        there = {pair.image.name for _, pair in self.items if pair.image is not None}
+        there = {pair.images[0].name for _, pair in self.items if pair.images}
         if self.split in ("train", "explanatory"):
             for name in self.explanations:
                 if name not in there:
                     yield self.home / EXPLANATIONS, f"explains {name}, which is not in train"
 
     def _explained(self, pair: Pair) -> bool:
-        return pair.image is not None and pair.image.name in self.explanations
+        return bool(pair.images) and pair.images[0].name in self.explanations
 
 
 def _pairs(path: Path, name: str) -> list[Pair]:
     return pairs_in(folder(path, name))
+
+
+def read_pair(pair: Pair) -> Record:
+    """The record of one picture, read as the published programs do: points are a polygon, whatever a shape says it is.
+
+    Raises DataError when either file is missing or cannot be used.
+    """
+    if pair.json is None or not pair.images:
+        there, missing = (pair.images[0], f"{pair.stem}.json") if pair.images else (pair.json, f"{pair.stem}.jpg")
+        raise DataError(f"{there}: there is no {missing} beside it")
+    image = pair.images[0]
+    annotation = check(read_json(pair.json, ENCODING), dict, str(pair.json))
+    return read_shapes(annotation, image, read_header(image), pair.json, published=True).of("", {"name": image.name})
 
 
 def _kept(pair: Pair, sentence: bool) -> bool:
@@ -90,7 +104,7 @@ def _kept(pair: Pair, sentence: bool) -> bool:
     if pair.json is None:
         return True
     try:
-        return take(read_json(pair.json), "is_sentence", bool, pair.json) == sentence
+        return take(read_json(pair.json, ENCODING), "is_sentence", bool, pair.json) == sentence
     except DataError:
         return True
 
@@ -100,7 +114,7 @@ def read_explanations(path: Path) -> dict[str, tuple[str, ...]]:
     if not path.exists():
         return {}
     found: dict[str, tuple[str, ...]] = {}
-    for number, record in enumerate(check(read_json(path), list, str(path))):
+    for number, record in enumerate(check(read_json(path, ENCODING), list, str(path))):
         where = f"{path}: record {number}"
         image, text = take(record, "image", str, where), take(record, "outputs", str, where)
         found[image] = (*found.get(image, ()), text)

@@ -1,0 +1,202 @@
+"""The shapes of a labelme file: what each encloses, as labelme draws it, and which are one object.
+
+Legend: h, w = height and width in pixels; points = vertices (x, y).
+"""
+
+import base64
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cores.data.formats.json_files import maybe, short, take
+from cores.data.formats.picture_headers import Header, turned
+from cores.data.formats.polygons import check_inside, check_pixels, paint, read_points
+from cores.errors import DataError
+from cores.masks import Mask
+from cores.picture_errors import picture_errors
+
+IGNORE = 255
+CORNERS = {"polygon": range(3, 1 << 31), "oriented_rectangle": (4,), "rotation": (4,), "rectangle": (2, 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """What a shape encloses: `inside`, a mask of its bounding box, the first pixel of which is at (`top`, `left`)."""
+
+    label: str
+    group: int | str | None
+    top: int
+    left: int
+    inside: Mask
+
+    @property
+    def ignored(self) -> bool:
+        """Is it neither target nor background?"""
+        return "ignore" in self.label.lower()
+
+    @property
+    def name(self) -> str:
+        """What it is asked for by."""
+        return self.label.strip().lower()
+
+    def within(self, canvas: NDArray) -> NDArray:
+        """The part of a canvas (h, w) that its bounding box covers."""
+        height, width = self.inside.shape
+        return canvas[self.top : self.top + height, self.left : self.left + width]
+
+
+def read_regions(annotation: dict[str, Any], header: Header, where: Path, published: bool = False) -> list[Region]:
+    """What the shapes of a file enclose in the picture after EXIF rotation, in the file's order. Raises DataError.
+
+    Shapes labelled `flag` are dropped. Args: `published`: the file is one of ReasonSeg's, whose points are a polygon
+    whatever else it says, and lie on the rotated picture.
+    """
+    size, turn = (header.size, False) if published else _drawn_on(annotation, header, where)
+    canvas = np.zeros(size, np.uint8)
+    found, corners = [], [np.zeros((0, 2))]
+    for number, shape in enumerate(take(annotation, "shapes", list, where)):
+        here = f"{where}: shape {number}"
+        label = take(shape, "label", str, here)
+        if label.lower() == "flag":
+            continue
+        points, group = read_points(take(shape, "points", list, here), f"{here}: points"), shape.get("group_id")
+        if published:
+            paint(canvas, points, 1)
+        else:
+            if not label.strip():
+                raise DataError(f"{here}: label: is blank, expected what it is called")
+            if not isinstance(group, int | str | None):
+                raise DataError(f"{here}: group_id: found {short(group)}, expected a whole number")
+            corners.append(np.asarray(shape["points"], np.float64))
+            _draw(shape, points, canvas, here)
+        found.append(_lift(label, group, canvas, header.orientation if turn else 1))
+    if not published:
+        check_pixels(np.concatenate(corners), size, f"{where}: shapes")
+    return found if published else list(_objects(found))
+
+
+def painted(regions: list[Region], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A canvas (h, w): 0 background, 1 target, 255 ignored; large regions lie under small ones, late under early."""
+    canvas = np.zeros(size, np.uint8)
+    areas = [int(region.inside.sum()) for region in regions]
+    for number in sorted(range(len(regions)), key=lambda n: (-areas[n], -n)):
+        region = regions[number]
+        region.within(canvas)[region.inside] = IGNORE if region.ignored else 1
+    return canvas
+
+
+def _drawn_on(annotation: dict[str, Any], header: Header, where: Path) -> tuple[tuple[int, int], bool]:
+    """The size (h, w) of the picture that was drawn on, and whether EXIF turned it since. Raises DataError."""
+    height, width = (maybe(annotation, key, int, where) for key in ("imageHeight", "imageWidth"))
+    if height is None or width is None:
+        return header.size, False
+    return (height, width), header.turn((height, width), f"{where}: imageHeight x imageWidth")
+
+
+def _lift(label: str, group: int | str | None, canvas: NDArray[np.uint8], orientation: int) -> Region:
+    """What is painted on a canvas (h, w), turned upright, as a region; the canvas is blank again."""
+    upright = turned(canvas, orientation)
+    rows, columns = np.flatnonzero(upright.any(1)), np.flatnonzero(upright.any(0))
+    if not len(rows):
+        return Region(label, group, 0, 0, np.zeros((0, 0), bool))
+    box = upright[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    inside = box.astype(bool)
+    box[:] = 0
+    return Region(label, group, int(rows[0]), int(columns[0]), inside)
+
+
+def _draw(shape: dict[str, Any], points: NDArray[np.int32], canvas: NDArray[np.uint8], where: str) -> None:
+    """Paint one shape of labelme's on a canvas (h, w), in place. Raises DataError for what encloses nothing."""
+    kind = shape.get("shape_type") or "polygon"
+    special: dict[Any, Callable[[], None]] = {
+        "circle": lambda: _draw_circle(np.asarray(shape["points"], np.float64), canvas, where),
+        "mask": lambda: _draw_mask(shape, points, canvas, where),
+    }
+    if not isinstance(kind, str) or kind not in (*CORNERS, *special):
+        raise DataError(f"{where}: shape_type: is {short(kind)}, expected one of {', '.join((*CORNERS, *special))}")
+    if len(points) not in CORNERS.get(kind, (2,)):
+        wanted = "at least 3" if kind == "polygon" else " or ".join(map(str, CORNERS.get(kind, (2,))))
+        raise DataError(f"{where}: points: is a {kind} of {len(points)} points, expected {wanted}")
+    if kind in special:
+        special[kind]()
+        return
+    check_inside(points, canvas.shape, where)
+    if len(points) == 2:
+        (left, top), (right, bottom) = points
+        points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.int32)
+    paint(canvas, points, 1)
+
+
+def _draw_circle(points: NDArray[np.float64], canvas: NDArray[np.uint8], where: str) -> None:
+    """A circle by its centre and a point on it: the pixels whose corner nearest to 0, 0 is no further than that."""
+    (x, y), rim = points[0], points[1]
+    radius = float(np.hypot(*(rim - points[0])))
+    check_inside(np.array([[x - radius, y - radius], [x + radius, y + radius]]), canvas.shape, where)
+    rows, columns = np.ogrid[: canvas.shape[0], : canvas.shape[1]]
+    canvas[(columns - x) ** 2 + (rows - y) ** 2 <= radius**2] = 1
+
+
+def _draw_mask(shape: dict[str, Any], points: NDArray[np.int32], canvas: NDArray[np.uint8], where: str) -> None:
+    """A mask by its bounding box, first and last pixel, and a PNG in base64 of what is in it; 0 is outside."""
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    content = decode_base64(take(shape, "mask", str, where), f"{where}: mask")
+    with picture_errors(f"{where}: mask"), Image.open(BytesIO(content)) as image:
+        box = (int(right - left + 1), int(bottom - top + 1))
+        if any(abs(side - wanted) > 1 for side, wanted in zip(image.size, box, strict=True)):
+            raise DataError(f"{where}: mask: is {image.size} (w, h), but its points enclose {box}: they do not match")
+        if image.mode not in ("1", "L"):
+            raise DataError(f"{where}: mask: is {image.mode}, expected one number a pixel, 0 outside")
+        if left < 0 or top < 0 or left + image.width > canvas.shape[1] or top + image.height > canvas.shape[0]:
+            raise DataError(f"{where}: mask: reaches out of the picture: is it another's?")
+        inside = np.asarray(image) != 0
+    if not inside.any():
+        raise DataError(f"{where}: mask: is empty; remove the shape")
+    canvas[top : top + inside.shape[0], left : left + inside.shape[1]][inside] = 1
+
+
+def decode_base64(text: str, where: str) -> bytes:
+    """The bytes of base64 text. Raises DataError when it is none."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise DataError(f"{where}: is no base64: {error}") from None
+
+
+def _objects(regions: list[Region]) -> Iterator[Region]:
+    """Regions of one label and `group_id` as one each, at the place of the first.
+
+    Of such an object, a shape that lies wholly inside another one is a hole in it, and one inside the hole is not.
+    """
+    groups: dict[Any, list[Region]] = {}
+    for number, region in enumerate(regions):
+        key = (number,) if region.group is None else (region.name, region.group)
+        groups.setdefault(key, []).append(region)
+    for members in groups.values():
+        yield members[0] if len(members) == 1 else _joined(members)
+
+
+def _joined(members: list[Region]) -> Region:
+    top, left = min(m.top for m in members), min(m.left for m in members)
+    bottom = max(m.top + m.inside.shape[0] for m in members)
+    right = max(m.left + m.inside.shape[1] for m in members)
+    canvas = np.zeros((bottom - top, right - left), bool)
+    moved = [Region(m.label, m.group, m.top - top, m.left - left, m.inside) for m in members]
+    for member in sorted(moved, key=lambda m: -int(m.inside.sum())):
+        around = sum(_holds(other, member, canvas.shape) for other in moved)
+        member.within(canvas)[member.inside] = around % 2 == 0
+    return Region(members[0].label, members[0].group, top, left, canvas)
+
+
+def _holds(outer: Region, inner: Region, size: tuple[int, int]) -> bool:
+    """Does a region lie wholly inside another, larger one?"""
+    if outer.inside.sum() <= inner.inside.sum():
+        return False
+    whole = np.zeros(size, bool)
+    outer.within(whole)[:] = outer.inside
+    return bool(inner.within(whole)[inner.inside].all())
