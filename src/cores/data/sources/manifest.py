@@ -59,10 +59,11 @@ class Manifest(FileSource):
                     questions.append(self._question(line, header, where))
                     if line.get("ignore") is not None:
                         ignored.append(self._mask(line["ignore"], header, f"{where}: ignore"))
-        faults.tell()
         ignore = union([mask for mask in ignored if mask is not None], header.size)
         meta = {"source": self.name, "name": row.image}
-        return Record(header.path, header.size, self.split, tuple(questions), ignore=ignore, meta=meta)
+        record = Record(header.path, header.size, self.split, tuple(questions), ignore=ignore, meta=meta)
+        faults.tell(record)
+        return record
 
     def _question(self, line: dict[str, Any], header: Header, where: str) -> Question:
         unknown = sorted(set(line) - FIELDS)
