@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -291,6 +292,14 @@ def test_damage_is_told(tmp_path):
     for name in ("cut", "wild"):
         with pytest.raises(DataError, match=f"{name}.arrow: is no Arrow or Parquet file that can be read"):
             open_source(f"hf:{name}.arrow", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.arrow", "a.parquet"])
+def test_a_pipe_in_a_tables_place_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    with pytest.raises(DataError, match=f"{name}: is a pipe"):
+        open_source("hf:.", tmp_path)
 
 
 def test_columns_that_nobody_needs_are_not_read(tmp_path):

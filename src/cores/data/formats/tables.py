@@ -46,8 +46,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
     Raises DataError when the file is missing, damaged in any place that can be told, or has a column twice.
     """
     kind = f"table of {', '.join(columns)}"
-    with table_errors(path):
-        open_regular(path).close()
+    with table_errors(path), open_regular(path):
         if path.suffix == ".parquet":
             path = cached(kind, [path], partial(_convert, path, columns))
         else:
@@ -57,11 +56,8 @@ def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
 
 def columns_of(path: Path) -> list[str]:
     """The names of a file's columns. Raises DataError."""
-    with table_errors(path):
-        if path.suffix == ".parquet":
-            with open_regular(path) as file:
-                return list(pq.ParquetFile(file).schema_arrow.names)
-        return list(_reader(path).schema.names)
+    with table_errors(path), open_regular(path) as file:
+        return list((pq.ParquetFile(file).schema_arrow if path.suffix == ".parquet" else _reader(path).schema).names)
 
 
 def _reader(path: Path, options: pa.ipc.IpcReadOptions | None = None) -> pa.ipc.RecordBatchFileReader:
