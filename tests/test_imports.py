@@ -42,7 +42,7 @@ MAY = {
 }
 # Leaves that build on other leaves.
 LEAVES_MAY = {
-    "recipe": {"typed_yaml", "loss_keys", "trainer_section"},
+    "recipe": {"typed_yaml", "loss_keys", "trainer_section", "prompts"},
     "trainer_section": {"typed_yaml"},
     "viz": {"masks", "fonts"},
     "picture_errors": {"regular_files"},
