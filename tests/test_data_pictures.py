@@ -1,9 +1,11 @@
 """Headers, and every way that a picture can be turned."""
 
 import io
+import os
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,19 +13,59 @@ from data_files import write_picture
 from PIL import Image, ImageOps
 
 from cores import masks
-from cores.data.formats.picture_headers import read_header, read_inside, read_values, turned
+from cores.data.formats.mask_pixels import read_inside
+from cores.data.formats.picture_headers import read_header, read_values, turned
+from cores.data.sources import open_source
 from cores.errors import DataError
+from cores.processing.pixels import open_picture
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_arrays_turn_as_pillow_turns_pictures(tmp_path, orientation):
-    path = write_picture(tmp_path / "a.png", (4, 7), orientation)
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_headers_turn_as_pillow_turns_pictures(tmp_path, orientation, suffix):
+    path = write_picture(tmp_path / f"a.{suffix}", (4, 7), orientation)
     header = read_header(path)
     with Image.open(path) as image:
-        stored, upright = np.asarray(image), np.asarray(ImageOps.exif_transpose(image))
-    assert np.array_equal(turned(stored, orientation), upright)
+        upright = np.asarray(ImageOps.exif_transpose(image))
     assert header.size == upright.shape[:2]
     assert header.stored == (4, 7)
+    if suffix == "png":  # of lossless ones that Pillow does not turn itself
+        with Image.open(path) as image:
+            assert np.array_equal(turned(np.asarray(image), orientation), upright)
+    assert np.array_equal(open_picture(path), upright)
+
+
+def test_a_tiff_turned_by_its_xmp_alone(tmp_path):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>'
+    Image.new("RGB", (7, 4)).save(tmp_path / "a.tif", tiffinfo={700: xmp})
+    assert (read_header(tmp_path / "a.tif").size, open_picture(tmp_path / "a.tif").size) == ((7, 4), (4, 7))
+
+
+@pytest.mark.parametrize("orientation", [3, 5, 6, 8])
+def test_a_mask_of_the_upright_tiff_stays_as_it_is(tmp_path, orientation):
+    """Pillow turns a TIFF itself: turning its masks once more would lay them beside the thing."""
+    write_picture(tmp_path / "a.tif", (20, 30), orientation)
+    upright = read_header(tmp_path / "a.tif").size
+    mask = np.zeros(upright, bool)
+    mask[2:9, 3:8] = True
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    (tmp_path / "m.jsonl").write_text('{"image": "a.tif", "query": "x", "targets": ["m.png"]}')
+    sample = open_source("manifest:m.jsonl", tmp_path)[0]
+    assert sample.size == upright
+    assert sample.conversations[0].turns[0].targets[0].mask == masks.encode(mask)
+
+
+def test_only_regular_files_are_pictures(tmp_path):
+    """A pipe would be waited for without end."""
+    os.mkfifo(tmp_path / "a.jpg")
+    for read in (read_header, read_inside, read_values, open_picture):
+        with pytest.raises(DataError, match=r"a\.jpg: is a pipe, a regular file was expected"):
+            read(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="/dev/zero: is a device"):
+        read_header(Path("/dev/zero"))
+    (tmp_path / "b.jpg").symlink_to("b.jpg")
+    with pytest.raises(DataError, match=r"b\.jpg: cannot be read: Too many levels"):
+        read_header(tmp_path / "b.jpg")
 
 
 def test_masks_of_the_stored_size_turn_and_others_do_not(tmp_path):
@@ -122,8 +164,3 @@ def test_numbers_of_palettes_and_wide_pixels(tmp_path):
     Image.fromarray((values * 100).astype(np.uint16) + 300).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="has values from"):
         read_values(tmp_path / "a.png")
-    Image.fromarray(values > 3).save(tmp_path / "a.png")
-    assert np.array_equal(read_inside(tmp_path / "a.png"), values > 3)
-    Image.new("RGBA", (7, 4)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="is RGBA, expected black outside and anything else inside, no alpha"):
-        read_inside(tmp_path / "a.png")

@@ -13,6 +13,7 @@ LEAVES = {
     "masks",
     "geometry",
     "picture_errors",
+    "regular_files",
     "viz",
     "vocabulary",
     "optional",
@@ -34,7 +35,7 @@ MAY = {
     "serving": {"inference"},
 }
 # Leaves that build on other leaves.
-LEAVES_MAY = {"recipe": {"typed_yaml"}, "viz": {"masks"}}
+LEAVES_MAY = {"recipe": {"typed_yaml"}, "viz": {"masks"}, "picture_errors": {"regular_files"}}
 EXCEPTIONS = {
     "scenes/pretrain": {"modeling", "processing", "training", "prompts", "checkpoints"},
     "processing/__init__": {"modeling.configuration"},  # AutoProcessor finds a processor by its model's config

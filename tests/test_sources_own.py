@@ -258,14 +258,14 @@ def test_masks_as_pictures_and_run_lengths_turned_with_the_picture(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"picture": [1], "text": ["x"]}, "has no column image; there are picture, text"),
-        ({"image": [b"no picture"], "text": ["x"]}, "row 0: is no picture that can be read"),
-        ({"image": [7], "text": ["x"]}, "row 0: image: found 7"),
-        ({"image": [picture_bytes()], "text": [7]}, "text: found 7, expected a list"),
-        ({"image": [picture_bytes()], "text": [""]}, "one of its texts is empty"),
+        ({"picture": [1], "text": ["x"], "mask": [None]}, "has no column image; there are picture, text, mask"),
+        ({"image": [b"no picture"], "text": ["x"], "mask": [None]}, "row 0: is no picture that can be read"),
+        ({"image": [7], "text": ["x"], "mask": [None]}, "row 0: image: found 7"),
+        ({"image": [picture_bytes()], "text": [7], "mask": [None]}, "text: found 7, expected a list"),
+        ({"image": [picture_bytes()], "text": [""], "mask": [None]}, "one of its texts is empty"),
         ({"image": [picture_bytes()], "text": ["x"], "mask": [[[True], [True, False]]]}, "rows are not of one length"),
         ({"image": [picture_bytes()], "text": ["x"], "mask": [[[True]]]}, r"mask is \(1, 1\) \(h, w\)"),
-        ({"image": [picture_bytes()], "text": ["x"], "mask": ["hello"]}, "mask: found 'hello', expected rows"),
+        ({"image": [picture_bytes()], "text": ["x"], "mask": ["hello"]}, "mask: .*hello: there is no such file"),
     ],
 )
 def test_a_wrong_table_is_named(tmp_path, columns, said):

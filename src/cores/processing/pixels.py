@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cores.errors import DataError
 from cores.geometry import Size, resized_size
-from cores.picture_errors import picture_errors
+from cores.picture_errors import opened_picture, picture_errors
 from cores.prompts.styles import ClipFit
 
 SAM_MEAN, SAM_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of grey values 0..255
@@ -44,11 +44,11 @@ def open_picture(source: Path | str | Image.Image) -> Image.Image:
     Raises DataError when it is missing, is no picture, is damaged, or its pixels are no grey values.
     """
     name = getattr(source, "filename", "") or "a picture" if isinstance(source, Image.Image) else source
-    with picture_errors(name):
-        if isinstance(source, Image.Image):
+    if isinstance(source, Image.Image):
+        with picture_errors(name):
             return _rgb(ImageOps.exif_transpose(source), name)
-        with Image.open(source) as file:
-            return _rgb(ImageOps.exif_transpose(file), name)
+    with opened_picture(source) as file:
+        return _rgb(ImageOps.exif_transpose(file), name)
 
 
 def _rgb(image: Image.Image, name: str | Path) -> Image.Image:

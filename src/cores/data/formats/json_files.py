@@ -2,6 +2,7 @@
 
 import json
 import re
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -158,7 +159,23 @@ def texts(value: Any, where: str) -> list[str]:
     return list(value)
 
 
+class _Short(reprlib.Repr):
+    """`repr` of a bounded part of a value: a few hundred bytes of pickle can hold 2 to the 40 items."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 4, 100, 100
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = 20
+
+    def repr_int(self, value: int, level: int) -> str:
+        bits = value.bit_length()  # Python refuses to write out more than a few thousand digits
+        return repr(value) if bits < 200 else f"a number of {bits} bits"
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return repr(value[: self.maxstring])
+
+
 def short(value: Any) -> str:
     """A value for a message."""
-    text = repr(value)
+    text = _Short().repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

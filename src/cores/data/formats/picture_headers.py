@@ -6,20 +6,22 @@ Legend: h, w = height and width in pixels. A picture's size is that *after* EXIF
 import struct
 import warnings
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from cores import masks
 from cores.errors import DataError
 from cores.masks import RLE
-from cores.picture_errors import picture_errors
+from cores.picture_errors import opened_picture
 
 Size = tuple[int, int]
+Kind = TypeVar("Kind", bound=np.generic)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 LATE = (b"eXIf", b"iTXt", b"zTXt", b"tEXt")  # chunks of a PNG that may hold EXIF and stand behind its pixels
@@ -53,7 +55,7 @@ class Header:
             f"{what} is {size} (h, w), but the picture {self.path} is {self.size}{also}: they do not match"
         )
 
-    def upright(self, array: NDArray[np.uint8], what: str) -> NDArray[np.uint8]:
+    def upright(self, array: NDArray[Kind], what: str) -> NDArray[Kind]:
         """An array (h, w) of either size, as the rotated picture lies. Raises DataError for any other size."""
         return turned(array, self.orientation) if self.turn((array.shape[0], array.shape[1]), what) else array
 
@@ -64,7 +66,7 @@ class Header:
         return masks.encode(np.ascontiguousarray(turned(masks.decode(rle), self.orientation)))
 
 
-def turned(array: NDArray, orientation: int) -> NDArray:
+def turned(array: NDArray[Kind], orientation: int) -> NDArray[Kind]:
     """An array (h, w, ...) turned as EXIF's orientation says."""
     if orientation in SIDEWAYS:
         array = array.swapaxes(0, 1)
@@ -80,19 +82,26 @@ def read_header(path: Path, content: bytes | None = None) -> Header:
 
     Raises DataError when it is missing, no picture, or far too large.
     """
-    with picture_errors(path), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd EXIF stops nobody from looking at the header
-        with path.open("rb") if content is None else BytesIO(content) as file, Image.open(file) as image:
-            width, height = image.size
-            orientation = _exif(image, file).get(ExifTags.Base.Orientation, 1)
+        with opened_picture(path, content) as image:
+            width, height = _stored(image)
+            orientation = _exif(image).get(ExifTags.Base.Orientation, 1)
     if not width or not height:
         raise DataError(f"{path}: is {width} x {height} pixels large, there is nothing to see")
     return Header(path, (height, width), orientation if orientation in range(1, 9) else 1)
 
 
-def _exif(image: Image.Image, file: IO[bytes]) -> Image.Exif:
+def _stored(image: Image.Image) -> tuple[int, int]:
+    """(width, height) as the file holds its pixels. Of a TIFF, which it turns itself, Pillow says them as turned."""
+    if isinstance(image, TiffImageFile):
+        return int(image.tag_v2[ExifTags.Base.ImageWidth]), int(image.tag_v2[ExifTags.Base.ImageLength])
+    return image.size
+
+
+def _exif(image: Image.Image) -> Image.Exif:
     """EXIF without decoding: Pillow decodes a whole PNG for it, in case it stands behind the pixels."""
-    if image.format != "PNG" or _speaks_late(file):
+    if not isinstance(image, PngImageFile) or image.fp is None or _speaks_late(image.fp):
         return image.getexif()
     return Image.Image.getexif(image)
 
@@ -123,18 +132,8 @@ def read_values(path: Path) -> NDArray[np.uint8]:
     return values.astype(np.uint8)
 
 
-def read_inside(path: Path, content: bytes | None = None) -> NDArray[np.uint8]:
-    """1 where a picture of a mask is not black (in a palette picture: has not index 0), (h, w). Raises DataError.
-
-    The picture is a file, or its content under that name.
-    """
-    modes = ("L", "P", "1", "I", "I;16", "RGB")
-    values = _pixels(path, modes, "black outside and anything else inside, no alpha", content)
-    return (values != 0).reshape(*values.shape[:2], -1).any(-1).astype(np.uint8)
-
-
-def _pixels(path: Path, modes: tuple[str, ...], wanted: str, content: bytes | None = None) -> NDArray:
-    with picture_errors(path), Image.open(path if content is None else BytesIO(content)) as image:
+def _pixels(path: Path, modes: tuple[str, ...], wanted: str) -> NDArray:
+    with opened_picture(path) as image:
         if image.mode not in modes:
             raise DataError(f"{path}: is {image.mode}, expected {wanted}")
         return np.asarray(image)

@@ -1,7 +1,7 @@
-"""Hugging Face `datasets` with columns image, text, mask, as ReasonSeg is published there: `hf:PATH[|SPLIT]`.
+"""Hugging Face `datasets` with columns image, text, mask: `hf:PATH[|CONFIGURATION][|SPLIT]`.
 
-PATH is a folder of `save_to_disk`, a folder of Parquet files, one such file, or the id of a data set on the hub. Read
-with pyarrow alone. Parquet is turned into an Arrow file once; Arrow files are mapped into memory as they are.
+PATH is a folder of `save_to_disk`, a folder of Parquet files, one such file, a folder of pictures with a
+`metadata.jsonl`, or the id of a data set on the hub. Read with pyarrow alone.
 
 Legend: h, w = height and width of the picture in pixels.
 """
@@ -13,37 +13,31 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from cores import masks
-from cores.data.formats.json_files import check, read_json, short, take, texts
-from cores.data.formats.picture_headers import Header, read_header, read_inside
-from cores.data.formats.segmentation_field import read_segmentation
-from cores.data.index import cached
+from cores.data.formats.json_files import check, maybe, short, texts
+from cores.data.formats.mask_cells import read_mask_cell
+from cores.data.formats.picture_folder import read_metadata
+from cores.data.formats.picture_headers import Header, read_header
+from cores.data.formats.table_folders import METADATA, choose, find_splits
+from cores.data.formats.tables import columns_of, read_table, table_errors
 from cores.data.record import Question, Record
 from cores.data.sample import Target
-from cores.data.sources.base import FileSource, form_of, locate
+from cores.data.sources.base import FileSource, form_of, locate, relative
 from cores.errors import DataError
-from cores.masks import RLE
+from cores.picture_errors import picture_errors
 
 TEXTS = ("text", "query", "sentence", "caption")
-ROWS = 64  # of a batch when Parquet is turned into Arrow: pictures are large
-SPLITS = ("train", "validation", "val", "test")
+MASKS = ("mask", "masks")
 
 
 class HuggingFace(FileSource):
-    """One item a row. A row without a mask asks for something that is not there."""
+    """One item a row. Where the mask's cell is null the row asks for something that is not there."""
 
     def __init__(self, name: str, split: str, files: list[Path], root: Path) -> None:
         super().__init__(name, split, root)
         self.paths = files
         self.tables = [_table(path) for path in files]
-        columns = self.tables[0].column_names
-        self.text = next((column for column in TEXTS if column in columns), "")
-        missing = [c for c, there in (("image", "image" in columns), ("text", self.text)) if not there]
-        if missing:
-            raise DataError(f"{name}: has no column {' and no '.join(missing)}; there are {', '.join(columns)}")
         self.starts = np.cumsum([0, *(table.num_rows for table in self.tables)])
 
     def __reduce__(self) -> tuple[type["HuggingFace"], tuple[str, str, list[Path], Path]]:
@@ -52,18 +46,23 @@ class HuggingFace(FileSource):
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def read_record(self, i: int) -> Record:
+    def _find(self, i: int) -> tuple[pa.Table, Path, int]:
+        """The table, its file and the row there of item i."""
         number = int(np.searchsorted(self.starts, i, side="right")) - 1
-        row = i - int(self.starts[number])
-        where = f"{self.paths[number]}: row {row}"
-        table = self.tables[number]
-        values = {column: table.column(column)[row].as_py() for column in table.column_names if column != "mask"}
-        image, header = _picture(values["image"], self.paths[number].parent, where)
-        asked = values[self.text]
-        queries = texts([asked] if isinstance(asked, str) else check(asked, list, f"{where}: {self.text}"), where)
-        sentence = values.get("is_sentence")
-        mask = table.column("mask")[row] if "mask" in table.column_names else None
-        find = partial(_targets, mask, header, f"{where}: mask")
+        return self.tables[number], self.paths[number], i - int(self.starts[number])
+
+    def read_record(self, i: int) -> Record:
+        table, path, row = self._find(i)
+        where = f"{path}: row {row}"
+        with table_errors(where):
+            cells = {column: table.column(column)[row] for column in table.column_names}
+            mask = cells.pop("mask")
+            values = {column: cell.as_py() for column, cell in cells.items()}
+        image, header = _picture(values["image"], path.parent, where)
+        asked = values["text"]
+        queries = texts([asked] if isinstance(asked, str) else check(asked, list, f"{where}: text"), f"{where}: text")
+        sentence = maybe(values, "is_sentence", bool, where)
+        find = partial(_targets, mask, header, path.parent, f"{where}: mask")
         questions = []
         for query in queries:
             form = form_of(query) if sentence is None else ("sentence" if sentence else "phrase")
@@ -72,105 +71,49 @@ class HuggingFace(FileSource):
         return Record(image, header.size, self.split, tuple(questions), meta=meta)
 
     def files(self, i: int) -> tuple[Path, ...]:
-        return ()  # all of it is in the tables, which have been opened
+        table, path, row = self._find(i)
+        if not pa.types.is_string(table.schema.field("image").type):
+            return ()  # all of it is in the tables, which have been opened
+        name = table.column("image")[row].as_py()
+        return () if name is None else (path.parent / name,)
 
     def place(self, i: int) -> tuple[str, str]:
-        return f"row-{i:06}", self.split
+        files = self.files(i)
+        return (relative(files[0], self.root) if files else f"row-{i:06}"), self.split
 
 
 def _picture(value: Any, home: Path, where: str) -> tuple[Path | Image.Image, Header]:
     """A picture from its bytes, or from a file that the row names."""
-    if isinstance(value, dict):
-        name, value = value.get("path"), value.get("bytes") or value.get("path")
-    else:
-        name = None
-    if isinstance(value, str):
-        header = read_header(home / value)
-        return header.path, header
-    if not isinstance(value, bytes):
+    name, content = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (None, value)
+    if isinstance(content, bytes):
+        header = read_header(Path(name or where), content)
+        with picture_errors(where):
+            return Image.open(BytesIO(content)), header
+    if not isinstance(name := name or content, str):
         raise DataError(f"{where}: image: found {short(value)}, expected a picture's bytes or its file")
-    header = read_header(Path(name or where), value)
-    return Image.open(BytesIO(value)), header
+    header = read_header(home / name)
+    return header.path, header
 
 
-def _targets(value: pa.Scalar | None, header: Header, where: str) -> tuple[Target, ...]:
-    found = None if value is None or not value.is_valid else _mask(value, header, where)
-    return () if found is None else (Target(found),)
-
-
-def _mask(value: pa.Scalar, header: Header, where: str) -> RLE | None:
-    """A mask given row by row, as run lengths, or as a picture that is not black inside."""
-    if _is_list(value.type):
-        inner = value.type.value_type
-        if _is_list(inner) and (pa.types.is_boolean(inner.value_type) or pa.types.is_uint8(inner.value_type)):
-            return masks.encode(header.upright(_rows_of(value, where), where).astype(bool))
-        return read_segmentation(value.as_py(), None, header, where)
-    given = value.as_py()
-    if isinstance(given, dict) and "counts" in given:
-        return read_segmentation(given, None, header, where)
-    content = given.get("bytes") if isinstance(given, dict) else given
-    if not isinstance(content, bytes):
-        raise DataError(f"{where}: found {short(given)}, expected rows of true and false, run lengths or a picture")
-    inside = read_inside(Path(where), content)
-    return masks.encode(header.upright(inside, where).astype(bool))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _rows_of(value: pa.Scalar, where: str) -> np.ndarray:
-    """(h, w) of a list of rows. Raises DataError when they are not of one length."""
-    rows = value.values
-    lengths = {len(row) for row in rows if row.is_valid}
-    flat = rows.flatten()
-    if len(lengths) != 1 or flat.null_count or rows.null_count:
-        raise DataError(f"{where}: its rows are not of one length")
-    return flat.to_numpy(zero_copy_only=False).astype(np.uint8).reshape(len(rows), lengths.pop())
+def _targets(cell: pa.Scalar, header: Header, home: Path, where: str) -> tuple[Target, ...]:
+    if not cell.is_valid:
+        return ()
+    with table_errors(where):
+        return tuple(Target(mask) for mask in read_mask_cell(cell, header, home, where))
 
 
 def _table(path: Path) -> pa.Table:
-    """The columns of an Arrow or Parquet file, mapped into memory."""
-    try:
-        if path.suffix == ".parquet":
-            path = cached("hf", [path], partial(_convert, path))
-        source = pa.memory_map(str(path))
-        try:
-            return pa.ipc.open_file(source).read_all()
-        except pa.ArrowInvalid:
-            source.seek(0)
-            return pa.ipc.open_stream(source).read_all()
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: is no Arrow or Parquet file that can be read: {error}") from None
-
-
-def _convert(source: Path, path: Path) -> None:
-    file = pq.ParquetFile(source)
-    with pa.ipc.new_file(str(path), file.schema_arrow) as writer:
-        for batch in file.iter_batches(ROWS):
-            writer.write_batch(batch)
-
-
-def _splits(home: Path) -> dict[str, list[Path]]:
-    """Files by split: as `save_to_disk` notes them, else as Parquet files are called."""
-    if home.is_file():
-        return {home.stem.split("-")[0]: [home]}
-    if (home / "dataset_dict.json").is_file():
-        names = take(read_json(home / "dataset_dict.json"), "splits", list, home / "dataset_dict.json")
-        return {str(name): _saved(home / str(name)) for name in names}
-    if (home / "state.json").is_file():
-        return {home.name: _saved(home)}
-    found: dict[str, list[Path]] = {}
-    for path in sorted(home.rglob("*.parquet")):
-        split = path.stem.split("-")[0]
-        found.setdefault(split if split in SPLITS else path.parent.name, []).append(path)
-    return found
-
-
-def _saved(home: Path) -> list[Path]:
-    state = home / "state.json"
-    parts = take(read_json(state), "_data_files", list, state)
-    return [home / take(part, "filename", str, state) for part in parts]
+    """The columns image, text, mask and is_sentence of a file. Raises DataError when one of the first three lacks."""
+    if path.name == METADATA:
+        return read_metadata(path, TEXTS)
+    there = columns_of(path)
+    text, mask = (next((name for name in names if name in there), None) for names in (TEXTS, MASKS))
+    missing = [c for c, found in (("image", "image" in there), ("text", text), ("mask", mask)) if not found]
+    if missing:
+        raise DataError(f"{path}: has no column {' and no '.join(missing)}; there are {', '.join(there)}")
+    named = {"image": "image", str(text): "text", str(mask): "mask", "is_sentence": "is_sentence"}
+    table = read_table(path, list(named))
+    return table.rename_columns([named[column] for column in table.column_names])
 
 
 def _from_hub(name: str) -> Path:
@@ -181,20 +124,15 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet"))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"hf:{name}: is no folder or file here, and the hub does not give it: {first}") from None
 
 
 def open_hugging_face(path: str, data_dir: Path | None, name: str) -> HuggingFace:
-    """`hf:PATH`, with `|SPLIT` where there are several. Raises DataError."""
-    path, _, wanted = path.partition("|")
+    """`hf:PATH`, with `|SPLIT` where there are several, and `|CONFIGURATION|SPLIT`. Raises DataError."""
+    path, *asked = path.split("|")
     found, root = locate(path, data_dir)
     if not found.exists():
         found = root = _from_hub(path)
-    splits = _splits(found)
-    if not splits:
-        raise DataError(f"{name}: {found} holds neither Parquet files nor what save_to_disk writes")
-    if wanted and wanted not in splits or not wanted and len(splits) > 1:
-        raise DataError(f"{name}: which split? There are {', '.join(splits)}: say hf:{path}|{next(iter(splits))}")
-    split = wanted or next(iter(splits))
-    return HuggingFace(name, split, splits[split], root)
+    split, files = choose(find_splits(found), asked, path)
+    return HuggingFace(name, split, files, root)

@@ -12,7 +12,8 @@ import numpy as np
 
 from cores import masks
 from cores.data.formats.json_files import decode, maybe, parse, short, take
-from cores.data.formats.picture_headers import Header, read_header, read_inside
+from cores.data.formats.mask_pixels import read_inside
+from cores.data.formats.picture_headers import Header, read_header
 from cores.data.formats.polygons import paint, read_points
 from cores.data.formats.segmentation_field import read_segmentation, union
 from cores.data.index import Row, open_index
@@ -92,14 +93,14 @@ class Manifest(FileSource):
         return tuple(found)
 
     def _mask(self, value: Any, header: Header, where: str) -> RLE | None:
-        """A mask as run lengths, polygons, or the name of a picture that is not black inside."""
+        """A mask as run lengths, polygons, or the name of a picture (mask_pixels.py)."""
         if isinstance(value, str):
             path = self.path.parent / value
             try:
                 inside = read_inside(path)
             except DataError as error:
                 raise DataError(f"{where}: {error}") from None
-            return masks.encode(header.upright(inside, f"{where}: {path}").astype(bool))
+            return masks.encode(header.upright(inside, f"{where}: {path}"))
         if not isinstance(value, list) or not value:
             return read_segmentation(value, None, header, where)
         if all(isinstance(point, list) and len(point) == 2 for point in value):
