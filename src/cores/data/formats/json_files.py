@@ -1,16 +1,21 @@
-"""Annotation files: JSON read in the encodings it comes in, and fields that must be there and of their type."""
+"""Annotation files: JSON in UTF-8, and fields that must be there and of their type."""
 
+import io
 import json
 import re
 import reprlib
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from cores.data.formats.names import is_blank
 from cores.errors import DataError
+from cores.regular_files import open_regular
 
 Kind = TypeVar("Kind")
 BLANKS, DECODER, ENDS = re.compile(r"\s*"), json.JSONDecoder(), tuple(",] \t\r\n")
+WIDE = re.compile(rb"\xff\xfe|\xfe\xff|.?\0", re.DOTALL)  # how text of two or four bytes a letter begins
 NAMES = {
     dict: "an object",
     list: "a list",
@@ -21,25 +26,36 @@ NAMES = {
 }
 
 
-def read_text(path: Path) -> str:
-    """A text in UTF-8, else in cp1252, as some of ReasonSeg's files are. Raises DataError."""
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """An annotation file, open to read its bytes. Raises DataError for what is no regular file or cannot be read."""
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            yield file
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file") from None
-    except (IsADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    return decode(content, path)
 
 
-def decode(content: bytes, path: Path) -> str:
-    """Bytes of a text file as text."""
-    for encoding in ("utf-8-sig", "cp1252"):
-        try:
+def read_text(path: Path, *fallbacks: str) -> str:
+    """A text file, decoded as `decode` says. Raises DataError."""
+    with opened(path) as file:
+        return decode(file.read(), path, *fallbacks)
+
+
+def decode(content: bytes, where: str | Path, *fallbacks: str) -> str:
+    """Bytes of a text file as text: UTF-8, with or without a byte order mark.
+
+    Args: `fallbacks`: other encodings in which files of this kind are known to come. There are none for others: nearly
+    any bytes are text in some encoding, of wrong words. Raises DataError.
+    """
+    wide = WIDE.match(content)
+    for encoding in () if wide else ("utf-8-sig", *fallbacks):
+        with suppress(UnicodeDecodeError):
             return content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise DataError(f"{path}: is neither UTF-8 nor cp1252 text: save it as UTF-8")
+    found = "is UTF-16 or UTF-32 text" if wide else " and ".join(["is no UTF-8 text", *(f"no {e}" for e in fallbacks)])
+    raise DataError(f"{where}: {found}: save it as UTF-8")
 
 
 def parse(text: str | bytes, where: str | Path) -> Any:
@@ -52,9 +68,9 @@ def parse(text: str | bytes, where: str | Path) -> Any:
         raise DataError(f"{where}: is no JSON that can be read: {error}") from None
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds; utf-8, else cp1252. Raises DataError that names the file."""
-    return parse(read_text(path), path)
+def read_json(path: Path, *fallbacks: str) -> Any:
+    """What a JSON file holds, decoded as `decode` says. Raises DataError that names the file."""
+    return parse(read_text(path, *fallbacks), path)
 
 
 def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
@@ -63,7 +79,7 @@ def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
     Raises DataError that names the item at which it breaks.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with opened(path) as content, io.TextIOWrapper(content, "utf-8-sig") as file:
             text = _Ahead(file, block)
             if text.sign() != "[":
                 raise DataError(f"{path}: found {short(text.text[:60])}, expected a list")
@@ -79,8 +95,6 @@ def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"{path}: record {number}: is no JSON: {error}") from None
                 number += 1
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is no UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
 
@@ -154,7 +168,7 @@ def check(value: Any, kind: type[Kind], where: str) -> Kind:
 def texts(value: Any, where: str) -> list[str]:
     """A list of texts, none of them blank."""
     for text in check(value, list, where):
-        if not check(text, str, f"{where}: item").strip():
+        if is_blank(check(text, str, f"{where}: item")):
             raise DataError(f"{where}: one of its texts is empty")
     return list(value)
 

@@ -1,161 +1,222 @@
-"""Folders of X.jpg + X.json with polygons, as ReasonSeg and labelme write them: `labelme:PATH`.
+"""Folders of pictures and labelme's JSON files: `labelme:PATH`.
 
-With a field `text` the file is ReasonSeg's: every text asks for the union of its shapes. Without it, as labelme itself
-saves them, every label is asked for by name. Shapes labelled `flag` are dropped, those with `ignore` in their label
-are neither target nor background.
+With a field `text` in ReasonSeg's manner, every text asks for the union of the file's shapes. Without it, as labelme
+itself saves them, every label is asked for by name. Shapes labelled `flag` are dropped, those with `ignore` in their
+label are neither target nor background.
 
-Legend: h, w = height and width of the picture in pixels; points = vertices (x, y).
+Legend: h, w = height and width of the picture in pixels.
 """
 
+import base64
+import binascii
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from io import BytesIO
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cores import masks
-from cores.data.formats.json_files import check, read_json, take, texts
-from cores.data.formats.picture_headers import SUFFIXES, read_header
-from cores.data.formats.polygons import paint, read_points
+from cores.data.formats.coordinates import drawn_on
+from cores.data.formats.json_files import check, maybe, read_json, take, texts
+from cores.data.formats.labelme_shapes import IGNORE, Shape, painted, read_shapes
+from cores.data.formats.names import as_asked, named_file
+from cores.data.formats.picture_headers import SUFFIXES, Header, Size, read_header
 from cores.data.record import Question, Record
-from cores.data.sample import Target
-from cores.data.sources.base import FileSource, folder, locate
+from cores.data.sample import Form, Target
+from cores.data.sources.base import FileSource, folder, locate, relative
 from cores.errors import DataError
-
-IGNORE = 255
+from cores.picture_errors import picture_errors
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A picture and its annotations; either is None when it is missing."""
+    """A picture and its annotations; either is None when it is missing.
+
+    `embedded`: the picture is in the JSON file, `image` the name that it would have. `fault`: why its picture is
+    unknown.
+    """
 
     stem: str
     image: Path | None
     json: Path | None
+    embedded: bool = False
+    fault: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A polygon (points, 2) with its label."""
-
-    label: str
-    points: NDArray[np.int32]
-
-
-def pairs_in(path: Path) -> list[Pair]:
-    """Pictures and annotations of a folder that share a name, sorted by it."""
-    images: dict[str, Path] = {}
+def files_in(path: Path) -> tuple[dict[str, list[Path]], dict[str, Path]]:
+    """Pictures and JSON files of a folder, each by their names without suffix, in order."""
+    images: dict[str, list[Path]] = {}
     jsons: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
         if file.suffix.lower() == ".json":
             jsons[file.stem] = file
         elif file.suffix.lower() in SUFFIXES:
-            images.setdefault(file.stem, file)
-    return [Pair(stem, images.get(stem), jsons.get(stem)) for stem in sorted({**images, **jsons})]
+            images.setdefault(file.stem, []).append(file)
+    return images, jsons
 
 
-def read_shapes(annotation: dict[str, Any], where: Path) -> list[Shape]:
-    """The shapes that count, in the file's order: polygons, in labelme's own files also rectangles. Raises DataError.
+def labelled(path: Path) -> list[Pair]:
+    """The JSON files of a folder with their pictures, and pictures that no JSON file speaks of, by name."""
+    images, jsons = files_in(path)
+    pairs = {}
+    for stem, json in jsons.items():
+        beside = images.get(stem, [])
+        try:
+            annotation = read_annotation(json)
+            image = picture_of(json, annotation, beside)
+            pairs[stem] = Pair(stem, image or _embedded_name(json, annotation), json, embedded=image is None)
+        except DataError as error:  # said when the item is read, which others need not
+            pairs[stem] = Pair(stem, None, json, fault=str(error))
+    named = {pair.image for pair in pairs.values()}
+    for stem, beside in images.items():
+        if stem not in jsons and not named.intersection(beside):
+            pairs[stem] = Pair(stem, beside[0], None)
+    return [pairs[stem] for stem in sorted(pairs)]
 
-    ReasonSeg's files are read as they always were: whatever the shape says it is, its points are a polygon.
+
+def read_annotation(path: Path) -> dict[str, Any]:
+    """What a labelme file holds. Raises DataError."""
+    return check(read_json(path), dict, str(path))
+
+
+def picture_of(path: Path, annotation: dict[str, Any], beside: Sequence[Path]) -> Path | None:
+    """The picture of a labelme file; None when it is in the file itself.
+
+    `imagePath` decides: the file of that name, seen from the JSON file or beside it, or what it was converted to.
+    Without it, the one picture of the JSON file's name. Args: `beside`: pictures of its name. Raises DataError.
     """
-    found, own = [], "text" not in annotation
-    for number, shape in enumerate(take(annotation, "shapes", list, where)):
-        here = f"{where}: shape {number}"
-        label = take(shape, "label", str, here)
-        if label.lower() == "flag":
-            continue
-        points = read_points(take(shape, "points", list, here), f"{here}: points")
-        kind = shape.get("shape_type", "polygon") if own else "polygon"
-        if kind == "rectangle" and len(points) == 2:
-            (left, top), (right, bottom) = points
-            points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.int32)
-        elif kind != "polygon":
-            raise DataError(f"{here}: is a {kind}; draw polygons or rectangles")
-        found.append(Shape(label, points))
-    return found
+    named = maybe(annotation, "imagePath", str, path)
+    if named:
+        there = named_file(path.parent, named)
+        for found in (there, path.parent / there.name):
+            if os.path.isfile(found):
+                return Path(os.path.normpath(found))
+        beside = [image for image in beside if image.stem.lower() == there.stem.lower()]
+    if len(beside) == 1:
+        return beside[0]
+    if annotation.get("imageData") is not None:
+        return None
+    if beside:
+        names = " and ".join(image.name for image in beside)
+        raise DataError(f"{path}: {names} lie beside it: name the picture in imagePath")
+    if named:
+        raise DataError(f"{path}: imagePath: there is no {named}: put it there, or name the picture that was labelled")
+    raise DataError(f"{path}: there is no {path.stem}.jpg beside it")
 
 
-def painted(shapes: list[Shape], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A canvas (h, w): 0 background, 1 target, 255 ignored; large shapes lie under small ones, late under early."""
-    areas = []
-    for shape in shapes:
-        alone = np.zeros(size, np.uint8)
-        paint(alone, shape.points, 1)
-        areas.append(int(alone.sum()))
-    canvas = np.zeros(size, np.uint8)
-    for number in sorted(range(len(shapes)), key=lambda n: (-areas[n], -n)):
-        shape = shapes[number]
-        paint(canvas, shape.points, IGNORE if "ignore" in shape.label.lower() else 1)
-    return canvas
+def _embedded_name(path: Path, annotation: dict[str, Any]) -> Path:
+    """The file that a picture inside a labelme file would be."""
+    return path.parent / PurePath(named_file(path.parent, annotation.get("imagePath") or f"{path.stem}.jpg").name)
 
 
-def read_pair(pair: Pair, split: str, meta: dict[str, Any]) -> Record:
-    """The record of one picture. Raises DataError when either file is missing or cannot be used."""
-    if pair.json is None or pair.image is None:
-        there, missing = (pair.image, f"{pair.stem}.json") if pair.json is None else (pair.json, f"{pair.stem}.jpg")
-        raise DataError(f"{there}: there is no {missing} beside it")
-    header = read_header(pair.image)
-    annotation = check(read_json(pair.json), dict, str(pair.json))
-    shapes = read_shapes(annotation, pair.json)
-    canvas = painted(shapes, header.size)
-    if "text" in annotation:
-        questions = _by_text(annotation, shapes, canvas, pair.json)
-    else:
-        questions = _by_label(shapes, header.size)
-    ignored = canvas == IGNORE
-    return Record(
-        image=pair.image,
-        size=header.size,
-        split=split,
-        questions=questions,
-        ignore=masks.encode(ignored) if ignored.any() else None,
-        meta=meta | {"name": pair.image.name},
-    )
+def _embedded(path: Path, annotation: dict[str, Any]) -> tuple[Image.Image, Header]:
+    """The picture that is inside a labelme file, not yet decoded. Raises DataError."""
+    where = f"{path}: imageData"
+    try:
+        content = base64.b64decode(take(annotation, "imageData", str, path), validate=True)
+    except (binascii.Error, ValueError):
+        raise DataError(f"{where}: is no base64, expected a picture in it") from None
+    header = read_header(Path(where), content)
+    with picture_errors(where):
+        return Image.open(BytesIO(content)), header
 
 
-def _by_text(
-    annotation: dict[str, Any], shapes: list[Shape], canvas: NDArray[np.uint8], where: Path
-) -> tuple[Question, ...]:
-    """Every text asks for all target shapes together; without target shapes, for something that is not there."""
-    sentence = take(annotation, "is_sentence", bool, where)
-    there = any("ignore" not in shape.label.lower() for shape in shapes)
-    targets = (Target(masks.encode(canvas == 1)),) if there else ()
-    return tuple(
-        Question(text, lambda: targets, "sentence" if sentence else "phrase", is_sentence=sentence)
-        for text in texts(annotation["text"], f"{where}: text")
-    )
+def missing_partner(pair: Pair) -> DataError:
+    """What is said about half a pair."""
+    there, missing = (pair.image, f"{pair.stem}.json") if pair.json is None else (pair.json, f"{pair.stem}.jpg")
+    return DataError(f"{there}: there is no {missing} beside it")
 
 
-def _by_label(shapes: list[Shape], size: tuple[int, int]) -> tuple[Question, ...]:
-    """Every label asks for its own shapes together."""
-    labels = dict.fromkeys(shape.label for shape in shapes if "ignore" not in shape.label.lower())
-    return tuple(Question(label.lower(), partial(_of_label, label, shapes, size), category=label) for label in labels)
+class Drawing:
+    """Shapes on a picture. `size` (h, w): of what they are drawn on, which may have to be turned with the picture."""
 
+    def __init__(self, shapes: list[Shape], size: Size, header: Header) -> None:
+        self.shapes, self.size, self.header = shapes, size, header
+        self.all = self.canvas(shapes)
 
-def _of_label(label: str, shapes: list[Shape], size: tuple[int, int]) -> tuple[Target, ...]:
-    wanted = [shape for shape in shapes if shape.label == label or "ignore" in shape.label.lower()]
-    return (Target(masks.encode(painted(wanted, size) == 1)),)
+    def canvas(self, shapes: list[Shape]) -> NDArray[np.uint8]:
+        """These shapes painted, (h, w) of the upright picture."""
+        return self.header.upright(painted(shapes, self.size), "the size of its shapes")
+
+    def questions(self, annotation: dict[str, Any], where: Path) -> tuple[Question, ...]:
+        """What the file asks: its texts, or its labels. Raises DataError."""
+        return self._by_text(annotation, where) if "text" in annotation else self._by_label()
+
+    def ignore(self) -> masks.RLE | None:
+        """What neither trains nor scores."""
+        ignored = self.all == IGNORE
+        return masks.encode(ignored) if ignored.any() else None
+
+    def _by_text(self, annotation: dict[str, Any], where: Path) -> tuple[Question, ...]:
+        """Every text asks for all target shapes together; without target shapes, for something that is not there."""
+        sentence = take(annotation, "is_sentence", bool, where)
+        asked = texts(annotation["text"], f"{where}: text")
+        if not asked:
+            raise DataError(f"{where}: text: is empty, expected at least one")
+        there = any(not shape.ignored for shape in self.shapes)
+        targets = (Target(masks.encode(self.all == 1)),) if there else ()
+        form: Form = "sentence" if sentence else "phrase"
+        return tuple(Question(text, lambda: targets, form, is_sentence=sentence) for text in asked)
+
+    def _by_label(self) -> tuple[Question, ...]:
+        """Every label asks for its own shapes together, however it is written."""
+        names: dict[str, str] = {}
+        for shape in self.shapes:
+            if not shape.ignored:
+                names.setdefault(as_asked(shape.label, "label"), shape.label)
+        return tuple(Question(name, partial(self._of, name), category=label) for name, label in names.items())
+
+    def _of(self, name: str) -> tuple[Target, ...]:
+        wanted = [shape for shape in self.shapes if shape.ignored or as_asked(shape.label, "label") == name]
+        return (Target(masks.encode(self.canvas(wanted) == 1)),)
 
 
 class Labelme(FileSource):
-    """A folder of one's own, or one of ReasonSeg's."""
+    """A folder of one's own. One item an annotation file."""
 
     def __init__(self, name: str, path: Path, root: Path) -> None:
         super().__init__(name, path.name, root)
         self.path = folder(path, name)
-        self.pairs = pairs_in(path)
+        self.pairs = labelled(path)
+        self.owners: dict[Path, Path | None] = {}
+        for pair in self.pairs:
+            if pair.image is not None:
+                self.owners.setdefault(pair.image, pair.json)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def read_record(self, i: int) -> Record:
-        return read_pair(self.pairs[i], self.split, {"source": self.name})
+        pair = self.pairs[i]
+        if pair.fault:
+            raise DataError(pair.fault)
+        if pair.json is None or pair.image is None:
+            raise missing_partner(pair)
+        if (owner := self.owners[pair.image]) != pair.json:
+            raise DataError(
+                f"{pair.json}: imagePath: {pair.image} is the picture of {owner} too: label it in one file"
+            )
+        annotation = read_annotation(pair.json)
+        image, header = _embedded(pair.json, annotation) if pair.embedded else (pair.image, read_header(pair.image))
+        height, width = (maybe(annotation, side, float, pair.json) for side in ("imageHeight", "imageWidth"))
+        size = drawn_on(height, width, header, f"{pair.json}: imageHeight x imageWidth")
+        drawing = Drawing(read_shapes(annotation, size, pair.json), size, header)
+        questions = drawing.questions(annotation, pair.json)
+        meta = {"source": self.name, "name": pair.image.name}
+        return Record(image, header.size, self.split, questions, ignore=drawing.ignore(), meta=meta)
 
     def files(self, i: int) -> tuple[Path, ...]:
-        return files_of(self.pairs[i], self.path)
+        pair = self.pairs[i]
+        return (pair.json,) if pair.json and (pair.embedded or pair.fault) else files_of(pair, self.path)
+
+    def place(self, i: int) -> tuple[str, str]:
+        return relative(files_of(self.pairs[i], self.path)[0], self.root), self.split
 
 
 def files_of(pair: Pair, path: Path) -> tuple[Path, ...]:

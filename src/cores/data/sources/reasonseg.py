@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from cores.data.formats.json_files import check, read_json, take
+from cores.data.formats.labelme_shapes import read_polygons
+from cores.data.formats.picture_headers import read_header
 from cores.data.record import Record
 from cores.data.sources.base import FileSource, folder, needs
-from cores.data.sources.labelme import Pair, files_of, pairs_in, read_pair
+from cores.data.sources.labelme import Drawing, Pair, files_in, files_of, missing_partner
 from cores.errors import DataError
 
 FOLDER = Path("reason_seg", "ReasonSeg")
 EXPLANATIONS = Path("explanatory", "train.json")
+ENCODING = "cp1252"  # of some of its files; the others are in UTF-8
 FILTERS = {"testshort": False, "testlong": True}
 
 
@@ -49,8 +52,6 @@ class ReasonSeg(FileSource):
     def read_record(self, i: int) -> Record:
         split, pair = self.items[i]
         record = read_pair(pair, split, {"source": self.name})
-        if not record.questions:
-            raise DataError(f"{pair.json}: text: is empty, expected at least one")
         if self.first_only:
             return record.first()
         explained = self.explanations.get(record.meta["name"], ()) if split == "train" else ()
@@ -82,7 +83,22 @@ class ReasonSeg(FileSource):
 
 
 def _pairs(path: Path, name: str) -> list[Pair]:
-    return pairs_in(folder(path, name))
+    """Pictures and annotations that share a name, sorted by it."""
+    images, jsons = files_in(folder(path, name))
+    return [Pair(stem, images.get(stem, [None])[0], jsons.get(stem)) for stem in sorted({**images, **jsons})]
+
+
+def read_pair(pair: Pair, split: str, meta: dict[str, Any]) -> Record:
+    """The record of one picture. Raises DataError when either file is missing or cannot be used."""
+    if pair.json is None or pair.image is None:
+        raise missing_partner(pair)
+    header = read_header(pair.image)
+    annotation = check(read_json(pair.json, ENCODING), dict, str(pair.json))
+    drawing = Drawing(read_polygons(annotation, header.size, pair.json), header.size, header)
+    questions = drawing.questions(annotation, pair.json)
+    return Record(
+        pair.image, header.size, split, questions, ignore=drawing.ignore(), meta=meta | {"name": pair.image.name}
+    )
 
 
 def _kept(pair: Pair, sentence: bool) -> bool:
@@ -90,7 +106,7 @@ def _kept(pair: Pair, sentence: bool) -> bool:
     if pair.json is None:
         return True
     try:
-        return take(read_json(pair.json), "is_sentence", bool, pair.json) == sentence
+        return take(read_json(pair.json, ENCODING), "is_sentence", bool, pair.json) == sentence
     except DataError:
         return True
 
@@ -100,7 +116,7 @@ def read_explanations(path: Path) -> dict[str, tuple[str, ...]]:
     if not path.exists():
         return {}
     found: dict[str, tuple[str, ...]] = {}
-    for number, record in enumerate(check(read_json(path), list, str(path))):
+    for number, record in enumerate(check(read_json(path, ENCODING), list, str(path))):
         where = f"{path}: record {number}"
         image, text = take(record, "image", str, where), take(record, "outputs", str, where)
         found[image] = (*found.get(image, ()), text)
