@@ -1,9 +1,10 @@
 """Are our numbers the published program's? `python benchmarks/parity.py GOLDEN_DIR...`
 
-A folder is either a random model with what the published program computes from it (config.json, model.safetensors,
-clip.safetensors, clip_config.json, inputs.npz, outputs.npz), or a tokenizer with prompts, ids and labels
-(tokenizer.model, cases.json). The model goes through the conversion that `cores convert` does. One line an array or a
-case; the exit code is 1 when one is beyond its tolerance.
+A folder is a random model with what the published program computes from it (config.json, model.safetensors,
+clip.safetensors, clip_config.json, inputs.npz, outputs.npz), a tokenizer with prompts, ids and labels
+(tokenizer.model, cases.json), or the steps of a training (micro_batches.json; see parity_train.py). The model goes
+through the conversion that `cores convert` does. One line an array, a case or a step; the exit code is 1 when one is
+beyond its tolerance.
 
 Legend: conversations = questions, each of one image; images; levels = of the chain; (h, w) = an image's own size.
 """
@@ -11,7 +12,7 @@ Legend: conversations = questions, each of one image; images; levels = of the ch
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from parity_train import compare_training, expand, losses_of, padded, relative
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,13 +31,11 @@ from cores.checkpoints.tensors.lazy import open_shards
 from cores.geometry import restore
 from cores.modeling import CoresModel, CoresOutput
 from cores.processing.legacy_tokenizer import read_legacy_tokenizer
-from cores.processing.tokens import encode_prompt
+from cores.processing.tokens import UNSUPERVISED, encode_prompt
 from cores.prompts import Prompt, PromptSettings
 
-IMAGE, UNSUPERVISED = -200, -100  # in the published ids and labels
-STATES, LOW_RES, FULL, LOSS = 2e-4, 2e-4, 1e-3, 1e-5  # of the array's largest value; losses relative
+STATES, LOW_RES, FULL, LOSS = 5e-6, 1e-5, 5e-4, 1e-6  # of the array's largest value; FULL is stored in 16 bits
 STYLES = {"cores": "published", "lisa": "lisa"}
-LOSSES = ("loss", "ce_loss", "mask_bce_loss", "mask_dice_loss", "mask_loss")
 
 Compared = tuple[str, float, float]  # name, difference, tolerance
 
@@ -45,14 +45,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument("folders", nargs="+", type=Path, metavar="GOLDEN_DIR")
     wrong = 0
     for folder in parser.parse_args(argv).folders:
-        tokens = (folder / "cases.json").is_file()
         say(f"{folder}")
-        for name, difference, tolerance in (compare_tokens if tokens else compare_model)(folder):
+        for name, difference, tolerance in comparison_of(folder)(folder):
             beyond = not difference <= tolerance  # nan, too
             wrong += beyond
             say(f"  {name:36} {difference:9.2e} of {tolerance:.0e}  {'BEYOND' if beyond else 'ok'}")
     say(f"{wrong} beyond tolerance" if wrong else "all within tolerance")
     return 1 if wrong else 0
+
+
+def comparison_of(folder: Path) -> Callable[[Path], Iterator[Compared]]:
+    """What a folder is to be compared by, told by the files that it holds."""
+    if (folder / "micro_batches.json").is_file():
+        return compare_training
+    return compare_tokens if (folder / "cases.json").is_file() else compare_model
 
 
 def say(line: str) -> None:
@@ -72,9 +78,8 @@ def compare_model(folder: Path) -> Iterator[Compared]:
         yield from _states(model, batch, output, golden)
     yield from _masks(model, batch, image_of, output, golden)
     found = losses_of(model, output)
-    for name in LOSSES:
-        wanted = float(golden.pop(name))
-        yield name, abs(found[name] - wanted) / abs(wanted), LOSS
+    for name, value in found.items():
+        yield name, relative(value, float(golden.pop(name))), LOSS
     for name in golden:
         say(f"  {name:36} is not compared: nothing of that name is known here")
 
@@ -127,9 +132,9 @@ def batch_of(model: CoresModel, inputs: Mapping[str, Any]) -> tuple[dict[str, An
         ids.append(row)
         labels.append(told)
     batch = {
-        "input_ids": _padded(ids, 0),
-        "segment_ids": _padded([[1] * len(row) for row in ids], -1),
-        "labels": _padded(labels, UNSUPERVISED),
+        "input_ids": padded(ids, 0),
+        "segment_ids": padded([[1] * len(row) for row in ids], -1),
+        "labels": padded(labels, UNSUPERVISED),
         "pixel_values": torch.from_numpy(inputs["clip_pixels"])[image_of],
         "features": features[image_of],
         "token_positions": torch.tensor(places),
@@ -139,26 +144,6 @@ def batch_of(model: CoresModel, inputs: Mapping[str, Any]) -> tuple[dict[str, An
         "resized": [resized[image] for image in image_of],
     }
     return batch, image_of
-
-
-def expand(model: CoresModel, ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
-    """Ids and labels with the picture's marker made into as many positions as it takes."""
-    count, at = model.mllm.image_tokens, ids.index(IMAGE)
-    place = [int(model.config.mllm_config.image_token_id)] * count
-    return ids[:at] + place + ids[at + 1 :], labels[:at] + [UNSUPERVISED] * count + labels[at + 1 :]
-
-
-def losses_of(model: CoresModel, output: CoresOutput) -> dict[str, float]:
-    """The losses as the published programs weigh and name them."""
-    config = model.config
-    found = (
-        output.loss,
-        config.text_weight * output.text_loss,
-        config.bce_weight * output.bce_loss,
-        config.dice_weight * output.dice_loss,
-        output.mask_loss,
-    )
-    return {name: float(value) for name, value in zip(LOSSES, found, strict=True)}
 
 
 def calls(model: CoresModel, images: int) -> list[tuple[int, int]]:
@@ -199,11 +184,6 @@ def difference(found: Tensor, wanted: Tensor) -> float:
     if not wanted.numel():
         return 0.0
     return float((found - wanted).abs().max() / wanted.abs().max())
-
-
-def _padded(rows: list[list[int]], value: int) -> Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
 
 # Tokens

@@ -50,7 +50,8 @@ def published_model(levels: int = 2, refiner: str = "none", projector: str = "li
     config.mllm_config.projector = projector
     config.mllm_config.text_config.vocab_size = max(ids.values()) + 1
     config.mllm_config.image_token_id = max(ids.values()) + 1
-    config.segmenter_config.mask_decoder_config.num_attention_heads = 8  # SAM's; no tensor tells it
+    decoder = config.segmenter_config.mask_decoder_config
+    decoder.num_attention_heads, decoder.layer_norm_eps = 8, 1e-5  # SAM's; no tensor tells them
     for level, token in zip(config.levels, TOKENS[levels], strict=True):
         level |= {"token": token, "token_id": ids[token]}
     model = tiny_model(config, seed)

@@ -1,7 +1,10 @@
 """`cores predict` as a user runs it: files that agree with each other, mistakes in one line with nothing written."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from cores import masks
 from cores.cli import VERBS, main
+from cores.cli.pictures import names_of
 from cores.cli.predict import SHIPPED
+from cores.inference.facade import Cores
 from cores.recipe import load_recipe
 
 
@@ -54,8 +59,10 @@ def test_a_prediction_is_an_overlay_the_masks_of_every_level_and_a_json(
     found = masks.decode(record["mask"])
     assert (found & mask(0, "kettle")).sum() > 0.9 * mask(0, "kettle").sum()
     with Image.open(here / "answer" / "0.overlay.png") as overlay, Image.open("0.png") as picture:
-        assert overlay.size == picture.size
-        changed = (np.asarray(overlay) != np.asarray(picture.convert("RGB"))).any(axis=2)
+        assert overlay.width == picture.width
+        assert overlay.height > picture.height, "query and answer stand below"
+        upper = overlay.crop((0, 0, *picture.size))
+        changed = (np.asarray(upper) != np.asarray(picture.convert("RGB"))).any(axis=2)
     assert changed[found].mean() > 0.95
     out, err = capsys.readouterr()
     assert out.startswith("0.png: segmented: ")
@@ -75,11 +82,15 @@ def test_several_pictures_of_one_name_and_an_answer_without_a_mask(model: Path, 
 
 
 def test_overwriting_leaves_no_mask_of_the_answer_before(model: Path, here: Path) -> None:
-    assert main(["predict", "0.png", "kettle and cup", "--model", str(model)]) == 0
-    assert main(["predict", "0.png", "knife", "--model", str(model)]) == 2
-    assert "0.2.target.png" in names(here / "prediction")
-    assert main(["predict", "0.png", "knife", "--model", str(model), "--overwrite"]) == 0
-    assert names(here / "prediction") == {"0.overlay.png", "0.json"}
+    out = ["--out", "answer", "--model", str(model)]
+    assert main(["predict", "0.png", "--query", "kettle and cup", "--query", "kettle", *out]) == 0
+    (here / "answer" / "0.txt").write_text("mine")
+    assert main(["predict", "0.png", "kettle and cup", *out]) == 2
+    assert "0.q1.2.target.png" in names(here / "answer")
+    assert main(["predict", "0.png", "kettle and cup", *out, "--overwrite"]) == 0
+    assert "0.2.target.png" in names(here / "answer")
+    assert main(["predict", "0.png", "knife", *out, "--overwrite"]) == 0
+    assert names(here / "answer") == {"0.overlay.png", "0.json", "0.txt"}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +99,15 @@ def test_overwriting_leaves_no_mask_of_the_answer_before(model: Path, here: Path
         (["0.png", "missing.png", "cup"], "missing.png"),
         (["broken.png", "cup"], "broken.png"),
         (["cut.png", "cup"], "cut.png"),
-        ([".", "cup"], "folder"),
+        (["there", "cup"], "there is no picture in this folder"),
+        (["no*.png", "cup"], "no picture has such a name"),
+        (["https://example.org/cup.jpg", "cup"], "https://example.org/cup.jpg is an address"),
+        (["0.png", "--queries", "none.txt"], "there is no such file"),
+        (["0.png", "--queries", "there"], "is a folder"),
+        (["0.png", "--queries", "empty.txt"], "holds no query"),
+        (["0.png", "--queries", "latin.txt"], "is not UTF-8"),
+        (["0.png", "--query", " "], "QUERY is empty"),
+        (["broken.png", "cut.png", "cup", "--skip-bad"], "cut.png"),
         (["0.png", "  "], "QUERY is empty"),
         (["0.png", "1.png"], "the last argument is the query"),
         (["0.png", "cup", "--max-new-tokens", "0"], "at least one token"),
@@ -104,6 +123,8 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     (here / "broken.png").write_text("no picture")
     (here / "cut.png").write_bytes((here / "0.png").read_bytes()[:90])
     (here / "there").mkdir()
+    (here / "empty.txt").write_text("\n \n")
+    (here / "latin.txt").write_bytes(b"caf\xe9")
     before = names(here)
     chosen = [] if "--model" in arguments else ["--model", str(model)]
     assert main(["predict", *arguments, *chosen]) == 2
@@ -130,13 +151,124 @@ def test_weights_that_do_not_fit_are_named_and_not_used(
 
 
 def test_the_commands_that_the_shipped_models_line_names_exist() -> None:
-    verb, recipe = SHIPPED.split("`cores ")[1].split()[:2]
-    assert verb in VERBS
-    assert load_recipe(recipe).data.sources
+    convert, train = (part.split("`")[0].split() for part in SHIPPED.split("`cores ")[1:])
+    assert {convert[0], train[0]} <= set(VERBS)
+    assert convert[:3] == ["convert", "--from", "cores"]
+    assert load_recipe(train[1]).data.sources
     assert "\n" not in SHIPPED
+
+
+def test_the_shipped_models_line_comes_after_the_results(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "0.png", "kettle"]) == 0
+    out, err = capfd.readouterr()
+    assert out.startswith("0.png: ")
+    assert err.rstrip().endswith(SHIPPED)
+    assert main(["predict", "0.png", "kettle", "--quiet"]) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_several_queries_by_flag_and_by_file(model: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "queries.txt").write_text("\ufeffkettle and cup\n\n  knife \n", encoding="utf-8")
+    chosen = ["--query", "cup", "--queries", "queries.txt", "--model", str(model), "--quiet"]
+    assert main(["predict", "0.png", *chosen, "1.png"]) == 0
+    for stem in ("0", "1"):
+        found = [json.loads((here / "prediction" / f"{stem}.q{n}.json").read_text()) for n in (1, 2, 3)]
+        assert [record["query"] for record in found] == ["cup", "kettle and cup", "knife"]
+        assert {record["image"] for record in found} == {f"{stem}.png"}
+    assert {"0.q2.1.target.png", "0.q2.2.target.png", "0.q3.overlay.png"} <= names(here / "prediction")
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 6
+    assert out[2].startswith("0.png: 'knife': absent: ")
+
+
+def test_folders_and_patterns_stand_for_their_pictures(model: Path, here: Path) -> None:
+    (here / "a" / "b").mkdir(parents=True)
+    (here / "1.png").rename(here / "a" / "b" / "1.PNG")
+    (here / "0.png").rename(here / "a" / "0.png")
+    (here / "a" / "notes.txt").write_text("no picture")
+    (here / "a" / "[x].png").write_bytes((here / "a" / "0.png").read_bytes())
+    for named, stems in ((["a"], {"0", "[x]"}), (["a/**/*"], {"0", "1", "[x]"}), (["a/[x].png"], {"[x]"})):
+        assert (
+            main(["predict", *named, "cup", "--model", str(model), "--quiet", "--out", "answer", "--overwrite"]) == 0
+        )
+        assert {name.removesuffix(".json") for name in names(here / "answer") if name.endswith(".json")} == stems
+        for file in (here / "answer").iterdir():
+            file.unlink()
+
+
+def test_names_of_results_are_never_one(here: Path) -> None:
+    images = [Path(name) for name in ("a.png", "b/a.png", "a-2.png", "A.jpg", "c/a.png")]
+    assert names_of(images) == ["a", "a-2", "a-2-2", "A-3", "a-4"]
+
+
+def test_without_out_the_folder_is_numbered(model: Path, here: Path) -> None:
+    for _ in range(2):
+        assert main(["predict", "0.png", "knife", "--model", str(model), "--quiet"]) == 0
+    assert names(here / "prediction") == names(here / "prediction-2") == {"0.overlay.png", "0.json"}
+
+
+def test_bad_pictures_are_skipped_when_that_is_asked_for(
+    model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "broken.png").write_text("no picture")
+    (here / "ev\x1bil.png").write_text("no picture")
+    (here / "folder.png").mkdir()
+    bad = ["broken.png", "ev\x1bil.png", "missing.png"]
+    assert main(["predict", *bad, "0.png", "cup", "--model", str(model), "--quiet", "--skip-bad"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("0.png: segmented")
+    assert err.count("skipped: ") == 3
+    assert "ev\\x1bil.png" in err
+    assert "\x1b" not in err
+    assert {name.split(".")[0] for name in names(here / "prediction")} == {"0"}
+
+
+def test_a_picture_that_goes_bad_leaves_the_results_before_it(
+    model: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["0.png", "1.png", "cup", "--model", str(model), "--quiet"]
+    done = Cores.segment
+
+    def segment(self: Cores, *args: Any, **kwargs: Any) -> Any:
+        (here / "1.png").write_text("gone bad")  # while the first is asked about
+        return done(self, *args, **kwargs)
+
+    monkeypatch.setattr(Cores, "segment", segment)
+    assert main(["predict", *chosen, "--out", "stops"]) == 2
+    assert "1.png" in capsys.readouterr().err
+    assert {name.split(".")[0] for name in names(here / "stops")} == {"0"}
+
+
+def test_an_answer_that_was_cut_is_said_to_be(model: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ["--model", str(model), "--quiet"]
+    assert main(["predict", "0.png", "kettle", *chosen, "--max-new-tokens", "4", "--out", "cut"]) == 0
+    assert "[cut after 4 tokens: --max-new-tokens allows more]" in capsys.readouterr().out
+    assert json.loads((here / "cut" / "0.json").read_text())["cut"] is True
 
 
 def test_one_argument_alone_is_no_prediction(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["predict", "0.png"])
     assert "QUERY" in capsys.readouterr().err
+
+
+MEASURED = """
+import resource, sys
+from cores.cli import main
+code = main(sys.argv[1:])
+sys.stderr.write(f"{code} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}")  # Linux counts kilobytes
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is counted in other units elsewhere")
+def test_a_picture_of_108_megapixels_takes_less_than_one_and_a_half_gigabytes(model: Path, here: Path) -> None:
+    large = Image.open("0.png").resize((12_000, 9_000), Image.Resampling.NEAREST)
+    large.save("large.jpg")
+    chosen = ["predict", "large.jpg", "kettle and cup", "--model", str(model), "--quiet", "--out", "answer"]
+    done = subprocess.run([sys.executable, "-c", MEASURED, *chosen], capture_output=True, text=True, check=True)
+    code, peak = map(int, done.stderr.split()[-2:])
+    assert (code, peak < 1.5e9) == (0, True), f"{peak / 1e9:.2f} GB"
+    assert "large.2.target.png" in names(here / "answer")
+    with Image.open("answer/large.overlay.png") as overlay:
+        assert overlay.width == 4096

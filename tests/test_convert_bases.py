@@ -1,15 +1,20 @@
 """The bases' own files: LLaVA v1 and v1.5, LLaVA as differences to LLaMA, SAM; training starts from what comes out."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from published import TRAINING_TOWER, published_model, published_state, write_clip, write_published, write_weights
+from safetensors.torch import load_file, save_file
+from tiny import tiny_config, tiny_model
 from tiny_run import tiny_recipe
 from torch import Tensor
-from transformers import AutoTokenizer, SamModel
+from transformers import AutoTokenizer, LlavaForConditionalGeneration, SamModel
 
+from cores.checkpoints.load import load_model
+from cores.checkpoints.published.conversion import convert
 from cores.checkpoints.published.convert_bases import convert_llava, convert_sam
 from cores.checkpoints.published.convert_config import sam_config
 from cores.checkpoints.runs.bases import load_parts, load_strictly
@@ -18,6 +23,7 @@ from cores.cli import main
 from cores.errors import CheckpointError
 from cores.modeling import CoresModel
 from cores.modeling.mllms.llava import LlavaMLLM
+from cores.modeling.segmenters.sam import SamSegmenter
 from cores.training.start import start
 
 LLAVA_TOKENS = {"<im_patch>": 330, "<im_start>": 331, "<im_end>": 332}
@@ -152,6 +158,95 @@ def test_the_sizes_of_a_sam_are_read_off_its_tensors() -> None:
     assert (decoder.num_attention_heads, decoder.attention_downsample_rate, decoder.num_hidden_layers) == (8, 2, 2)
     assert (decoder.iou_head_depth, decoder.num_multimask_outputs) == (3, 3)
     assert config.prompt_encoder_config.num_point_embeddings == 4
+
+
+def test_every_norm_has_the_epsilon_of_its_own_program(tmp_path: Path) -> None:
+    """SAM: 1e-6, but torch's default in the decoder's two-way transformer. CLIP and LLaMA: what their files say."""
+    model = published_model()
+    model.config.mllm_config.text_config.rms_norm_eps = 3e-5
+    model.config.mllm_config.vision_config.layer_norm_eps = 2e-5
+    src, clip = write_published(tmp_path / "src", model), write_clip(tmp_path / "clip", model)
+    convert("cores", src, clip, tmp_path / "model")
+    convert_sam(write_sam(tmp_path / "sam.pth", model), tmp_path / "sam")
+    sams = [SamModel.from_pretrained(tmp_path / "sam"), load_model(tmp_path / "model", torch.float32).segmenter]
+    for sam in sams:
+        found = {name: module.eps for name, module in sam.named_modules() if hasattr(module, "eps")}
+        decoder = {name for name in found if name.startswith("mask_decoder.transformer.")}
+        assert len(decoder) == 9  # four in each of two layers, and the last
+        assert {found[name] for name in decoder} == {1e-5}
+        assert {found[name] for name in found.keys() - decoder} == {1e-6}
+    mllm = load_model(tmp_path / "model", torch.float32).mllm.model
+    norms = [(name, module) for name, module in mllm.named_modules() if "norm" in name.rpartition(".")[2]]
+    assert {m.variance_epsilon for n, m in norms if n.startswith("language_model")} == {3e-5}
+    assert {m.eps for n, m in norms if n.startswith("vision_tower")} == {2e-5}
+
+
+def older_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As llava-hf's repositories have it, and transformers' own save_pretrained writes it."""
+    renamed = {}
+    for name, value in state.items():
+        new = name.replace("model.language_model.", "language_model.model.").replace(
+            "lm_head", "language_model.lm_head"
+        )
+        renamed[new.replace("model.vision_tower.", "vision_tower.vision_model.").removeprefix("model.")] = value
+    return renamed
+
+
+LAYOUTS = {
+    "today's": lambda state: state,
+    "llava-hf's": older_layout,
+    "without model": lambda s: {
+        n.replace("language_model.model.", "language_model."): v for n, v in older_layout(s).items()
+    },
+    "with counted positions": lambda s: s | {"model.vision_tower.embeddings.position_ids": torch.arange(17)[None]},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_llava_in_any_layout_that_its_family_reads_is_loaded_whole(layout: str, tmp_path: Path) -> None:
+    expected = tiny_model().mllm
+    expected.save_pretrained(tmp_path, save_original_format=False)
+    state = load_file(tmp_path / "model.safetensors")
+    save_file(LAYOUTS[layout](state), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    found = load_strictly(LlavaMLLM, tmp_path, dtype=torch.float32).state_dict()
+    assert [name for name, value in expected.state_dict().items() if not torch.equal(found[name], value)] == []
+
+
+def test_what_transformers_writes_of_a_llava_is_loaded_whole(tmp_path: Path) -> None:
+    theirs = LlavaForConditionalGeneration(tiny_config().mllm_config)
+    theirs.save_pretrained(tmp_path)
+    assert "language_model.lm_head.weight" in load_file(tmp_path / "model.safetensors")
+    found = load_strictly(LlavaMLLM, tmp_path).state_dict()
+    assert [name for name, value in theirs.state_dict().items() if not torch.equal(found[name], value)] == []
+
+
+POSITIONS = ("shared_image_embedding.positional_embedding", "prompt_encoder.shared_embedding.positional_embedding")
+
+
+@pytest.mark.parametrize("names", [POSITIONS, POSITIONS[:1], POSITIONS[1:]])
+def test_a_sam_with_one_or_both_names_of_its_positions_is_loaded_whole(names: list[str], tmp_path: Path) -> None:
+    expected = tiny_model().segmenter
+    expected.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    (value,) = (state.pop(name) for name in POSITIONS if name in state)
+    state |= {name: value.clone() for name in names}
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    found = load_strictly(SamSegmenter, tmp_path, dtype=torch.float32).state_dict()
+    assert [name for name, value in expected.state_dict().items() if not torch.equal(found[name], value)] == []
+
+
+def test_a_base_that_is_no_numbers_is_refused_by_name(tmp_path: Path) -> None:
+    sam = tiny_model().segmenter
+    sam.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    name = "mask_decoder.mask_tokens.weight"
+    for value, message in ((float("inf"), "holds infinite numbers (1 of 128"), (None, "is of int8, expected")):
+        broken = state[name].to(torch.int8) if value is None else state[name].clone()
+        if value is not None:
+            broken[0, 0] = value
+        save_file({**state, name: broken}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(CheckpointError, match=re.escape(f"{name}: {message}")):
+            load_strictly(SamSegmenter, tmp_path)
 
 
 def test_a_run_starts_from_what_was_converted(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
 from cores.cli import main
 from cores.data.fetch.catalog import Entry, RemoteFile, entries, read_catalog
 from cores.data.fetch.download import download
+from cores.data.fetch.unpack import unpack
 from cores.data.inspect.doctor import USUAL
 from cores.errors import DataError
 
@@ -60,7 +62,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         if how == "other":
             self.send_header("ETag", f'"{turn}"')
-        if how != "endless":
+        if how == "nonsense":
+            self.send_header("Content-Length", "many")
+        elif how != "endless":
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         breaks = {"breaks": 300_000, "deaf": 300_000 if turn < 2 else None, "elsewhere": 300_000, "other": 300_000}
@@ -125,6 +129,7 @@ def test_a_part_that_is_too_long_is_thrown_away(server, tmp_path):
         ("good/f", {"size": 7}, "is 1024000 bytes long, expected 7"),
         ("page/f", {}, "is a web page, not the file"),
         ("gone/f", {}, "the server says 404"),
+        ("nonsense/f", {}, "the server says that it is 'many' bytes long"),
     ],
 )
 def test_lies_are_found_out_and_nothing_is_left(server, tmp_path, path, known, said):
@@ -206,6 +211,87 @@ def test_what_is_no_archive_or_another_one_is_named(server, tmp_path):
     server.files["/good/g"] = b"PK\x03\x04 no archive"
     with pytest.raises(DataError, match="is damaged or no archive"):
         get(server, tmp_path, "good/g", {"": "mine/"})
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_an_archive_with_a_changed_byte_is_not_unpacked(tmp_path, kind):
+    """What is compressed says at its very end whether it was whole: so nothing is written before the end is read."""
+    file = io.BytesIO()
+    content = np.random.default_rng(0).integers(256, size=5000, dtype=np.uint8).tobytes()
+    with tarfile.open(fileobj=file, mode=f"w:{kind}") as made:
+        for name in ("a", "b"):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            made.addfile(info, io.BytesIO(content))
+    whole = file.getvalue()
+    path, home = tmp_path / "f", tmp_path / "home"
+    home.mkdir()
+    path.write_bytes(whole)
+    assert unpack(path, home, {"": "kept/"}, lambda size: None) == 2
+    for at in (len(whole) // 3, len(whole) // 2, len(whole) - 6):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(DataError, match="f: is damaged or no archive that can be read"):
+            unpack(path, home, {"": "mine/"}, lambda size: None)
+    assert {place.name for place in home.iterdir()} == {"kept"}
+
+
+def test_a_tar_whose_second_header_is_damaged_does_not_end_there(tmp_path):
+    whole = bytearray(archive("tar", {"a": b"a", "b": b"b"}))
+    whole[1024 + 148] ^= 1  # its checksum
+    (tmp_path / "f").write_bytes(whole)
+    with pytest.raises(DataError, match="a member has a damaged header"):
+        unpack(tmp_path / "f", tmp_path, {"": "mine/"}, lambda size: None)
+
+
+def test_a_header_as_long_as_a_disk_is_not_read(tmp_path):
+    """A name of a gigabyte, which compresses to a few bytes."""
+    info = tarfile.TarInfo("a")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
+    (tmp_path / "f").write_bytes(info.tobuf() + bytes(4096))
+    with pytest.raises(DataError, match="a header says that it is 1073741824 bytes long"):
+        unpack(tmp_path / "f", tmp_path, {"": "mine/"}, lambda size: None)
+
+
+FILE = {"url": "http://x/f", "into": "f"}
+ENTRY = {"title": "T", "license": "L", "files": [FILE]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([], r"c\.json: found \[\], expected an object"),
+        ({"mine": 7}, "mine: found 7, expected an object"),
+        ({"mine": ENTRY | {"files": {}}}, "mine: files: found {}, expected a list"),
+        ({"mine": ENTRY | {"files": [7]}}, "mine: files: 0: found 7, expected an object"),
+        ({"mine": ENTRY | {"title": None}}, "mine: title: found None, expected text"),
+        ({"mine": ENTRY | {"colour": 1}}, "mine: there is no field colour"),
+        ({"mine": ENTRY | {"files": [FILE | {"url": 7}]}}, "url: found 7, expected text"),
+        ({"mine": ENTRY | {"files": [FILE | {"url": "http://x/.."}]}}, "which names no file"),
+        ({"mine": ENTRY | {"files": [FILE | {"into": 7}]}}, "into: found 7, expected a path"),
+        ({"mine": ENTRY | {"files": [FILE | {"into": {"a": 7}}]}}, "into: a: found 7, expected text"),
+        ({"mine": ENTRY | {"files": [FILE | {"size": "big"}]}}, "size: found 'big', expected a whole number"),
+        ({"mine": ENTRY | {"files": [FILE | {"gigabytes": "big"}]}}, "gigabytes: found 'big', expected a number"),
+    ],
+)
+def test_a_wrong_catalogue_is_named(tmp_path, content, said):
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=said):
+        read_catalog(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("done", ["7", "{", "[7]", "[" * 9999])
+def test_a_damaged_note_of_what_is_done_only_costs_time(server, tmp_path, done):
+    (tmp_path / ".downloads").mkdir()
+    (tmp_path / ".downloads" / "done.json").write_text(done)
+    assert get(server, tmp_path, "good/file") == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1/f", "http://x:port/f", "http://" + "a" * 70 + "\u00fc/f", "http://x/a b\n"]
+)
+def test_an_address_that_is_none_is_told_at_once(tmp_path, url):
+    with pytest.raises(DataError, match="cannot be fetched"):
+        download(Entry("x", "x", "x", (RemoteFile(url, "x"),)), tmp_path, progress=False, pause=99)
 
 
 def test_the_catalogue_leads_to_where_the_readers_look():

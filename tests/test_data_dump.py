@@ -1,6 +1,8 @@
 """`cores data dump`, `check` and `show` as commands: lines by contract, findings by name, exit codes."""
 
 import json
+import logging
+import os
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from data_files import rows, say, square, write_map, write_pair, write_picture, 
 from PIL import Image
 
 from cores.cli import main
+from cores.cli.terminal import escaped_output, printable
 from cores.data.inspect.doctor import examine
 from cores.masks import decode, encode
 
@@ -107,6 +110,84 @@ def test_check_names_every_fault(tmp_path, capsys):
     report = examine(tmp_path)
     row = next(row for row in report.rows if row.source == "ReasonSeg|train")
     assert (row.images, row.published, row.missing, row.unusable, row.decoded) == (6, 239, 1, 2, 3)
+
+
+def examined(root, *names):
+    report = examine(root, names or None)
+    return {row.source: (row.images, row.unusable, row.decoded) for row in report.rows}, report.findings
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "loop"])
+def test_one_bad_file_does_not_end_the_check(tmp_path, kind):
+    """In place of an annotation file, and of a picture: a finding, and the other sources are examined."""
+    write_pair(tmp_path, "a", shapes=[square(0, 0, 5, 5)])
+    folder = write_pair(tmp_path, "b")
+    write_records(tmp_path, say("<image>\nq", "a"))
+    for place in (folder / "b.jpg", tmp_path / "llava_dataset" / "llava_instruct_150k.json"):
+        place.unlink()
+        if kind == "folder":
+            place.mkdir()
+        elif kind == "pipe":
+            os.mkfifo(place)
+        else:
+            place.symlink_to(place.name)
+    rows, findings = examined(tmp_path, "llava_instruct_150k", "ReasonSeg|train", "hf:nowhere", "manifest:none")
+    assert rows["ReasonSeg|train"] == (2, 0, 1)
+    errors = {(f.source, f.file.rpartition("/")[2]): f.problem for f in findings if f.level == "error"}
+    assert errors["ReasonSeg|train", "b.jpg"] == "is no regular file, or a link to none"
+    assert "llava_instruct_150k.json" in errors["llava_instruct_150k", ""]
+    assert {"hf:nowhere", "manifest:none"} <= {source for source, _ in errors}
+    assert len(dump(tmp_path, "ReasonSeg|train", "--on-bad", "skip")) == 1
+
+
+def test_an_error_that_nobody_foresaw_is_a_finding_too(tmp_path, monkeypatch):
+    write_pair(tmp_path, "a", shapes=[square(0, 0, 5, 5)])
+    write_map(tmp_path, "ade20k", rows(1))
+    monkeypatch.setattr("cores.data.sources.label_maps.read_values", lambda path: 1 / 0)
+    found, findings = examined(tmp_path)
+    assert found == {"ade20k": (1, 1, 1), "ReasonSeg|train": (1, 0, 1)}
+    assert "ZeroDivisionError: division by zero" in [f.problem for f in findings]
+
+
+def test_all_faults_of_a_manifest_are_told_at_once(tmp_path):
+    write_picture(tmp_path / "a.jpg")
+    (tmp_path / "m.jsonl").write_text('{"image": "a.jpg"\n{}\n{"image": "a.jpg", "query": "x"}\n[]\n')
+    _, findings = examined(tmp_path, "manifest:m.jsonl")
+    assert [f.problem.split(": ")[1] for f in findings] == ["line 1", "line 2", "line 4"]
+    line = {"image": "a.jpg", "query": "x"}
+    lines = [line, line | {"targets": ["gone.png"]}, line | {"targets": [7]}, line | {"targets": [], "colour": 1}]
+    (tmp_path / "m.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    _, findings = examined(tmp_path, "manifest:m.jsonl")
+    assert [f.problem.split(": ")[1] for f in findings] == ["line 1", "line 4"]
+    (tmp_path / "m.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines[1:3]))
+    _, findings = examined(tmp_path, "manifest:m.jsonl")
+    assert [f.problem.split(": ")[1] for f in findings] == ["line 1", "line 2"]
+
+
+EVIL = "a\x1b[31mRED\x1b]0;pwned\x07\nb\u202e"
+
+
+def test_names_with_codes_reach_the_terminal_escaped(tmp_path, capsys):
+    write_pair(tmp_path, "good", shapes=[square(0, 0, 5, 5)])
+    (write_pair(tmp_path, EVIL) / f"{EVIL}.jpg").write_bytes(b"no picture")
+    for name in ("a.jpg", EVIL):  # of a manifest, which has a query about the picture
+        (tmp_path / "m.jsonl").write_text(json.dumps({"image": name, "query": "x", "targets": []}))
+        main(["data", "check", str(tmp_path), "--source", "ReasonSeg|train", "manifest:m.jsonl", "--quiet"])
+        main(["data", "dump", "manifest:m.jsonl", "--data", str(tmp_path), "--out", str(tmp_path / EVIL), "--quiet"])
+    assert main(["data", "dump", "ReasonSeg|train", "--data", str(tmp_path), "--out", str(tmp_path / EVIL)]) == 2
+    dump(tmp_path, "ReasonSeg|train", "--on-bad", "skip")
+    shown = "".join(capsys.readouterr())
+    assert "a\\x1b[31mRED\\x1b]0;pwned\\x07\\x0ab\\u202e" in shown
+    assert not set(shown) & set("\x1b\x07\u202e")
+    assert "\nb" not in shown
+
+
+def test_what_the_log_says_is_escaped_too(caplog):
+    with escaped_output():
+        logging.getLogger("cores.data.bad").warning("left out: %s", EVIL)
+    assert caplog.messages == ["left out: " + printable(EVIL)]
+    assert printable(b"caf\xe9".decode("utf-8", "surrogateescape")) == "caf\\xe9"
+    assert printable("Käse 箱子") == "Käse 箱子"
 
 
 def test_check_of_sound_data_exits_0_and_of_nothing_1(tmp_path, capsys):

@@ -1,17 +1,23 @@
 """The evaluator on a model that has learned two pictures by heart: every figure against what is known."""
 
+import json
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from learned import SIZE, learned, mask, sample
+from PIL import Image
 
+from cores import masks
 from cores.data.sample import Conversation, Sample, Target, Turn
-from cores.errors import UserError
+from cores.errors import DataError, UserError
+from cores.evaluation import result_files
 from cores.evaluation.evaluator import evaluate
+from cores.evaluation.report import Chapter
 from cores.evaluation.result import Result, size_bin
 from cores.evaluation.sanity import pairs
 from cores.inference.facade import Cores
@@ -145,3 +151,38 @@ def test_an_image_is_encoded_once_and_the_model_comes_back_as_it_was() -> None:
 def test_an_unknown_mode_is_refused(answers: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match="generated, teacher-forced"):
         run(sample(0), answers=answers)
+
+
+def test_an_image_without_a_target_counts_as_published_when_answers_are_given() -> None:
+    kettle, there = Turn("kettle"), Turn("kettle", targets=(target(mask(0, "kettle")),))
+    everything = np.ones(SIZE, dtype=bool)
+    drawn = run(asked(0, kettle), answers=("teacher-forced",), records=True)
+    score = drawn.scores["teacher-forced"]
+    area = masks.decode(drawn.records[0].levels[0]["target"]).sum()
+    assert (score.masks.count, score.masks.iou, score.masks.union) == (1, 0.0, area)
+    assert drawn.records[0].ious == (0.0,)
+    assert area > 0
+    nothing = run(asked(0, kettle, ignore=everything), answers=("teacher-forced",)).scores["teacher-forced"].masks
+    assert (nothing.count, nothing.iou, nothing.union) == (1, 1.0, 0)
+    beside = run(asked(0, there, Turn("knife"))).scores  # something else is there: only refusals count
+    assert beside["teacher-forced"].masks.count == beside["generated"].masks.count == 1
+    assert run(asked(0, kettle), answers=("generated",)).scores["generated"].masks.count == 0
+    assert sum(found.count for found in score.sizes.values()) == 0
+
+
+def test_a_question_that_cannot_be_asked_is_named_with_its_picture() -> None:
+    with pytest.raises(DataError, match=r"^picture-0: question 1: the query is empty \('  '\)"):
+        run(replace(asked(0, Turn("kettle"), Turn("  ")), meta={"name": "picture-0"}))
+
+
+def test_a_score_that_is_no_number_never_reaches_json(tmp_path: Path) -> None:
+    result = run(sample(0), answers=("generated",), records=True)
+    result.records[:] = [
+        replace(record, score=float(score)) for record, score in zip(result.records, ("nan", "-inf"), strict=False)
+    ]
+    picture = sample(0).image
+    assert isinstance(picture, Image.Image)
+    result_files.write(tmp_path, {"model": "x"}, [Chapter("one", result, lambda number: picture)])
+    json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    lines = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail)["score"] for line in lines] == [None, None]

@@ -122,8 +122,13 @@ def test_settings_without_a_place_in_the_layout_are_said(tmp_path: Path, capsys:
     ours = converted(tmp_path, published_model(1))
     file = ours / "processor_config.json"
     file.write_text(file.read_text().replace('"crop"', '"pad"'))
+    stored = json.loads((ours / "config.json").read_text())
+    stored["segmenter_config"]["mask_decoder_config"]["layer_norm_eps"] = 1e-6
+    (ours / "config.json").write_text(json.dumps(stored))
     assert main(["export", str(ours), "--out", str(tmp_path / "out"), "--quiet"]) == 0
-    assert "the layout does not say that clip_fit: pad here, crop there" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the layout does not say that clip_fit: pad here, crop there" in said
+    assert "the mask decoder's layer_norm_eps: 1e-06 here, 1e-05 there" in said
 
 
 def test_the_tokenizer_that_goes_along_is_the_models_own(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from tiny import BOS, EOS, IM_END, IM_START, IMAGE, IMAGE_TOKENS, LOC, SEG, tiny_config, tiny_model
 
+from cores.asking.answers import Answered, find_chains, segment_answers
 from cores.modeling import CoresModel
-from cores.modeling.generation import find_chains
+from cores.modeling.generation import generate, read_prefix, teacher_force
 
 PREFIX = torch.tensor([BOS, 5, 6, IM_START, *[IMAGE] * IMAGE_TOKENS, IM_END])
 
@@ -16,6 +17,24 @@ def speak_in_chains(model: CoresModel) -> None:
     rows = torch.randn(len(few), 32, generator=torch.Generator().manual_seed(3))
     model.mllm.lm_head.weight.zero_()
     model.mllm.lm_head.weight[few] = rows
+
+
+def answer(
+    model: CoresModel,
+    pixels: torch.Tensor,
+    features: torch.Tensor,
+    questions: list[torch.Tensor],
+    answers: list[torch.Tensor] | None = None,
+    closing: list[int] | None = None,
+    max_new_tokens: int = 12,
+) -> list[Answered]:
+    """All questions in one pass, generated or teacher-forced."""
+    prefix, ends = read_prefix(model, pixels, PREFIX), closing or [EOS]
+    if answers is None:
+        said = generate(model, prefix, questions, ends, max_new_tokens)
+    else:
+        said = teacher_force(model, prefix, questions, answers, ends)
+    return segment_answers(model, features, said, masks_per_pass=16)
 
 
 def plain(
@@ -47,7 +66,7 @@ def test_cached_equals_one_by_one(attention: str) -> None:
     hook = model.mllm.model.language_model.register_forward_hook(
         lambda module, args, kwargs, output: read.append(tuple(kwargs["inputs_embeds"].shape[:2])), with_kwargs=True
     )
-    found = model.answer(pixels, features, PREFIX, questions, max_new_tokens=12)
+    found = answer(model, pixels, features, questions, max_new_tokens=12)
     hook.remove()
     # the prefix once, the questions together, then a token at a time
     assert read[:3] == [(1, len(PREFIX)), (3, 11), (3, 1)]
@@ -71,12 +90,12 @@ def test_forced_equals_generated() -> None:
     speak_in_chains(model)
     pixels, features = torch.randn(1, 3, 32, 32), model.encode(torch.randn(1, 3, 64, 64))
     questions = [torch.randint(10, 80, (n,)) for n in (4, 9)]
-    closing = model.answer(pixels, features, PREFIX, questions, max_new_tokens=8)[0].ids[5:6]
-    free = model.answer(pixels, features, PREFIX, questions, closing=closing, max_new_tokens=10)
+    closing = answer(model, pixels, features, questions, max_new_tokens=8)[0].ids[5:6]
+    free = answer(model, pixels, features, questions, closing=closing, max_new_tokens=10)
     assert len(free[0].ids) < 10, "it closes by itself, and its score counts the closing token"
     assert any(one.chains for one in free)
     given = [torch.tensor(one.ids + closing * (len(one.ids) < 10)) for one in free]
-    forced = model.answer(pixels, features, PREFIX, questions, given, closing=closing)
+    forced = answer(model, pixels, features, questions, given, closing=closing)
     for a, b in zip(free, forced, strict=True):
         assert a.ids == b.ids
         assert a.chains == b.chains
@@ -91,12 +110,11 @@ def test_an_answer_ends_with_its_closing_tokens() -> None:
     speak_in_chains(model)
     pixels, features = torch.randn(1, 3, 32, 32), model.encode(torch.randn(1, 3, 64, 64))
     question = [torch.tensor([11, 12])]
-    (free,) = model.answer(pixels, features, PREFIX, question, max_new_tokens=8)
+    (free,) = answer(model, pixels, features, question, max_new_tokens=8)
     closing = free.ids[2:4]
-    (stopped,) = model.answer(pixels, features, PREFIX, question, closing=closing, max_new_tokens=8)
+    (stopped,) = answer(model, pixels, features, question, closing=closing, max_new_tokens=8)
     assert stopped.ids == free.ids[: len(stopped.ids)]
     assert len(stopped.ids) <= 2
-    assert model.answer(pixels, features, PREFIX, []) == []
 
 
 def test_a_target_goes_with_the_nearest_location_of_its_own() -> None:
@@ -111,8 +129,20 @@ def test_a_target_without_location_runs_without_mask_prompt() -> None:
     model = tiny_model(tiny_config())
     pixels, features = torch.randn(1, 3, 32, 32), model.encode(torch.randn(1, 3, 64, 64))
     said = [torch.tensor([7, SEG, 8, LOC, SEG, EOS])]
-    (one,) = model.answer(pixels, features, PREFIX, [torch.tensor([11])], said)
+    (one,) = answer(model, pixels, features, [torch.tensor([11])], said)
     assert one.chains == [(None, 1), (3, 4)]
     alone = model.segment(features, one.tokens[-1:, :1], torch.tensor([0]))
     torch.testing.assert_close(one.low_res_logits[1][0], alone[0][0])
     assert not (one.low_res_logits[0][0] > 0).any()
+
+
+@torch.no_grad()
+def test_an_answer_that_does_not_close_in_time_is_cut() -> None:
+    model = tiny_model()
+    speak_in_chains(model)
+    pixels, features = torch.randn(1, 3, 32, 32), model.encode(torch.randn(1, 3, 64, 64))
+    questions = [torch.tensor([11, 12])]
+    (free,) = answer(model, pixels, features, questions, max_new_tokens=8)
+    (closed,) = answer(model, pixels, features, questions, closing=free.ids[3:5], max_new_tokens=8)
+    (cut,) = answer(model, pixels, features, questions, closing=free.ids[3:5], max_new_tokens=2)
+    assert (closed.cut, cut.cut, len(cut.ids)) == (False, True, 2)

@@ -48,16 +48,30 @@ def test_merged_in_half_precision_draws_the_same_masks(run, tmp_path):
 
 
 def test_a_merged_model_that_says_something_else_is_not_kept(run, tmp_path, capsys):
-    """An adapter with something in it that is no number: nothing that it draws can be compared."""
+    """An adapter of finite numbers whose product is not: nothing that it draws can be compared."""
     broken = tmp_path / "broken"
     shutil.copytree(run, broken)
     file = broken / "checkpoint-6" / "adapter_model.safetensors"
     state = load_file(file)
-    save_file({name: value * float("nan") for name, value in state.items()}, file)
+    save_file({name: value * 1e25 for name, value in state.items()}, file)
     assert main(["merge", str(broken), "--out", str(tmp_path / "model")]) == 1
     error = capsys.readouterr().err
     assert "the merged model's masks are not the checkpoint's" in error
     assert error.count("\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["broken"]
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "trained.safetensors"])
+def test_what_is_no_number_is_named_and_nothing_is_kept(name, run, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    state = load_file(broken / "checkpoint-6" / name)
+    tensor = sorted(state)[1]
+    state[tensor].view(-1)[0] = float("nan")
+    save_file(state, broken / "checkpoint-6" / name)
+    assert main(["merge", str(broken), "--out", str(tmp_path / "model")]) == 2
+    error = capsys.readouterr().err
+    assert f"{tensor.removeprefix('base_model.model.')}: holds NaN (1 of" in error
     assert [file.name for file in tmp_path.iterdir()] == ["broken"]
 
 
@@ -81,4 +95,7 @@ def test_differences_are_seen():
     assert largest_difference(one, two) == 2
     assert smallest_iou(one, two) == 0.5
     assert smallest_iou(one, one) == 1
-    assert not largest_difference(one, [one[0], one[1] * float("nan")]) <= TOLERANCE
+    broken = [one[0], one[1] * float("nan")]
+    assert not largest_difference(one, broken) <= TOLERANCE
+    assert not largest_difference(broken, broken) <= TOLERANCE
+    assert smallest_iou(broken, broken) == 0

@@ -7,12 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from test_packed_equals_separate import batch, conversation
-from tiny import SEG, tiny_config, tiny_model
+from tiny import EOS, SEG, tiny_config, tiny_model
 from transformers import AutoConfig, AutoModel, LlavaForConditionalGeneration, SamModel
 
+from cores.asking.answers import segment_answers
 from cores.checkpoints.published.keys import ignored
 from cores.errors import CheckpointError
 from cores.modeling import CoresConfig, CoresModel
+from cores.modeling.generation import read_prefix, teacher_force
 from cores.modeling.losses import balanced_bce_loss, bce_loss, dice_loss
 
 WEIGHTS = "model.safetensors"
@@ -196,11 +198,7 @@ def test_pictures_in_fp32_are_fine_for_a_model_in_bfloat16(packed: dict[str, Any
     torch.testing.assert_close(rough.loss, exact.loss, rtol=0.01, atol=0)
     assert rough.low_res_logits[-1].dtype == torch.bfloat16
     features = model.encode(packed["segmenter_pixels"][:1])
-    (one,) = model.answer(
-        packed["pixel_values"][:1],
-        features,
-        packed["input_ids"][0, :20],
-        [torch.tensor([11])],
-        [torch.tensor([7, SEG])],
-    )
+    prefix = read_prefix(model, packed["pixel_values"][:1], packed["input_ids"][0, :20])
+    said = teacher_force(model, prefix, [torch.tensor([11])], [torch.tensor([7, SEG])], [EOS])
+    (one,) = segment_answers(model, features, said, masks_per_pass=1)
     assert one.low_res_logits[-1].isfinite().all()

@@ -11,6 +11,7 @@ from shared import shared
 from transformers import CLIPImageProcessorPil, SamImageProcessorPil
 
 from cores.errors import DataError
+from cores.processing import pixels
 from cores.processing.pixels import (
     CLIP_MEAN,
     CLIP_STD,
@@ -197,3 +198,22 @@ def test_photographs_go_through():
         assert max(height, width) == 256
         assert pixels.isfinite().all()
         assert for_language(picture, 224, "pad").shape == (3, 224, 224)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (64, 64), (1000, 3), (3, 1000)])
+def test_a_padded_square_made_in_bands_is_the_same_square(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    image = Image.effect_noise(size, 80).convert("RGB")
+    longest = max(size)
+    square = Image.new("RGB", (longest, longest), tuple(int(255 * value) for value in pixels.CLIP_MEAN))
+    square.paste(image, ((longest - size[0]) // 2, (longest - size[1]) // 2))
+    whole, key = square.resize((32, 32), Image.Resampling.BICUBIC), pixels.key_of(image)
+    monkeypatch.setattr(pixels, "BAND", 7)
+    assert pixels._padded(image, 32).tobytes() == whole.tobytes()
+    assert pixels.key_of(image) == key
+
+
+def test_a_picture_with_nothing_to_change_is_not_copied() -> None:
+    image = Image.new("RGB", (4, 3))
+    assert open_picture(image) is image

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from cores.errors import RecipeError
-from cores.recipe import load_recipe, recipe_names, recipe_text, trainer_arguments
+from cores.recipe import load_recipe, recipe_names, recipe_text
+from cores.trainer_section import trainer_arguments
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -111,7 +112,7 @@ def test_extending_takes_sections_key_by_key(tmp_path):
 def test_trainer_arguments_are_the_installed_librarys():
     from transformers import TrainingArguments
 
-    assert trainer_arguments() == {field.name for field in dataclasses.fields(TrainingArguments)}
+    assert trainer_arguments().keys() == {field.name for field in dataclasses.fields(TrainingArguments)}
 
 
 def test_yaml_of_recipes_is_plain(tmp_path):

@@ -13,6 +13,7 @@ from tiny import tiny_config, tiny_model
 from tiny_run import Squares, tiny_recipe
 from tiny_tokenizer import tiny_processor
 
+from cores.checkpoints.find import best_of
 from cores.checkpoints.load import load
 from cores.checkpoints.probe import probe
 from cores.data.mixture import Mixture
@@ -156,7 +157,7 @@ def test_frozen_weights_in_bfloat16_train_like_float32(tmp_path):
 
 
 def test_the_best_by_giou_is_kept_and_linked(tmp_path):
-    """Scores by step: 0.3, 0.5, 0.4. The second is the best, and stays when later checkpoints push it out."""
+    """Scores by step: 0.3, 0.5, 0.4. The second is the best, and stays when later checkpoints push others out."""
     scores = iter((0.3, 0.5, 0.4))
 
     def evaluate(model, processor, rank, world):
@@ -172,7 +173,15 @@ def test_the_best_by_giou_is_kept_and_linked(tmp_path):
     settings |= {"trainer__save_steps": 1, "trainer__save_total_limit": 1, "trainer__max_steps": 3}
     trainer = train(tiny_recipe(tmp_path, **settings), run, Squares, evaluate=evaluate, device="cpu", quiet=True)
     assert trainer.state.best_metric == pytest.approx(0.5)
-    assert sorted(f.name for f in run.iterdir()) == ["best", "checkpoint-3", "log.jsonl", "recipe.yaml"]
+    assert sorted(f.name for f in run.iterdir()) == [
+        "best",
+        "checkpoint-2",
+        "checkpoint-3",
+        "log.jsonl",
+        "recipe.yaml",
+    ]
+    assert (run / "best").is_symlink()
+    assert best_of(run) == run / "best"
     assert json.loads((run / "best" / "trainer_state.json").read_text())["global_step"] == 2
     np.testing.assert_allclose(logged(run, "eval_giou"), [0.3, 0.5, 0.4])
 
@@ -187,8 +196,10 @@ def test_a_gradient_that_is_no_number_stops_before_it_is_taken(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"trainer__lr_scheduler_type": "linnear"}, "trainer: linnear is not a valid SchedulerType"),
-        ({"trainer__eval_steps": "often", "trainer__eval_strategy": "steps"}, "trainer: "),
+        ({"trainer__tf32": "true"}, "trainer: --tf32 requires"),
+        ({"trainer__log_level": "loud"}, "trainer: .*loud"),
+        ({"trainer__deepspeed": "nowhere.json"}, "trainer"),
+        ({"trainer__report_to": "tensorboard"}, "trainer.report_to: tensorboard is not installed: pip install"),
     ],
 )
 def test_values_that_transformers_refuses_are_the_recipes(settings, message, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cores import viz
+from cores import fonts, viz
 from cores.errors import DataError
 
 
@@ -60,3 +60,43 @@ def test_a_sheet_has_a_cell_for_each_panel_and_none_is_an_error() -> None:
     assert {(i * 40, 0, 0) for i in range(5)} <= found
     with pytest.raises(DataError, match="at least one"):
         viz.sheet([])
+
+
+def test_a_mask_grows_by_so_many_pixels_on_every_side() -> None:
+    mask = np.zeros((9, 11), bool)
+    mask[3, 4] = mask[0, 10] = True
+    grown = viz._grown(mask, 2)
+    expected = np.zeros_like(mask)
+    expected[1:6, 2:7] = expected[0:3, 8:11] = True
+    assert np.array_equal(grown, expected)
+
+
+def test_a_label_has_one_colour_and_two_labels_of_a_picture_have_two() -> None:
+    names = ["cup", "kettle", "knife", "handle", "box", "lamp", "car"]
+    assert len(set(viz.colors_of(names))) == len(names) == len(viz.PALETTE)
+    assert len(set(viz.colors_of([None, None, *names[:5]]))) == 7
+    first, second, third = viz.colors_of(["Cup", None, " cup"])
+    assert (first, first) == (third, viz.colors_of(["cup"])[0])
+    assert second != first
+    assert len(viz.colors_of(names * 2)) == 14
+
+
+def test_letters_are_drawn_or_escaped_never_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fonts.lettering("the cup", 14)[0] == "the cup"
+    assert fonts.lettering("a\x1b[31mb\u202ec", 14)[0] == "a\\x1b[31mb\\u202ec"
+    monkeypatch.setattr(fonts, "SYSTEM", ())  # as on a machine with no other font than Pillow's
+    text, font = fonts.lettering("箱子 caf\u00e9 cup", 14)
+    assert text == "\\u7bb1\\u5b50 caf\\xe9 cup"
+    drawn = viz.caption(Image.new("RGB", (300, 10)), "箱子")
+    other = viz.caption(Image.new("RGB", (300, 10)), "汽车")
+    assert not np.array_equal(drawn, other)
+
+
+def test_a_font_of_the_system_draws_what_pillows_own_lacks() -> None:
+    for name in fonts.SYSTEM:
+        font = fonts._system(name, 14)
+        if font is not None and fonts._draws(font, "é"):
+            break
+    else:
+        pytest.skip("no font of the system has an é")
+    assert fonts.lettering("café", 14)[0] == "café"

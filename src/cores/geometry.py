@@ -4,11 +4,14 @@ A picture is scaled so that its longer side fills the square, and put into the u
 Legend: h, w = the picture's size, canvas = the square's side, masks = any number of them.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 Size = tuple[int, int]
+BAND = 2**22  # pixels that `restore_bands` makes at once
 
 
 def resized_size(size: Size, canvas: int) -> Size:
@@ -28,6 +31,27 @@ def restore(low_res: Tensor, canvas: int, resized: Size, size: Size) -> Tensor:
     full = F.interpolate(low_res.float()[:, None], (canvas, canvas), mode="bilinear", align_corners=False)
     full = full[..., : resized[0], : resized[1]]
     return F.interpolate(full, size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def restore_bands(low_res: Tensor, canvas: int, resized: Size, size: Size, pixels: int = BAND) -> Iterator[Tensor]:
+    """As `restore`, one mask in bands of rows from the top, so that a picture of any size takes little memory.
+
+    Args: `low_res` (h', w'); `pixels`: most of them in a band, but a row at least.
+    Gives (rows, w) each, fp32; differs from `restore` by the rounding of fp32 alone.
+    """
+    (height, width), (inside, _) = size, resized
+    square = F.interpolate(low_res.float()[None, None], (canvas, canvas), mode="bilinear", align_corners=False)
+    square = square[0, 0, : resized[0], : resized[1]]
+    centre = (torch.arange(height, dtype=torch.float64, device=low_res.device) + 0.5) * inside / height - 0.5
+    centre = centre.clamp(min=0)  # (h,): where each row of the picture lies between rows of the square
+    above = centre.long().clamp(max=inside - 1)
+    below = (above + 1).clamp(max=inside - 1)
+    share = (centre - above).float()[:, None]
+    rows = max(1, pixels // width)
+    for first in range(0, height, rows):
+        band = slice(first, first + rows)
+        mixed = torch.lerp(square[above[band]], square[below[band]], share[band])
+        yield F.interpolate(mixed[None, None], (len(mixed), width), mode="bilinear", align_corners=False)[0, 0]
 
 
 def content_size(resized: Size, canvas: int, side: int) -> Size:

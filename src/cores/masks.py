@@ -37,7 +37,7 @@ def decode(rle: RLE) -> Mask:
     height, width = rle["size"]
     if height < 1 or width < 1 or (found := runs(rle["counts"])) is None or int(found.sum()) != height * width:
         raise DataError(f"run lengths do not fill their size, {height} x {width} (h x w)")  # pycocotools would crash
-    mask: Mask = coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")}).astype(bool)
+    mask: Mask = coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")}).view(bool)
     return mask
 
 
@@ -62,6 +62,21 @@ def runs(counts: str) -> NDArray[np.int64] | None:
     values[1::2] = values[1::2].cumsum()
     values[2::2] = values[2::2].cumsum()
     return None if values.min() < 0 else values
+
+
+def merge(rles: list[RLE], size: tuple[int, int]) -> RLE:
+    """Run lengths of the pixels inside any of the masks, without their pixels; `size` (h, w), when there is none."""
+    if not rles:
+        return encode(np.zeros(size, dtype=bool))
+    stored = [{"size": rle["size"], "counts": rle["counts"].encode("ascii")} for rle in rles]
+    found = coco.merge(stored)
+    return {"size": [int(n) for n in found["size"]], "counts": found["counts"].decode("ascii")}
+
+
+def area(rle: RLE) -> int:
+    """How many pixels are inside."""
+    lengths = runs(rle["counts"])
+    return 0 if lengths is None else int(lengths[1::2].sum())
 
 
 def union(masks: list[Mask], size: tuple[int, int]) -> Mask:

@@ -1,23 +1,21 @@
 """Recipes: every setting of a training run as typed sections, from YAML and `section.key=value` flags. No torch.
 
 A recipe is a YAML file of sections, each a dataclass below. `extends: NAME` takes another recipe's values first. The
-section `trainer` holds transformers' TrainingArguments under their own names; those are read off the installed
-library's source, so that a misspelt one is found before anything heavy is loaded.
+section `trainer` holds transformers' TrainingArguments under their own names (`trainer_section`).
 """
 
-import ast
 import dataclasses
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, make_dataclass
 from importlib import resources
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import yaml
 
+from cores import trainer_section
 from cores.errors import RecipeError
+from cores.loss_keys import LOSS_KEYS
 from cores.typed_yaml import Loader, describe, fits, nearest
 
 Part = Literal[
@@ -34,22 +32,6 @@ Part = Literal[
     "mask_decoder",
 ]
 PAPER_PARTS: tuple[Part, ...] = ("lora", "embeddings", "head", "projection", "refiner", "mask_decoder")
-
-# TrainingArguments that cores sets itself, and what to use in their place.
-OWNED = {
-    "output_dir": "--out",
-    "resume_from_checkpoint": "--resume",
-    "use_cpu": "--device cpu",
-    "disable_tqdm": "--quiet",
-    "load_best_model_at_end": "nothing: the best checkpoint is kept in best/",
-    "metric_for_best_model": "nothing: the best is by gIoU",
-    "greater_is_better": "nothing: the best is by gIoU",
-    "train_sampling_strategy": "data.rates",
-    "ignore_data_skip": "nothing: a resumed run goes on with the sample that comes next",
-    "auto_find_batch_size": "per_device_train_batch_size",
-    "remove_unused_columns": "nothing: there are no columns",
-    "label_names": "nothing: batches are the processor's",
-}
 
 
 @dataclass(kw_only=True)
@@ -83,6 +65,8 @@ class ModelSection:
             yield "model.mllm and model.segmenter go together: give both"
         if "lora" in self.train and "language_model" in self.train:
             yield "model.train: lora and language_model exclude each other: adapters or the whole, not both"
+        if self.attn_implementation == "flash_attention_2":
+            yield "model.attn_implementation: flash_attention_2 does not keep packed questions apart: take sdpa"
 
 
 @dataclass(kw_only=True)
@@ -148,26 +132,21 @@ class DataSection:
                 yield f"data.{name}: found {getattr(self, name)}, expected at least 1"
 
 
-@dataclass(kw_only=True)
-class LossSection:
+_LossFields: Any = make_dataclass(
+    "_LossFields", [(key.recipe, key.type | None, None) for key in LOSS_KEYS], kw_only=True
+)
+
+
+class LossSection(_LossFields):
     """Weights of the losses; None: the style's. `location`: of a mask loss at the levels before the last, too.
 
     `balanced_bce`: inside and outside of a mask weigh the same. `ignore_255`: leave ignored pixels out. `resolution`:
     `low` takes the losses at the mask decoder's own resolution.
     """
 
-    text: float | None = None
-    mask: float | None = None
-    bce: float | None = None
-    dice: float | None = None
-    location: float | None = None
-    balanced_bce: bool | None = None
-    ignore_255: bool | None = None
-    resolution: Literal["original", "low"] | None = None
-
     def problems(self) -> Iterator[str]:
         for name, value in vars(self).items():
-            if isinstance(value, float) and value < 0:
+            if isinstance(value, float | int) and value < 0:
                 yield f"losses.{name}: found {value}, expected at least 0"
 
 
@@ -246,17 +225,6 @@ def load_recipe(name: str | Path, settings: Iterable[str] = ()) -> Recipe:
     return recipe
 
 
-@cache
-def trainer_arguments() -> frozenset[str]:
-    """The names of transformers' TrainingArguments, from the library's source: importing it would load torch."""
-    package = find_spec("transformers")
-    assert package is not None
-    assert package.origin is not None
-    tree = ast.parse(Path(package.origin).with_name("training_args.py").read_text("utf-8"))
-    (body,) = (n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "TrainingArguments")
-    return frozenset(n.target.id for n in body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name))
-
-
 def _read(name: str | Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """The values of a recipe over those of what it extends."""
     if str(name) in seen:
@@ -305,7 +273,8 @@ def _fill(recipe: Recipe, values: dict[str, Any]) -> Iterator[str]:
         elif not isinstance(inner, dict):
             yield f"{name}: expected a section, found {inner!r}"
         elif name == "trainer":
-            yield from _fill_trainer(recipe.trainer, inner)
+            yield from trainer_section.problems(inner)
+            recipe.trainer.update(inner)
         else:
             hints = get_type_hints(SECTIONS[name])
             for key, value in inner.items():
@@ -315,13 +284,3 @@ def _fill(recipe: Recipe, values: dict[str, Any]) -> Iterator[str]:
                     yield f"{name}.{key}: found {value!r}, expected {describe(hints[key])}"
                 else:
                     setattr(getattr(recipe, name), key, value)
-
-
-def _fill_trainer(trainer: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
-    for key, value in values.items():
-        if key in OWNED:
-            yield f"trainer.{key} is set by cores: use {OWNED[key]}"
-        elif key not in trainer_arguments():
-            yield f"there is no trainer.{key}{nearest(key, trainer_arguments())}"
-        else:
-            trainer[key] = value

@@ -8,12 +8,16 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+MANY = 12  # values of a choice that stand in a row with "or"
+
 
 def fits(value: Any, hint: Any) -> bool:
     """Is a value of YAML one of this type? A whole number is a float too; true and false are no numbers."""
     origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
     if origin is Literal:
-        return value in inner
+        return any(value == one and type(value) is type(one) for one in inner)
     if origin in (Union, UnionType):
         return any(fits(value, one) for one in inner)
     if origin is list:
@@ -28,15 +32,17 @@ def fits(value: Any, hint: Any) -> bool:
 def describe(hint: Any) -> str:
     """A type in the words of a recipe's reader."""
     origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return "anything"
     if origin is Literal:
-        return " or ".join(map(str, inner))
+        return " or ".join(map(str, inner)) if len(inner) <= MANY else f"one of {', '.join(map(str, inner))}"
     if origin in (Union, UnionType):
         return " or ".join("null" if one is NoneType else describe(one) for one in inner)
     if origin is list:
         return f"a list of {describe(inner[0])}"
     if origin is dict:
         return f"names with {describe(inner[1])} each"
-    return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}[hint]
+    return {NoneType: "null", str: "text", int: "a whole number", float: "a number", bool: "true or false"}[hint]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

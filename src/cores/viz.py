@@ -6,13 +6,15 @@ Colours are Okabe and Ito's (Color Universal Design, 2008), which stay apart for
 each mask also has an outline with a light rim, so that it shows on any ground and without colour at all.
 """
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageEnhance, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance
 
+from cores import fonts
 from cores.errors import DataError
 
 Mask = NDArray[np.bool_]
@@ -32,8 +34,16 @@ def fit(picture: Image.Image, masks: Sequence[Mask], longest: int) -> tuple[Imag
     """A picture and its masks with the longest side at `longest` pixels, for drawing and not for scoring."""
     scale = longest / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    resized = [Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR) for mask in masks]
-    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), [np.asarray(mask) > 127 for mask in resized]
+    colored = picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy a large one
+    return colored.resize(size, Image.Resampling.LANCZOS), [fit_mask(mask, size) for mask in masks]
+
+
+def fit_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+    """A mask at (width, height) `size`: inside is where at least half of a pixel is covered."""
+    if mask.shape == size[::-1]:
+        return mask
+    grey = Image.fromarray(mask.view(np.uint8) * 255)
+    return np.asarray(grey.resize(size, Image.Resampling.BILINEAR)) > 127
 
 
 def fade(picture: Image.Image, color: float = 0.15) -> Image.Image:
@@ -43,31 +53,33 @@ def fade(picture: Image.Image, color: float = 0.15) -> Image.Image:
 
 
 def overlay(
-    picture: Image.Image, masks: Sequence[Mask], colors: Sequence[Color] = PALETTE, opacity: float = 0.45
+    picture: Image.Image, masks: Iterable[Mask], colors: Sequence[Color] = PALETTE, opacity: float = 0.45
 ) -> Image.Image:
     """The picture with each mask as a translucent fill and an outline, later masks above earlier ones.
 
-    Args: `masks` each (h, w) of the picture's size; `colors` are taken in turn; `opacity` of the fill, 0 to 1.
-    Raises DataError when a mask is of another size.
+    Args: `masks` each (h, w) of the picture's size, taken one at a time; `colors` are taken in turn; `opacity` of the
+    fill, 0 to 1. Raises DataError when a mask is of another size.
     """
-    pixels = np.asarray(picture.convert("RGB"), dtype=np.float32).copy()  # (h, w, 3)
-    for mask in masks:
-        if mask.shape != pixels.shape[:2]:
-            raise DataError(f"a mask of shape {mask.shape} does not fit a picture of {pixels.shape[:2]} (h, w)")
+    pixels = np.array(picture.convert("RGB"))  # (h, w, 3) uint8
     line = max(1, round(max(pixels.shape[:2]) / 200))
     for mask, color in zip(masks, cycle(colors), strict=False):
-        pixels[mask] = (1 - opacity) * pixels[mask] + opacity * np.array(color, np.float32)
+        if mask.shape != pixels.shape[:2]:
+            raise DataError(f"a mask of shape {mask.shape} does not fit a picture of {pixels.shape[:2]} (h, w)")
+        tint = opacity * np.array(color, np.float32)
+        pixels[mask] = ((1 - opacity) * pixels[mask].astype(np.float32) + tint).round().astype(np.uint8)
         pixels[_grown(mask, line) & ~mask] = 255
         pixels[mask & _grown(~mask, line)] = color
-    return Image.fromarray(pixels.round().astype(np.uint8))
+    return Image.fromarray(pixels)
 
 
 def caption(picture: Image.Image, text: str, size: int = 14, color: Color | None = None) -> Image.Image:
     """The picture with the text below it, wrapped to its width; `size` of the letters in pixels.
 
-    `color`: a square of it before the text, as the key to a mask drawn in that colour.
+    `color`: a square of it before the text, as the key to a mask drawn in that colour. Letters that no font here has
+    are shown escaped.
     """
-    font, pad = ImageFont.load_default(size), size // 2
+    text, font = fonts.lettering(text, size)
+    pad = size // 2
     indent = size + pad if color else 0
     lines = _wrap(text, font, picture.width - 2 * pad - indent)
     step = round(size * 1.35)
@@ -107,6 +119,24 @@ def colors(count: int) -> list[Color]:
     return [PALETTE[i % len(PALETTE)] for i in range(count)]
 
 
+def colors_of(labels: Sequence[str | None]) -> list[Color]:
+    """A colour for each label: the same for the same label (whatever its case) here and in every other picture.
+
+    Where two labels of one picture would share a colour, the later one takes the next that is free; so does each
+    None, which stands for a mask without a label.
+    """
+    taken: dict[str, int] = {}
+    found = []
+    for number, label in enumerate(labels):
+        key = f"\0{number}" if label is None else " ".join(label.lower().split())
+        if key not in taken:
+            first = 0 if label is None else zlib.crc32(key.encode()) % len(PALETTE)
+            order = [(first + step) % len(PALETTE) for step in range(len(PALETTE))]
+            taken[key] = min(order, key=list(taken.values()).count)
+        found.append(PALETTE[taken[key]])
+    return found
+
+
 def _scaled(picture: Image.Image, width: int) -> tuple[int, int]:
     return width, max(1, round(picture.height * width / picture.width))
 
@@ -114,12 +144,14 @@ def _scaled(picture: Image.Image, width: int) -> tuple[int, int]:
 def _grown(mask: Mask, by: int) -> Mask:
     """The mask with `by` pixels more on every side."""
     for axis in (0, 1):
-        padded = np.pad(mask, [(by, by) if axis == n else (0, 0) for n in (0, 1)])
-        mask = np.any(np.lib.stride_tricks.sliding_window_view(padded, 2 * by + 1, axis), axis=-1)
+        padded = np.pad(mask, [(by + 1, by) if axis == n else (0, 0) for n in (0, 1)])
+        inside = np.cumsum(padded, axis, dtype=np.int32)  # of all pixels up to here, so that any window is one step
+        last, first = np.split(inside, [2 * by + 1], axis)[1], np.split(inside, [mask.shape[axis]], axis)[0]
+        mask = last > first
     return mask
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+def _wrap(text: str, font: fonts.Font, width: float) -> list[str]:
     """Lines no wider than `width`, broken between words, or inside a word that alone is too wide."""
     lines = []
     for paragraph in text.splitlines():

@@ -4,6 +4,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from cores.checkpoints.runs.best import BEST, best_step, step_of
 from cores.checkpoints.runs.origin import BASE
 from cores.errors import CheckpointError
 
@@ -55,10 +56,16 @@ def checkpoints_of(run: Path) -> list[Path]:
 
 
 def best_of(run: Path) -> Path:
-    """A run's `best`, or else its last checkpoint. Raises CheckpointError when it has none yet."""
-    if is_checkpoint(run / "best"):
-        return run / "best"
-    found = checkpoints_of(run)
+    """A run's best checkpoint, or else its last. Raises CheckpointError when it has none yet."""
+    found, best = checkpoints_of(run), run / BEST
+    step = best_step(found[-1]) if found else None
+    if is_checkpoint(best) and step in (None, step_of(best)):
+        return best
+    named = run / f"checkpoint-{step}"  # a run that was killed before it gave `best` to it
+    if named in found:
+        return named
+    if is_checkpoint(best):
+        return best
     if not found:
         raise CheckpointError(
             f"{run}: the run has no checkpoint yet; go on with `cores train ... --out {run} --resume`"

@@ -10,22 +10,13 @@ from cores.checkpoints.library_errors import quietly, readable
 from cores.checkpoints.runs.bases import draw_rows, load_parts, weights_of
 from cores.checkpoints.runs.learned import fold_lora, read_learned
 from cores.checkpoints.runs.origin import Base
-from cores.errors import CheckpointError
+from cores.checkpoints.tensors.lazy import open_shards, wrong_types
+from cores.errors import CheckpointError, UserError
+from cores.loss_keys import LOSS_KEYS
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
+from cores.modeling.strict import refuse
 from cores.processing.processor import CoresProcessor
-
-# What a run may set otherwise than the checkpoint it starts from: the rest of the config is the model itself.
-SETTABLE = (
-    "text_weight",
-    "mask_weight",
-    "bce_weight",
-    "dice_weight",
-    "location_loss",
-    "balanced_bce",
-    "ignore_255",
-    "loss_resolution",
-)
 
 
 def load(
@@ -42,9 +33,10 @@ def load(
         device: None takes CUDA where there is one, else the CPU.
         dtype: of the weights, such as "bfloat16"; None keeps the stored one on CUDA and takes float32 on a CPU.
 
-    Raises CheckpointError that names what is missing, left over, of another shape, or changed since the run began.
+    Raises CheckpointError that names what is missing, left over, of another shape, or changed since the run began;
+    UserError for a device that is not there.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = as_device(device)
     folder = find(path)
     model = load_model(folder, as_dtype(dtype, device), attn_implementation)
     fold_lora(model)
@@ -57,6 +49,7 @@ def load_model(folder: Path, dtype: torch.dtype | None, attn_implementation: str
     if not is_checkpoint(folder):
         check_plain(folder)
         with quietly(), readable(folder):
+            refuse(folder, unusable=wrong_types(open_shards(folder)))
             return CoresModel.from_pretrained(folder, dtype=dtype or "auto", attn_implementation=attn_implementation)
     base = Base.load(folder)
     base.check(weights_of(base))
@@ -70,22 +63,32 @@ def build(
 ) -> CoresModel:
     """A run's model before it learned anything; the same from the same base, whenever it is built.
 
-    `dtype` None: the base's own. Raises CheckpointError when the base does not fit the config.
+    `dtype` None: the base's own. Frozen weights are first rounded to what they were in training (`Base.dtype`): what
+    was learned fits that rounding. Raises CheckpointError when the base does not fit the config.
     """
+    trained = None if base.dtype is None else as_dtype(base.dtype, torch.device("cpu"))
     if "start" in base.paths:
-        model = load_model(find(base.paths["start"]), dtype, attn_implementation)
+        model = load_model(find(base.paths["start"]), trained or dtype, attn_implementation)
         fold_lora(model)
         adopt(model.config, config)
-        return model
+        return cast(model, dtype or trained)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(base.seed)
-        parts = load_parts(base, dtype=dtype or "auto", attn_implementation=attn_implementation)
+        parts = load_parts(base, dtype=trained or dtype or "auto", attn_implementation=attn_implementation)
         wanted: Any = config.mllm_config
         draw_rows(parts.mllm, wanted.text_config.vocab_size, base.new_tokens)
         model = CoresModel.from_bases(config, parts.mllm, parts.segmenter)
     if parts.projection is not None:
         model.projection.load_state_dict(parts.projection)
-    return model.to(dtype or parts.mllm.dtype)
+    return cast(cast(model, trained or dtype or parts.mllm.dtype), dtype or trained)
+
+
+def cast(model: CoresModel, dtype: torch.dtype | None) -> CoresModel:
+    """Give all that is saved this dtype. What is not (rotary frequencies) stays as exact as it was made."""
+    for value in model.state_dict(keep_vars=True).values():
+        if dtype is not None and value.is_floating_point():
+            value.data = value.data.to(dtype)
+    return model
 
 
 def adopt(config: CoresConfig, run: CoresConfig) -> None:
@@ -94,8 +97,19 @@ def adopt(config: CoresConfig, run: CoresConfig) -> None:
         found, wanted = getattr(config, name), getattr(run, name)
         if found != wanted:
             raise CheckpointError(f"{name}: the base has {found}, the run {wanted}: leave it, or start from bases")
-    for name in SETTABLE:
-        setattr(config, name, getattr(run, name))
+    for key in LOSS_KEYS:  # all that a run may set otherwise: the rest of the config is the model itself
+        setattr(config, key.config, getattr(run, key.config))
+
+
+def as_device(device: str | torch.device | None) -> torch.device:
+    """A torch device that is there; None takes CUDA where there is one, else the CPU. Raises UserError."""
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # torch's ways of saying so
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {str(device)!r:.60}: cannot be used here: {reason}") from None
+    return found
 
 
 def as_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cores.asking.asker import Asker, Query
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
 
@@ -20,13 +21,9 @@ QUERIES = ("disc", "bright corner", "stripe")
 @torch.no_grad()
 def probe(model: CoresModel, processor: CoresProcessor, seed: int = 0) -> list[Tensor]:
     """Low-res logits (masks, h, w) of each level: three given answers about a drawn picture."""
-    picture = processor.picture(drawn_picture())
-    pixels = picture.pixel_values[None].to(model.device, model.dtype)
-    features = model.encode(picture.segmenter_pixels[None].to(model.device, model.dtype))
-    questions = [processor.question(query, "phrase").to(model.device) for query in QUERIES]
-    answers = [processor.answer_ids(None).to(model.device) for _ in QUERIES]
-    prefix = processor.prefix(seed, picture.key).to(model.device)
-    answered = model.answer(pixels, features, prefix, questions, answers)
+    asker = Asker(model, processor, seed)
+    queries: list[Query] = [(query, "phrase") for query in QUERIES]
+    answered = asker.teacher_force(asker.encode_image(drawn_picture()), queries, [None] * len(queries))
     return [torch.cat(level).float().cpu() for level in zip(*(a.low_res_logits for a in answered), strict=True)]
 
 
@@ -46,10 +43,11 @@ def largest_difference(one: Sequence[Tensor], two: Sequence[Tensor]) -> float:
 
 
 def smallest_iou(one: Sequence[Tensor], two: Sequence[Tensor]) -> float:
-    """The smallest IoU of two lists of logits (masks, h, w), cut at 0; two empty masks count 1."""
+    """The smallest IoU of two lists of logits (masks, h, w), cut at 0; two empty masks count 1, NaN counts 0."""
     found = []
     for a, b in zip(one, two, strict=True):
         union = ((a > 0) | (b > 0)).flatten(1).sum(1)
         same = ((a > 0) & (b > 0)).flatten(1).sum(1)
-        found.append(torch.where(union > 0, same / union.clamp(min=1), 1.0).min())
+        known = (a.isfinite() & b.isfinite()).flatten(1).all(1)
+        found.append(torch.where(union > 0, same / union.clamp(min=1), 1.0).where(known, 0.0).min())
     return float(torch.stack(found).min())

@@ -5,17 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig
 
 from cores import __version__
 from cores.checkpoints.folder import new_folder
 from cores.checkpoints.library_errors import quietly
-from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
 
 MAX_SHARD = "5GB"
-MAX_NEW_TOKENS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,21 +61,8 @@ def write_model(
     config = model.config.__class__.from_pretrained(folder)
     config.dtype = stored  # save_pretrained writes the dtype in memory
     config.save_pretrained(folder)
-    write_generation(folder, model.config)
     processor.save_pretrained(folder)
     (folder / "README.md").write_text(card_text(model, card), encoding="utf-8")
-
-
-def write_generation(folder: Path, config: CoresConfig) -> None:
-    """`generation_config.json`: greedy, as the published programs mean it."""
-    text = config.mllm_config.text_config  # type: ignore[union-attr]
-    GenerationConfig(
-        do_sample=False,
-        max_new_tokens=MAX_NEW_TOKENS,
-        bos_token_id=text.bos_token_id,
-        eos_token_id=text.eos_token_id,
-        pad_token_id=text.pad_token_id,
-    ).save_pretrained(folder)
 
 
 def card_text(model: CoresModel, card: Card) -> str:

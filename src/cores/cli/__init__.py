@@ -1,6 +1,6 @@
 """The command line: a table of verbs. A verb's code, and torch with it, is imported when the verb runs.
 
-Exit codes: 0 done, 1 a check or comparison failed, 2 the user's mistake, 130 interrupted.
+Exit codes: 0 done, 1 a check or comparison failed, 2 the user's mistake, 130 interrupted, 143 told to stop.
 """
 
 import sys
@@ -10,6 +10,8 @@ from importlib import import_module
 
 from cores import __version__
 from cores.checkpoints.folder import FULL
+from cores.cli.signals import stoppable
+from cores.cli.terminal import escaped_output, printable
 from cores.errors import CheckFailed, CoresError
 
 VERBS = {
@@ -44,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"there is no verb {verb}; {hint}", 2)
     module, _, function = VERBS[verb][0].partition(":")
     try:
-        return int(getattr(import_module(module), function)(rest))
+        with escaped_output(), stoppable():
+            return int(getattr(import_module(module), function)(rest))
     except CoresError as error:
         return _fail(str(error), 1 if isinstance(error, CheckFailed) else 2)
     except KeyboardInterrupt:
@@ -69,5 +72,5 @@ def _help() -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"cores: {message}\n")
+    sys.stderr.write(f"cores: {printable(message)}\n")
     return code

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cores.cli.terminal import printable
 from cores.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def main(argv: list[str]) -> int:
         "--source", nargs="+", metavar="NAME", help="such as ReasonSeg|val (default: all that is there)"
     )
     check.add_argument("--fix-report", type=Path, metavar="FILE", help="write every finding as a line of JSON")
-    check.add_argument("--decode", type=int, default=16, metavar="N", help="images a source to decode (default: 16)")
+    check.add_argument(
+        "--decode", type=int, metavar="N", help="images a source to decode (default: 16; of one's own 500)"
+    )
     check.set_defaults(run=_check)
 
     show = verbs.add_parser("show", help="pictures with queries and masks, as the model will see them")
@@ -97,11 +100,11 @@ def _check(args: argparse.Namespace) -> int:
 
     if not args.dir.is_dir():
         raise UserError(f"{args.dir}: there is no such folder")
-    if args.decode < 0:
+    if args.decode is not None and args.decode < 0:
         raise UserError(f"--decode {args.decode}: expected at least 0")
 
     def watch(name: str, numbers: range) -> Iterable[int]:
-        return tqdm(numbers, desc=name, unit="img", disable=args.quiet)
+        return tqdm(numbers, desc=printable(name), unit="img", disable=args.quiet)
 
     report = examine(args.dir, args.source, args.decode, watch)
     if args.fix_report:
@@ -120,11 +123,11 @@ def _told(report: "Report", fix_report: Path | None) -> str:
         told[key] += 1
         if told[key] <= SHOWN:
             where = f"{finding.file}: " if finding.file and finding.file not in finding.problem else ""
-            lines.append(f"{finding.level}: {finding.source}: {where}{finding.problem}")
+            lines.append(printable(f"{finding.level}: {finding.source}: {where}{finding.problem}"))
     for (source, level), count in told.items():
         if count > SHOWN:
             hint = f"all are in {fix_report}" if fix_report else "--fix-report FILE lists all"
-            lines.append(f"{level}: {source}: and {count - SHOWN:,} more; {hint}")
+            lines.append(printable(f"{level}: {source}: and {count - SHOWN:,} more; {hint}"))
     errors = sum(finding.level == "error" for finding in report.findings)
     end = f"{errors:,} errors, {len(report.findings) - errors:,} warnings"
     return "".join(f"{line}\n" for line in [*lines, "", report.table(), "", end])
@@ -171,7 +174,7 @@ def _dump(args: argparse.Namespace) -> int:
     source = _open(args.source, args.data)
     bad = BadItems(args.on_bad)
     with _whole_file(args.out, args.overwrite) as part, part.open("w", encoding="utf-8", newline="\n") as file:
-        for numbers in tqdm(dump_order(source), desc=args.source, unit="img", disable=args.quiet):
+        for numbers in tqdm(dump_order(source), desc=printable(args.source), unit="img", disable=args.quiet):
             try:
                 line = dump_line(source, numbers)
             except DataError as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cores.cli.options import check_device, check_out, model_options, whole_folder
+from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder, whole_files
 from cores.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,15 +41,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--no-sanity", action="store_true", help="leave out the swap test and the one without location"
     )
-    parser.add_argument("--max-new-tokens", type=int, default=128, help="most tokens of an answer (default: 128)")
+    parser.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the checkpoint's)")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
+    base_option(parser, "of a run: ")
     model_options(parser)
     args = parser.parse_args(argv)
-    check_out(args.out, args.overwrite)
     for name in ("limit", "max_new_tokens"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least 1")
-    return _run(args)
+    with taken_folder(args.out, args.overwrite) as out:
+        return _run(args, out)
 
 
 class Pictures:
@@ -71,10 +72,11 @@ class Pictures:
         return open_picture(self.source[i].image)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, out: Path) -> int:
     from cores import __version__
     from cores.checkpoints.checking import check_static
     from cores.checkpoints.load import load
+    from cores.checkpoints.runs.origin import moved
     from cores.data.sources import open_source
     from cores.evaluation import result_files as files
     from cores.evaluation import tables
@@ -83,8 +85,9 @@ def _run(args: argparse.Namespace) -> int:
 
     check_device(args.device)
     parts = {name: Pictures(open_source(name, args.data, evaluation=True), args.limit) for name in args.on}
-    check_static(args.model)
-    model, processor = load(args.model, args.device, args.dtype)
+    with moved(places_of(args.base)):
+        check_static(args.model)
+        model, processor = load(args.model, args.device, args.dtype)
     chapters = []
     for name, part in parts.items():
         if not args.quiet:
@@ -104,7 +107,7 @@ def _run(args: argparse.Namespace) -> int:
     about = {"model": args.model or SHIPPED, "answers": args.answers, "seed": str(args.seed), "cores": __version__}
     if args.limit:
         about["limit"] = f"the first {args.limit} pictures of each source"
-    with whole_folder(args.out) as folder:
+    with whole_files(out) as folder:
         files.write(folder, about, chapters, args.seed)
     sys.stdout.write(f"{tables.summary({c.name: c.result for c in chapters})}\n")
     for chapter in chapters:

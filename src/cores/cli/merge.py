@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from cores.cli import convert
-from cores.cli.options import check_out, model_options
+from cores.cli.options import check_out, model_options, places_of
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +21,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--from", dest="kind", choices=("cores", "lisa"), help="whose training state it is, if not ours"
     )
-    parser.add_argument("--base", help="with --from: the LLaVA that it was trained from")
+    parser.add_argument(
+        "--base",
+        action="append",
+        help="with --from: the LLaVA that it was trained from; else ROLE=PATH, where the run's base is now (bases, "
+        "mllm, segmenter or start); its weights must be the same",
+    )
     parser.add_argument("--clip", help="with --from: its CLIP, folder or hub id")
     parser.add_argument("--alpha", type=float, help="with --from: LoRA's alpha, which such a state does not say")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
@@ -30,17 +35,20 @@ def main(argv: list[str]) -> int:
     parser.set_defaults(device="cpu")
     args = parser.parse_args(argv)
     if args.kind is not None:
+        args.base = args.base[-1] if args.base else None
         return convert.main(convert.as_conversion(args))
+    places = places_of(args.base or [])
     check_out(args.out, args.overwrite)
     convert.refuse_training_state(args)
 
     import torch
 
     from cores.checkpoints.runs.merging import merge
+    from cores.checkpoints.runs.origin import moved
     from cores.checkpoints.runs.sharded import whole_checkpoint
 
     dtype = None if args.dtype is None else getattr(torch, args.dtype)
-    with whole_checkpoint(args.run) as run:
+    with moved(places), whole_checkpoint(args.run) as run:
         merged = merge(run, args.out, dtype=dtype, device=args.device, seed=args.seed, replace=args.overwrite)
     if not args.quiet:
         sys.stdout.write(

@@ -1,10 +1,11 @@
-"""Flags that every verb with a model has, and folders that are written whole or not at all."""
+"""Flags that every verb with a model has, and result folders: taken at once, their files whole or not there."""
 
 import argparse
 import errno
+import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,15 +24,36 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress, only results and errors")
 
 
+ROLES = ("start", "bases", "mllm", "segmenter")
+
+
+def base_option(parser: argparse.ArgumentParser, when: str = "") -> None:
+    """Add `--base ROLE=PATH`, as often as wanted; `places_of` reads it."""
+    parser.add_argument(
+        "--base",
+        action="append",
+        default=[],
+        metavar="ROLE=PATH",
+        help=f"{when}where a run's base is now ({', '.join(ROLES)}); its weights must be the same",
+    )
+
+
+def places_of(given: Sequence[str]) -> dict[str, str]:
+    """Paths by role of ROLE=PATH. Raises UserError for what is none."""
+    places = {}
+    for text in given:
+        role, _, path = text.partition("=")
+        if role not in ROLES or not path:
+            raise UserError(f"--base {text}: expected ROLE=PATH, where ROLE is one of {', '.join(ROLES)}")
+        places[role] = path
+    return places
+
+
 def check_device(name: str | None) -> None:
     """Raise UserError when there is no such device. Imports torch."""
-    import torch
+    from cores.checkpoints.load import as_device
 
-    try:
-        torch.empty(0, device=name or "cpu")
-    except (RuntimeError, AssertionError) as error:  # torch's ways of saying so
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name}: cannot be used here: {reason}") from None
+    as_device(name)
 
 
 def check_out(out: Path, overwrite: bool) -> None:
@@ -43,32 +65,58 @@ def check_out(out: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into; when the block ends well, what it holds goes to `out` in one move.
+def taken_folder(out: Path, overwrite: bool, numbered: bool = False) -> Iterator[Path]:
+    """`--out`, taken from here on: another command that wants it without `overwrite` is refused. Gives its path.
 
-    When it ends otherwise (error, full disk, Ctrl-C), `out` is as it was and nothing is left behind. In a folder that
-    is already there, files of the same names are replaced and others stay. Raises UserError when it cannot be written.
+    `numbered`: OUT-2, OUT-3, ... where it is there. When the block ends with nothing in a folder that was made here,
+    it is gone again, with the parents made for it. Raises UserError when it may not or cannot be written.
     """
-    out = out.resolve()
-    made = [folder for folder in out.parents if not folder.exists()]  # from the innermost outwards
-    part = out.parent / f".{out.name}.part-{os.getpid()}"
+    name, made = out.name, [folder for folder in (out, *out.parents) if not folder.exists()]  # innermost first
+    for number in itertools.count(2):
+        if not numbered:
+            check_out(out, overwrite)
+        try:
+            with _writing(out):
+                out.mkdir(parents=True, exist_ok=overwrite)
+            break
+        except FileExistsError:  # without `numbered` another command made it since the check, which now says so
+            if numbered:
+                out = out.with_name(f"{name}-{number}")
+                made = [out]
     try:
-        part.mkdir(parents=True)
-        yield part
-        if not out.exists():
-            part.rename(out)
-        else:
-            for file in part.iterdir():
+        yield out
+    finally:
+        with suppress(OSError):  # not empty, or somebody's by now: the rest of them exists then, too
+            for folder in made:
+                folder.rmdir()
+
+
+@contextmanager
+def whole_files(out: Path) -> Iterator[Path]:
+    """A folder to write files into; when the block ends well, they go to the folder `out`, each of them whole.
+
+    Files of the same names are replaced and others stay. When it ends otherwise (error, full disk, Ctrl-C), nothing
+    of them is left behind. Raises UserError when they cannot be written.
+    """
+    part = out / f".part-{os.getpid()}"
+    try:
+        with _writing(out):
+            part.mkdir()
+            yield part
+            for file in sorted(part.iterdir()):
                 file.replace(out / file.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Inside, `out` is written: what the system says against it becomes a UserError."""
+    try:
+        yield
     except OSError as error:
         if error.errno in FULL:
             raise UserError(f"--out {out}: the disk is full; nothing was written, free some space") from error
         if error.errno in FORBIDDEN:
             raise UserError(f"--out {out}: cannot be written ({error.strerror}): take another folder") from error
         raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        if not out.exists():
-            with suppress(OSError):  # the rest of them does not exist either, or is somebody's by now
-                for folder in made:
-                    folder.rmdir()

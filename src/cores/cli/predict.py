@@ -1,25 +1,25 @@
 """`cores predict IMAGE... QUERY`: ask for something in words, get an overlay, the masks of every level and a JSON."""
 
 import argparse
-import glob
-import json
+import re
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from cores.cli.options import check_device, check_out, model_options, whole_folder
-from cores.errors import UserError
+from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder, whole_files
+from cores.cli.pictures import find_pictures, names_of, read_queries
+from cores.cli.terminal import printable
+from cores.errors import DataError, UserError
 
 if TYPE_CHECKING:
+    from cores.inference.facade import Cores
     from cores.inference.segmentation import Segmentation
 
+DEFAULT_OUT = "prediction"
 SHIPPED = (
-    "cores-tiny, the model that comes with cores: it knows drawn scenes, not photographs. "
-    "One that knows photographs: `cores train cores-7b --data DIR --out RUN`, then --model RUN "
-    "(`cores recipes show cores-7b` says what it needs)"
+    "cores-tiny, the model that comes with cores: it knows drawn scenes, not photographs. For photographs: "
+    "`cores convert --from cores --src FOLDER --clip FOLDER --out MODEL` makes a model of a published checkpoint, "
+    "`cores train cores-7b --data DIR --out RUN` trains one; then --model MODEL or --model RUN"
 )
 
 
@@ -27,92 +27,140 @@ def main(argv: list[str]) -> int:
     """Run `cores predict`. Gives the exit code."""
     parser = argparse.ArgumentParser(
         prog="cores predict",
+        usage="cores predict IMAGE... QUERY [options]\n"
+        "       cores predict IMAGE... [--query QUERY]... [--queries FILE] [options]",
         description="Segment what a query asks for.",
         epilog="For each picture, --out gets NAME.overlay.png, NAME.json (answer, status, scores, masks as COCO run "
-        "lengths) and for each target N and level NAME.N.LEVEL.png.",
+        "lengths) and for each target N and level NAME.N.LEVEL.png; of several queries, NAME.qK has those of query K.",
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or several")
-    parser.add_argument("query", metavar="QUERY", help="what to segment, in words and quotes; the last of all")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE... QUERY",
+        help="pictures, folders of pictures, or patterns such as 'photos/**/*.jpg'; and, without --query and "
+        "--queries, what to segment, in words and quotes, as the last of all",
+    )
+    parser.add_argument(
+        "--query", action="append", default=[], metavar="QUERY", help="what to segment; may be said several times"
+    )
+    parser.add_argument("--queries", type=Path, metavar="FILE", help="a text file with a query on every line")
     parser.add_argument("--model", help="model folder, run folder or hub id (default: the one that comes with cores)")
-    parser.add_argument("--out", type=Path, default=Path("prediction"), help="folder to write (default: prediction)")
+    parser.add_argument(
+        "--out", type=Path, help=f"folder to write (default: {DEFAULT_OUT}, or {DEFAULT_OUT}-2 if it is there, ...)"
+    )
     parser.add_argument(
         "--form",
         choices=("phrase", "sentence", "explain", "raw"),
         help="phrase: a name; sentence: a whole question; explain: it wants the reason, too; raw: text as it is "
         "(default: phrase or sentence, by the query's words)",
     )
-    parser.add_argument("--max-new-tokens", type=int, default=128, help="most tokens of an answer (default: 128)")
+    parser.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the checkpoint's)")
+    parser.add_argument("--skip-bad", action="store_true", help="go on without pictures that cannot be read")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
+    base_option(parser, "of a run: ")
     model_options(parser)
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    if not (args.query or args.queries) and len(args.images) < 2:
+        parser.error("QUERY is missing: say what to segment, as the last argument or with --query")
+    images, queries = _inputs(args)
+    with taken_folder(args.out or Path(DEFAULT_OUT), args.overwrite, not (args.out or args.overwrite)) as out:
+        images = _readable(images, args.skip_bad)
+        check_device(args.device)
+        from cores.checkpoints.checking import check_static
+        from cores.checkpoints.runs.origin import moved
+        from cores.inference.facade import load
 
-    names = _check(args)
-    check_device(args.device)
-    from cores.checkpoints.checking import check_static
-    from cores.inference.facade import load
-    from cores.processing.pixels import open_picture
-
+        with moved(places_of(args.base)):
+            check_static(args.model)
+            cores = load(args.model, args.device, args.dtype, args.seed)
+        _predict(args, cores, images, queries, out)
     if args.model is None and not args.quiet:
         sys.stderr.write(f"{SHIPPED}\n")
-    check_static(args.model)
-    cores = load(args.model, args.device, args.dtype, args.seed)
-
-    from tqdm import tqdm
-
-    lines = []
-    with whole_folder(args.out) as folder:
-        hidden = args.quiet or len(args.images) == 1
-        for path, name in zip(tqdm(args.images, desc="predict", unit="img", disable=hidden), names, strict=True):
-            picture = open_picture(path)
-            (found,) = cores.segment(picture, [args.query], args.form, args.max_new_tokens)
-            _write(folder, name, path, picture, found)
-            lines.append(f"{path}: {found.status}: {found.answer}  -> {args.out / name}.overlay.png\n")
-        _remove_stale(args.out, folder, names)
-    sys.stdout.write("".join(lines))
     return 0
 
 
-def _check(args: argparse.Namespace) -> list[str]:
-    """Everything that can be known to be wrong without a model, all pictures at once. Gives a name for each."""
-    if not args.query.strip():
+def _predict(args: argparse.Namespace, cores: "Cores", images: list[Path], queries: list[str], out: Path) -> None:
+    """Ask about each picture and write its results before the next one is opened."""
+    from tqdm import tqdm
+
+    from cores.processing.pixels import open_picture
+
+    written: set[str] = set()
+    asked = 0
+    with tqdm(total=len(images), desc="predict", unit="img", disable=args.quiet or len(images) == 1) as bar:
+        for path, name in zip(images, names_of(images), strict=True):
+            try:
+                picture = open_picture(path)
+                results = cores.segment(picture, queries, args.form, args.max_new_tokens)
+            except DataError as error:  # readable when all were looked at, and not any more
+                if not args.skip_bad:
+                    raise
+                bar.write(f"skipped: {printable(str(error))}", file=sys.stderr)
+                continue
+            lines = []
+            with whole_files(out) as part:
+                for number, found in enumerate(results, 1):
+                    own = name if len(queries) == 1 else f"{name}.q{number}"
+                    found.save(part, own, picture, {"image": path.name})
+                    lines.append(_line(path, found, out / f"{own}.overlay.png", len(queries) > 1))
+                written |= {file.name for file in part.iterdir()}
+            _remove_stale(out, name, written)
+            bar.write("\n".join(lines), file=sys.stdout)
+            sys.stdout.flush()
+            asked += 1
+            bar.update()
+    if not asked:
+        raise UserError("none of the pictures could be read, nothing was asked")
+
+
+def _line(path: Path, found: "Segmentation", overlay: Path, say_query: bool) -> str:
+    query = f" {found.query!r}:" if say_query else ""
+    cut = f" [cut after {found.tokens} tokens: --max-new-tokens allows more]" if found.cut else ""
+    return printable(f"{path}:{query} {found.status}: {found.answer}{cut}  -> {overlay}")
+
+
+def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """The pictures and the queries. Raises UserError for everything that can be known to be wrong by their names."""
+    named, queries = list(args.images), list(args.query)
+    if args.queries is not None:
+        queries += read_queries(args.queries)
+    if not queries:
+        queries = [named.pop()]
+        if Path(queries[0]).suffix and Path(queries[0]).is_file():
+            raise UserError(
+                f"the last argument is the query, but {queries[0]} is a file: put the query after the pictures"
+            )
+    if any(not query.strip() for query in queries):
         raise UserError('QUERY is empty: ask for something in words, such as "the handle of the cup"')
-    if Path(args.query).suffix and Path(args.query).is_file():
-        raise UserError(
-            f"the last argument is the query, but {args.query} is a file: put the query after the pictures"
-        )
-    if args.max_new_tokens < 1:
+    if args.max_new_tokens is not None and args.max_new_tokens < 1:
         raise UserError(f"--max-new-tokens {args.max_new_tokens}: an answer has at least one token")
-    check_out(args.out, args.overwrite)
+    return find_pictures(named), queries
+
+
+def _readable(images: list[Path], skip_bad: bool) -> list[Path]:
+    """The pictures that can be read, all looked at before a model is loaded.
+
+    Raises UserError that names all others; with `skip_bad` they are named on stderr, and an error only when all are.
+    """
     from cores.processing.pixels import open_picture  # torch comes with it: after everything that needs none
 
-    wrong = []
-    for path in args.images:
+    good, wrong = [], []
+    for path in images:
         try:
             open_picture(path)
+            good.append(path)
         except UserError as error:
-            wrong.append(str(error))
-    if wrong:
+            wrong.append(printable(str(error)))
+    if wrong and not (skip_bad and good):
         raise UserError("; ".join(wrong))
-    seen: Counter[str] = Counter()
-    names = []
-    for path in args.images:
-        seen[path.stem] += 1
-        names.append(path.stem if seen[path.stem] == 1 else f"{path.stem}-{seen[path.stem]}")
-    return names
+    for line in wrong:
+        sys.stderr.write(f"skipped: {line}\n")
+    return good
 
 
-def _write(folder: Path, name: str, path: Path, picture: Image.Image, found: "Segmentation") -> None:
-    found.overlay(picture).save(folder / f"{name}.overlay.png")
-    for number, target in enumerate(found.targets, 1):
-        for level in target.levels:
-            Image.fromarray(level.mask).save(folder / f"{name}.{number}.{level.name}.png")
-    record = {"image": path.name, "size": [picture.height, picture.width], **found.to_dict()}
-    (folder / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _remove_stale(out: Path, folder: Path, names: list[str]) -> None:
-    """Masks of an earlier answer about the same pictures that this one does not have."""
-    for name in names:
-        for old in out.glob(f"{glob.escape(name)}.[0-9]*.*.png"):
-            if not (folder / old.name).exists():
-                old.unlink()
+def _remove_stale(out: Path, name: str, written: set[str]) -> None:
+    """Results of earlier answers about a picture of this name that these ones do not have."""
+    result = re.compile(rf"{re.escape(name)}(\.q\d+)?(\.\d+\.(location|part|target)\.png|\.overlay\.png|\.json)")
+    for old in list(out.iterdir()):
+        if result.fullmatch(old.name) and old.name not in written:
+            old.unlink()

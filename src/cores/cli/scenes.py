@@ -1,4 +1,4 @@
-"""`cores scenes write | pretrain | ship`: the synthetic world as files, and the tiny models that know it."""
+"""`cores scenes write | pretrain | ship | extend`: the synthetic world as files, and the tiny models that know it."""
 
 import argparse
 import shutil
@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from cores.cli.signals import undisturbed
 from cores.errors import UserError
 
 STAGES = ("tower", "segmenter", "llava")
@@ -36,8 +37,11 @@ def main(argv: list[str]) -> int:
     ship.add_argument("bases", type=Path, help="the bases folder that `cores scenes pretrain` wrote")
     ship.add_argument("--out", type=Path, required=True, help="folder to write cores-tiny and bases-tiny into")
     ship.add_argument("--overwrite", action="store_true")
+    extend = verbs.add_parser("extend", help="give the models that come with cores rows for a longer vocabulary")
+    extend.add_argument("--out", type=Path, required=True, help="folder to write cores-tiny and bases-tiny into")
+    extend.add_argument("--overwrite", action="store_true")
     args = parser.parse_args(argv)
-    return {"write": _write, "pretrain": _pretrain, "ship": _ship}[args.verb](args)
+    return {"write": _write, "pretrain": _pretrain, "ship": _ship, "extend": _extend}[args.verb](args)
 
 
 def _write(args: argparse.Namespace) -> int:
@@ -52,25 +56,37 @@ def _write(args: argparse.Namespace) -> int:
     there = [split for split in splits if (args.dir / f"{split}.jsonl").exists()]
     if there and not args.overwrite:
         raise UserError(f"{args.dir} already holds {', '.join(there)}: take another folder or add --overwrite")
+    new = [folder for folder in (args.dir, *args.dir.parents) if not folder.exists()]
     args.dir.mkdir(parents=True, exist_ok=True)
-    for split in splits:
-        scenes = open_scenes(split, args.n or DEFAULTS.get(split, 50), args.seed, args.kinds, args.size)
-        # Written beside and moved at the end: an interrupted run leaves nothing that looks whole.
-        with tempfile.TemporaryDirectory(dir=args.dir, prefix=".writing-") as part:
-            counts = write_scenes(scenes, Path(part), progress=not args.quiet)
-            (args.dir / "scenes").mkdir(exist_ok=True)
-            for picture in (Path(part) / "scenes").iterdir():
-                picture.replace(args.dir / "scenes" / picture.name)
-            pairs = args.dir / "reason_seg" / "ReasonSeg" / split
-            if pairs.exists():
-                shutil.rmtree(pairs)
-            pairs.parent.mkdir(parents=True, exist_ok=True)
-            (Path(part) / "reason_seg" / "ReasonSeg" / split).rename(pairs)
-            (Path(part) / f"{split}.jsonl").replace(args.dir / f"{split}.jsonl")
-        if not args.quiet:
-            counted = ", ".join(f"{number} {name}" for name, number in counts.items())
-            sys.stdout.write(f"{args.dir}: {split}: {counted}\n")
+    try:
+        for split in splits:
+            scenes = open_scenes(split, args.n or DEFAULTS.get(split, 50), args.seed, args.kinds, args.size)
+            # Written beside and moved at the end: an interrupted run leaves nothing that looks whole.
+            with tempfile.TemporaryDirectory(dir=args.dir, prefix=".writing-") as part:
+                counts = write_scenes(scenes, Path(part), progress=not args.quiet)
+                with undisturbed():
+                    _move(Path(part), args.dir, split)
+            if not args.quiet:
+                counted = ", ".join(f"{number} {name}" for name, number in counts.items())
+                sys.stdout.write(f"{args.dir}: {split}: {counted}\n")
+    finally:
+        for folder in new:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
     return 0
+
+
+def _move(part: Path, home: Path, split: str) -> None:
+    """Move a split that has been written to its place, over what is there."""
+    (home / "scenes").mkdir(exist_ok=True)
+    for picture in (part / "scenes").iterdir():
+        picture.replace(home / "scenes" / picture.name)
+    pairs = home / "reason_seg" / "ReasonSeg" / split
+    if pairs.exists():
+        shutil.rmtree(pairs)
+    pairs.parent.mkdir(parents=True, exist_ok=True)
+    (part / "reason_seg" / "ReasonSeg" / split).rename(pairs)
+    (part / f"{split}.jsonl").replace(home / f"{split}.jsonl")
 
 
 def _pretrain(args: argparse.Namespace) -> int:
@@ -87,15 +103,26 @@ def _ship(args: argparse.Namespace) -> int:
     import torch
 
     from cores.checkpoints.load import load_model
-    from cores.checkpoints.runs.bases import DIFFERENCE, write_difference
+    from cores.checkpoints.runs.bases import write_difference
     from cores.checkpoints.runs.merging import merge
 
     model = args.out / "cores-tiny"
     merged = merge(args.run, model, dtype=torch.float16, replace=args.overwrite, about=ABOUT)
     write_difference(args.bases, load_model(model, torch.float16), args.out / "bases-tiny")
-    sizes = [
-        f"{file}: {file.stat().st_size / 1e6:.1f} MB"
-        for file in (model / "model.safetensors", args.out / "bases-tiny" / DIFFERENCE)
-    ]
-    sys.stdout.write("\n".join([f"masks after rounding: IoU {merged.iou:.4f}", *sizes]) + "\n")
+    sys.stdout.write(f"masks after rounding: IoU {merged.iou:.4f}\n{_sizes(args.out)}")
     return 0
+
+
+def _extend(args: argparse.Namespace) -> int:
+    from cores.scenes.pretrain.extend import extend_shipped
+
+    new = extend_shipped(args.out, args.overwrite)
+    sys.stdout.write(f"{len(new)} new tokens\n{_sizes(args.out)}")
+    return 0
+
+
+def _sizes(out: Path) -> str:
+    from cores.checkpoints.runs.bases import DIFFERENCE
+
+    files = (out / "cores-tiny" / "model.safetensors", out / "bases-tiny" / DIFFERENCE)
+    return "".join(f"{file}: {file.stat().st_size / 1e6:.1f} MB\n" for file in files)

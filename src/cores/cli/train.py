@@ -1,23 +1,19 @@
 """`cores train RECIPE --out RUN`; on several devices `torchrun --nproc-per-node N -m cores train RECIPE --out RUN`."""
 
 import argparse
-import os
-import shutil
 import sys
-from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cores.cli.options import model_options
-from cores.errors import UserError
+from cores.cli.options import base_option, model_options, places_of
+from cores.errors import DataError, UserError
 from cores.recipe import Recipe, load_recipe
+from cores.training.folder import taken
+from cores.training.ranks import is_first, leave, together
 
 if TYPE_CHECKING:
-    from cores.data.sample import Sample
     from cores.data.sources.base import Source
-    from cores.evaluation.metrics import MaskMetrics
-    from cores.modeling.model import CoresModel
-    from cores.processing.processor import CoresProcessor
 
 
 def main(argv: list[str]) -> int:
@@ -35,30 +31,50 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    base_option(parser, "with --resume: ")
     model_options(parser)
     parser.set_defaults(seed=None)
     args = parser.parse_intermixed_args(argv)
-    recipe = load_recipe(args.recipe, [*args.settings, *_settings(args)])
-    main_process = os.environ.get("RANK", "0") == "0"
-    if main_process:  # the others would find what this one makes
-        _check_run(args.out, recipe.model.start, args.resume, args.overwrite)
+    if args.resume and args.overwrite:
+        raise UserError("--resume goes on with a run and --overwrite begins anew: take one")
+    if args.base and not args.resume:
+        raise UserError(
+            "--base says where a run's base is now, for --resume; a new run's base is model.* in the recipe"
+        )
+    places = places_of(args.base)
+    try:
+        with together():
+            recipe = load_recipe(args.recipe, [*args.settings, *_settings(args, places)])
+            _check_start(args.out, recipe.model.start, args.overwrite)
+        held = taken(args.out, resume=args.resume, replace=args.overwrite) if is_first() else nullcontext()
+        with held:
+            return _run(recipe, args, places)
+    finally:
+        leave()
 
+
+def _run(recipe: Recipe, args: argparse.Namespace, places: dict[str, str]) -> int:
+    """Everything that needs torch."""
     from cores.data.sources import open_source
+    from cores.evaluation.scorer import Scorer
     from cores.training.run import train
 
-    directory = Path(recipe.data.dir) if recipe.data.dir else None
-    scored = [open_source(name, directory, evaluation=True) for name in recipe.evaluation.sources]
-    quiet = args.quiet or not main_process
+    with together():
+        scored = _evaluation_sources(recipe)
+    quiet = args.quiet or not is_first()
+    asked, seed = recipe.evaluation, int(recipe.trainer.get("seed", 0))
     trainer = train(
         recipe,
         args.out,
         open_source,
-        evaluate=Scorer(recipe, scored, quiet) if scored else None,
+        evaluate=Scorer(scored, asked.limit, asked.answers, seed, quiet) if scored else None,
         resume=args.resume,
+        replace=args.overwrite,
+        moved=places,
         device=args.device,
         quiet=quiet,
     )
-    if main_process:
+    if is_first():
         best = trainer.state.best_metric
         found = "" if best is None else f", best gIoU {best:.3f} in {args.out / 'best'}"
         sys.stdout.write(
@@ -69,41 +85,23 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-class Scorer:
-    """Scores a model during training, on one rank's share of the evaluation's pictures."""
+def _evaluation_sources(recipe: Recipe) -> "list[Source]":
+    """What says which checkpoint is the best. Raises DataError that names the recipe's key, and what goes without."""
+    from cores.data.sources import open_source
 
-    def __init__(self, recipe: Recipe, sources: "list[Source]", quiet: bool) -> None:
-        self.mode, self.sources, self.quiet = recipe.evaluation.answers, sources, quiet
-        self.limit = recipe.evaluation.limit
-        self.seed = int(recipe.trainer.get("seed", 0))
-
-    def __call__(self, model: "CoresModel", processor: "CoresProcessor", rank: int, world: int) -> "MaskMetrics":
-        from cores.evaluation.evaluator import evaluate
-
-        share = Share(self.sources, self.limit, rank, world)
-        result = evaluate(model, processor, share, (self.mode,), seed=self.seed, progress=not self.quiet, sanity=False)
-        return result.scores[self.mode].masks
+    directory = Path(recipe.data.dir) if recipe.data.dir else None
+    try:
+        return [open_source(name, directory, evaluation=True) for name in recipe.evaluation.sources]
+    except DataError as error:
+        raise DataError(f"evaluation.sources: {error}; evaluation.sources=[] trains without") from None
 
 
-class Share:
-    """Every `world`-th picture of some sources, from the `rank`-th on; at most `limit` of each source."""
-
-    def __init__(self, sources: "list[Source]", limit: int | None, rank: int, world: int) -> None:
-        every = [(source, i) for source in sources for i in range(min(len(source), limit or len(source)))]
-        self.pictures = every[rank::world]
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __iter__(self) -> "Iterator[Sample]":
-        return (source[i] for source, i in self.pictures)
-
-
-def _settings(args: argparse.Namespace) -> list[str]:
+def _settings(args: argparse.Namespace, places: dict[str, str]) -> list[str]:
     """What flags say, as settings of the recipe."""
     found = []
     if args.model is not None:
         found += [f"model.start={args.model!r}", "model.bases=null", "model.mllm=null", "model.segmenter=null"]
+    found += [f"model.{role}={path!r}" for role, path in places.items()]
     if args.data is not None:
         found.append(f"data.dir={str(args.data.resolve())!r}")
     if args.seed is not None:
@@ -113,23 +111,9 @@ def _settings(args: argparse.Namespace) -> list[str]:
     return found
 
 
-def _check_run(run: Path, base: str | None, resume: bool, overwrite: bool) -> None:
-    """Refuse to mix two runs in one folder; with `overwrite`, make room."""
-    is_run = (run / "recipe.yaml").is_file()
-    if resume and overwrite:
-        raise UserError("--resume goes on with a run and --overwrite begins anew: take one")
-    if resume and not is_run:
-        raise UserError(f"--out {run}: there is no run to resume: it holds no recipe.yaml")
-    if resume or not run.exists():
-        return
-    if not overwrite:
-        raise UserError(f"--out {run}: exists already: take another, --resume to go on, or --overwrite to begin anew")
-    if not is_run:
-        raise UserError(
-            f"--out {run}: is not the folder of a run (no recipe.yaml), so it is not replaced: take another"
-        )
-    if base is not None and Path(base).resolve().is_relative_to(run.resolve()):
+def _check_start(run: Path, base: str | None, overwrite: bool) -> None:
+    """Refuse to replace the run that the new one starts from."""
+    if overwrite and base is not None and Path(base).resolve().is_relative_to(run.resolve()):
         raise UserError(
             f"--out {run}: holds the checkpoint to start from ({base}), so it is not replaced: take another"
         )
-    shutil.rmtree(run)

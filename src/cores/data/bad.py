@@ -1,10 +1,12 @@
-"""What is done about items that cannot be used: stop at the first, or leave out a few and say so."""
+"""What is done about items that cannot be used: stop at the first, leave out a few and say so, or tell all faults."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cores.errors import DataError
+from cores.errors import CoresError, DataError
 
 log = logging.getLogger(__name__)
 OnBad = Literal["error", "skip"]
@@ -44,3 +46,46 @@ class BadItems:
                 f"{self.skipped} of {total} items cannot be used, more than {SHARE:.0%}: {some}; "
                 "run `cores data check` for all of them"
             )
+
+
+class ManyFaults(DataError):
+    """Several faults of one file or item, a line each in `faults`. Its own text says the first."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = tuple(faults)
+        more = f"; and {len(faults) - 1:,} more faults: `cores data check` lists them" if len(faults) > 1 else ""
+        super().__init__(f"{faults[0]}{more}")
+
+
+class Faults:
+    """Gathers what is wrong with the parts of something, so that all of it is told at once.
+
+    faults = Faults()
+    for part in parts:
+        with faults.gathered():
+            read(part)
+    faults.tell()
+    """
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Inside, a DataError is kept for later, and ends the block."""
+        try:
+            yield
+        except DataError as error:
+            self.found += faults_of(error)
+
+    def tell(self) -> None:
+        """Raises DataError with all that was gathered, when there is anything."""
+        if self.found:
+            raise ManyFaults(self.found)
+
+
+def faults_of(error: Exception) -> tuple[str, ...]:
+    """All faults that an error tells of, a line each; an error that nobody foresaw begins with its type."""
+    if isinstance(error, ManyFaults):
+        return error.faults
+    return (str(error) if isinstance(error, CoresError) else f"{type(error).__name__}: {error}",)

@@ -68,6 +68,11 @@ class Sample:
     ignore: RLE | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """What an error calls it: its file, or what its source calls it."""
+        return str(self.image) if isinstance(self.image, Path) else str(self.meta.get("name", "a picture"))
+
     def __post_init__(self) -> None:
         masks = [] if self.ignore is None else [("ignore", self.ignore)]
         for conversation in self.conversations:

@@ -1,24 +1,20 @@
-"""One image, encoded once, and the questions about it that are scored.
+"""One sample's image before the model, and the questions about it that are scored.
 
 Legend: masks = a flat axis; h, w = a low-res mask; H, W = the picture.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from cores import masks
+from cores.asking.answers import Answered
+from cores.asking.asker import Asker
 from cores.data.sample import Sample, Turn
-from cores.errors import DataError
-from cores.geometry import restore
+from cores.errors import DataError, UserError
 from cores.masks import Mask
-from cores.modeling.generation import Answered
-from cores.modeling.model import CoresModel
-from cores.processing.processor import CoresProcessor
 
 Mode = Literal["generated", "teacher-forced"]
 MODES: tuple[Mode, ...] = ("generated", "teacher-forced")
@@ -45,48 +41,51 @@ def questions_of(sample: Sample) -> Iterator[Question]:
             number += 1
 
 
-class Asker:
-    """A model before one image. Encodes it when made; everything after that is questions.
+def asked_in(mode: Mode, questions: Sequence[Question]) -> list[Question]:
+    """Which of an image's questions are asked in a mode.
+
+    A given answer cannot refuse, so that what is absent is asked in `generated` alone; but of an image without any
+    target all questions are asked, for the published validation counts such an image (`train_ds.py`: its mask is
+    held against an empty one).
+    """
+    if mode == "generated" or not any(question.truth for question in questions):
+        return list(questions)
+    return [question for question in questions if question.truth]
+
+
+class SampleAsker:
+    """A model before one sample's image. Encodes it when made; everything after that is questions.
 
     Raises DataError when the picture cannot be read or is of another size than the sample says.
     """
 
-    def __init__(
-        self, model: CoresModel, processor: CoresProcessor, sample: Sample, seed: int, max_new_tokens: int
-    ) -> None:
-        self.model, self.processor, self.sample = model, processor, sample
-        self.max_new_tokens = max_new_tokens
+    def __init__(self, asker: Asker, sample: Sample) -> None:
+        self.asker, self.sample = asker, sample
+        self.model, self.processor = asker.model, asker.processor
         self.ignore = None if sample.ignore is None else masks.decode(sample.ignore)
-        self.picture = processor.picture(sample.image)
-        if self.picture.size != sample.size:
-            name = sample.image if isinstance(sample.image, Path) else sample.meta.get("name", "a picture")
-            raise DataError(f"{name}: the picture is {self.picture.size} (h, w), its masks are {sample.size}")
-        self.pixels = self.picture.pixel_values[None].to(model.device, model.dtype)
-        self.features = model.encode(self.picture.segmenter_pixels[None].to(model.device, model.dtype))
-        self.prefix = processor.prefix(seed, self.picture.key).to(model.device)
+        self.image = asker.encode_image(sample.image)
+        if self.image.size != sample.size:
+            raise DataError(f"{sample.name}: the picture is {self.image.size} (h, w), its masks are {sample.size}")
 
     def ask(self, questions: Sequence[Question], mode: Mode) -> list[Answered]:
-        """The answers to the questions, in their order."""
-        if not questions:
-            return []
-        device, processor = self.model.device, self.processor
-        ids = [processor.question(q.turn.query, q.turn.form).to(device) for q in questions]
-        given = None
-        if mode == "teacher-forced":  # the chains alone: an explanation comes after them and changes nothing
-            given = [processor.answer_ids(replace(q.turn, answer=None)).to(device) for q in questions]
-        return self.model.answer(
-            self.pixels, self.features, self.prefix, ids, given, processor.closing, self.max_new_tokens
-        )
+        """The answers to the questions, in their order. Raises DataError that names one that cannot be asked."""
+        for question in questions:
+            try:
+                self.processor.question(question.turn.query, question.turn.form)
+            except UserError as error:
+                raise DataError(f"{self.sample.name}: question {question.number}: {error}") from None
+        turns = [question.turn for question in questions]
+        queries = [(turn.query, turn.form) for turn in turns]
+        if mode == "generated":
+            return self.asker.generate(self.image, queries)
+        # the chains alone: an explanation comes after them and changes nothing; for what is absent the usual answer
+        given = [replace(turn, answer=None) if turn.targets else None for turn in turns]
+        return self.asker.teacher_force(self.image, queries, given)
 
     def segment(self, tokens: Tensor, use_location: bool = True) -> list[Mask]:
         """The last level's masks (H, W) of prompt tokens (levels, masks, dim)."""
-        image_index = torch.zeros(tokens.shape[1], dtype=torch.long, device=tokens.device)
-        low_res = self.model.segment(self.features, tokens, image_index, use_location)[-1]
-        return self.full_size(low_res)
+        return self.full_size(self.asker.decode(self.image, tokens, use_location)[-1])
 
     def full_size(self, low_res: Tensor) -> list[Mask]:
         """Masks (H, W) at the picture's size of low-res logits (masks, h, w)."""
-        if not len(low_res):
-            return []
-        logits = restore(low_res, self.model.segmenter.image_size, self.picture.resized, self.picture.size)
-        return list((logits > 0).cpu().numpy())
+        return [full.mask for full in self.asker.full_size(self.image, low_res)]

@@ -9,14 +9,15 @@ import torch
 from tqdm import tqdm
 
 from cores import masks
+from cores.asking.answers import Answered
+from cores.asking.asker import QUESTIONS_PER_PASS, Asker
 from cores.data.sample import Sample
 from cores.errors import UserError
 from cores.evaluation import sanity as checks
-from cores.evaluation.asking import MODES, Asker, Mode, Question, questions_of
+from cores.evaluation.asking import MODES, Mode, Question, SampleAsker, asked_in, questions_of
 from cores.evaluation.metrics import MaskMetrics
 from cores.evaluation.result import Family, Record, Result, Score, size_bin
 from cores.masks import Mask
-from cores.modeling.generation import Answered
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
 
@@ -31,13 +32,16 @@ def evaluate(
     progress: bool = True,
     sanity: bool = True,
     records: bool = False,
-    max_new_tokens: int = 128,
+    max_new_tokens: int | None = None,
+    questions_per_pass: int = QUESTIONS_PER_PASS,
 ) -> Result:
     """Score a model on samples. Results of several ranks, each with its own samples, add up with `+`.
 
     Every question with targets is scored target by target, in order, against the answer's chains; a missing chain is
     an empty mask. Questions about something absent count among the refusals and are asked in the mode `generated`
-    alone: a given answer cannot refuse. Questions that want only text are not asked. Each turn is asked by itself.
+    alone, for a given answer cannot refuse; but an image without any target counts in `teacher-forced` as published:
+    its question is given the usual answer, IoU 1 for an empty mask and 0 otherwise, the mask in cIoU's union.
+    Questions that want only text are not asked. Each turn is asked by itself.
 
     Args:
         answers: `generated` lets the model write its answer; `teacher-forced` gives it the answer and reads the
@@ -45,32 +49,34 @@ def evaluate(
         seed: for in-context exemplars drawn at random; an answer depends on it and on the picture, on nothing else.
         sanity: also run the swap test and the chain without its location level (see `Sanity`).
         records: keep one `Record` a question, with its masks, for the report.
-        max_new_tokens: most tokens of a generated answer.
+        max_new_tokens: most tokens of a generated answer; None: the checkpoint's own.
+        questions_per_pass: most questions that are worked on at once: bounds the memory, changes no figure.
 
     Returns: a `Result`; its figures are fractions of 1. The model comes back in the mode (train or eval) it was in.
-    Raises UserError for an unknown mode or none.
+    Raises UserError for an unknown mode or none, DataError that names the picture for a question that cannot be asked.
     """
     unknown = [mode for mode in answers if mode not in MODES]
     if unknown or not answers:
         raise UserError(f"answers: found {unknown or 'none'}; take one or both of {', '.join(MODES)}")
     result = Result({mode: Score() for mode in answers})
+    asker = Asker(model, processor, seed, max_new_tokens, questions_per_pass)
     total = len(samples) if isinstance(samples, Sized) else None
     with _evaluating(model), tqdm(total=total, desc="eval", unit="img", disable=not progress) as bar:
         for number, sample in enumerate(samples):
             questions = list(questions_of(sample))
-            asker = Asker(model, processor, sample, seed, max_new_tokens)
+            before = SampleAsker(asker, sample)
             for mode in answers:
-                asked = [q for q in questions if q.truth or mode == "generated"]
-                answered = asker.ask(asked, mode)
+                asked = asked_in(mode, questions)
+                answered = before.ask(asked, mode)
                 score = result.scores[mode]
                 for question, answer in zip(asked, answered, strict=True):
-                    drawn = asker.full_size(answer.low_res_logits[-1])
-                    ious = _count(asker, question, answer, drawn, mode, score)
+                    drawn = before.full_size(answer.low_res_logits[-1])
+                    ious = _count(before, question, answer, drawn, mode, score)
                     if records:
-                        result.records.append(_record(asker, number, question, answer, drawn, ious, mode))
+                        result.records.append(_record(before, number, question, answer, drawn, ious, mode))
                 if sanity:
-                    checks.swap(asker, asked, answered, score.sanity)
-                    checks.without_location(asker, asked, answered, score.sanity)
+                    checks.swap(before, asked, answered, score.sanity)
+                    checks.without_location(before, asked, answered, score.sanity)
             result.images += 1
             result.questions += len(questions)
             bar.set_postfix_str(f"gIoU {result.scores[answers[0]].masks.compute()['giou']:.3f}", refresh=False)
@@ -79,18 +85,20 @@ def evaluate(
 
 
 def _count(
-    asker: Asker, question: Question, answer: Answered, drawn: list[Mask], mode: Mode, score: Score
+    asker: SampleAsker, question: Question, answer: Answered, drawn: list[Mask], mode: Mode, score: Score
 ) -> tuple[float, ...]:
     """Count one answer, whose chains drew these masks (H, W); the IoU of each target."""
     family = score.kinds.setdefault(question.kind, Family()) if question.kind else Family()
+    nothing = np.zeros(asker.sample.size, dtype=bool)
+    wanted = question.truth or ((nothing,) if mode == "teacher-forced" else ())
     ious = []
-    for i, truth in enumerate(question.truth):
-        mask = drawn[i] if i < len(drawn) else np.zeros_like(truth)
+    for i, truth in enumerate(wanted):
         one = MaskMetrics()
-        ious.append(one.update(mask, truth, asker.ignore))
+        ious.append(one.update(drawn[i] if i < len(drawn) else nothing, truth, asker.ignore))
         score.masks += one
-        score.sizes[size_bin(float(truth.mean()))] += one
         family.masks += one
+        if question.truth:
+            score.sizes[size_bin(float(truth.mean()))] += one
     if mode == "generated":
         refused = asker.processor.parse_answer(answer.ids).status == "absent"
         for into in (score.answers, family.answers):
@@ -99,7 +107,7 @@ def _count(
 
 
 def _record(
-    asker: Asker,
+    asker: SampleAsker,
     number: int,
     question: Question,
     answer: Answered,
@@ -117,12 +125,13 @@ def _record(
     return Record(
         sample=number,
         question=question.number,
-        image=sample.image.name if isinstance(sample.image, Path) else str(sample.meta.get("name", number)),
+        image=sample.image.name if isinstance(sample.image, Path) else sample.name,
         mode=mode,
         query=question.turn.query,
         sentence=reading.text,
         status=reading.status,
         score=answer.score,
+        cut=answer.cut,
         ious=ious,
         truth=tuple(target.mask for target in question.turn.targets),
         levels=levels,

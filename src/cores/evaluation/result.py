@@ -102,7 +102,8 @@ class Record:
 
     `sample` and `question`: the numbers of the sample and of the question within it. `image`: its file's name.
     `levels`: for every chain, the run lengths of each level's mask by the level's name. `truth`: the targets' run
-    lengths, in order. `ious`: one a target.
+    lengths, in order. `ious`: one a mask that counts: a target, or for an image without targets, given an answer, the
+    one that should be empty. `cut`: the answer reached the most tokens allowed before it ended.
     """
 
     sample: int
@@ -117,6 +118,7 @@ class Record:
     truth: tuple[RLE, ...]
     levels: tuple[dict[str, RLE], ...]
     kind: str | None = None
+    cut: bool = False
 
     @property
     def iou(self) -> float:

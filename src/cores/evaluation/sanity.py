@@ -6,10 +6,10 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from cores.evaluation.asking import Asker, Question
+from cores.asking.answers import Answered
+from cores.evaluation.asking import Question, SampleAsker
 from cores.evaluation.result import Sanity
 from cores.masks import Mask
-from cores.modeling.generation import Answered
 
 
 def pairs(truths: Sequence[Mask]) -> list[tuple[int, int]]:
@@ -25,7 +25,7 @@ def pairs(truths: Sequence[Mask]) -> list[tuple[int, int]]:
     return found
 
 
-def swap(asker: Asker, questions: Sequence[Question], answered: Sequence[Answered], into: Sanity) -> None:
+def swap(asker: SampleAsker, questions: Sequence[Question], answered: Sequence[Answered], into: Sanity) -> None:
     """Exchange the prompt tokens of every level between two questions; count both with both, and the whole picture.
 
     The first chain stands for its question. A chain that lacks a level is left out: it has no token to give.
@@ -48,7 +48,9 @@ def swap(asker: Asker, questions: Sequence[Question], answered: Sequence[Answere
         into.foreground.update(np.ones_like(truth), truth, asker.ignore)
 
 
-def without_location(asker: Asker, questions: Sequence[Question], answered: Sequence[Answered], into: Sanity) -> None:
+def without_location(
+    asker: SampleAsker, questions: Sequence[Question], answered: Sequence[Answered], into: Sanity
+) -> None:
     """Score all targets with no mask prompt and no refiner step at the last level; nothing for chains of one level."""
     if len(asker.model.config.levels) < 2 or not answered:
         return

@@ -1,85 +1,87 @@
-"""`cores.load(...).segment(picture, queries)`: a picture is encoded once and asked as often as one likes.
+"""`cores.load(...).segment(picture, queries)`: a picture is encoded once and asked as often as one likes."""
 
-Legend: h, w = low-res logits; H, W = the picture's own size in pixels; levels = steps of the chain.
-"""
-
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
+from cores.asking.answers import Answered
+from cores.asking.asker import QUESTIONS_PER_PASS, Asker, EncodedImage
 from cores.checkpoints.load import load as load_checkpoint
 from cores.data.sample import Form
 from cores.errors import UserError
-from cores.geometry import restore
+from cores.inference.pictures import Picturelike, as_picture
 from cores.inference.segmentation import Level, Segmentation, TargetMask
-from cores.masks import union
-from cores.modeling.generation import Answered
+from cores.masks import encode
 from cores.modeling.model import CoresModel
-from cores.processing.pixels import Picture
 from cores.processing.processor import CoresProcessor
-
-Picturelike = str | Path | Image.Image | NDArray[np.uint8]
-
-# Words that make a whole request of a query: with one of them it is asked as it stands.
-CLAUSE = frozenset(
-    "what which where who whose when why how that you your i me we is are was were do does can could would should "
-    "show find point segment locate mark look tell give please".split()
-)
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedImage:
-    """A picture that a model has looked at; any number of questions may follow. Belongs to the model that made it."""
-
-    picture: Picture
-    pixel_values: Tensor  # (1, 3, s, s), for the language model
-    features: Any  # the segmenter's own
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) after EXIF rotation."""
-        return self.picture.size
+from cores.prompts.forms import form_of
 
 
 class Cores:
-    """A model with its processor, ready to be asked.
+    """A model with its processor, ready to be asked. It can be pickled, weights and all, and so can its answers.
 
-    `seed`: for in-context exemplars drawn at random, where the checkpoint was trained with such; an answer depends on
-    the seed, the picture and the query, never on the other queries.
+    Args:
+        seed: for in-context exemplars drawn at random, where the checkpoint was trained with such; an answer depends
+            on the seed, the picture and the query, never on the other queries.
+        questions_per_pass: most questions that are worked on at once: bounds the memory, changes no answer.
     """
 
-    def __init__(self, model: CoresModel, processor: CoresProcessor, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: CoresModel,
+        processor: CoresProcessor,
+        seed: int = 0,
+        questions_per_pass: int = QUESTIONS_PER_PASS,
+    ) -> None:
         self.model, self.processor, self.seed = model.eval(), processor, seed
+        self.questions_per_pass = questions_per_pass
+
+    def __repr__(self) -> str:
+        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        return f"Cores({millions:.1f} million parameters, {self.model.dtype} on {self.model.device})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The model as config and weights: transformers hangs hooks on its modules that cannot be pickled."""
+        weights = self.model.state_dict()
+        if any(".lora_" in name for name in weights):
+            raise UserError("a Cores whose model has LoRA layers cannot be pickled: merge them first (`cores merge`)")
+        state = {**vars(self), "config": self.model.config, "weights": weights, "device": self.model.device}
+        return {**state, "model": None, "max_new_tokens": self.model.max_new_tokens}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        model = CoresModel(state.pop("config"))
+        model.load_state_dict(state.pop("weights"), assign=True)
+        model.max_new_tokens = state.pop("max_new_tokens")
+        vars(self).update(state, model=model.to(state.pop("device")).eval())
 
     def segment(
-        self, image: Picturelike, queries: Sequence[str], form: Form | None = None, max_new_tokens: int = 128
+        self,
+        image: Picturelike,
+        queries: Sequence[str],
+        form: Form | None = None,
+        max_new_tokens: int | None = None,
     ) -> list[Segmentation]:
         """`encode` and `ask` in one: the answers to all queries about a picture, in their order."""
         _check(queries)
+        self._asker(max_new_tokens)  # what is wrong with a number is said before the picture is looked at
         return self.ask(self.encode(image), queries, form, max_new_tokens)
 
-    @torch.inference_mode()
     def encode(self, image: Picturelike) -> EncodedImage:
-        """Look at a picture once. Takes a path, a Pillow image, or an array (H, W, 3) or (H, W) of uint8.
+        """Look at a picture once.
 
-        Raises DataError when the file is missing or no picture; UserError for an array of another shape or type.
+        Takes a path, a Pillow image, an array (H, W, 3) or (H, W) of uint8, and a picture file as bytes or as an open
+        binary file. Raises DataError when it is missing or no picture; UserError for anything else, such as a URL.
         """
-        picture = self.processor.picture(_opened(image))
-        device, dtype = self.model.device, self.model.dtype
-        features = self.model.encode(picture.segmenter_pixels[None].to(device, dtype))
-        return EncodedImage(picture, picture.pixel_values[None].to(device, dtype), features)
+        return self._asker().encode_image(as_picture(image))
 
-    @torch.inference_mode()
     def ask(
-        self, encoded: EncodedImage, queries: Sequence[str], form: Form | None = None, max_new_tokens: int = 128
+        self,
+        encoded: EncodedImage,
+        queries: Sequence[str],
+        form: Form | None = None,
+        max_new_tokens: int | None = None,
     ) -> list[Segmentation]:
         """The answers to all queries about an encoded picture, in their order.
 
@@ -87,44 +89,44 @@ class Cores:
             form: how the queries are put into words (see `Turn.form`): `phrase` for a name ("red kettle"), `sentence`
                 for a whole question or request, `explain` for one that also wants the reason, `raw` for text as it
                 is. None tells phrases from sentences by themselves (`form_of`).
-            max_new_tokens: most tokens of an answer.
+            max_new_tokens: most tokens of an answer; None: the checkpoint's own.
 
-        Raises UserError for an empty query.
+        Raises UserError for an empty query, an unknown form, and less than one token.
         """
         _check(queries)
-        device = self.model.device
-        prefix = self.processor.prefix(self.seed, encoded.picture.key).to(device)
-        worded = [(query, form) if form else form_of(query) for query in queries]
-        questions = [self.processor.question(query, known).to(device) for query, known in worded]
-        answered = self.model.answer(
-            encoded.pixel_values,
-            encoded.features,
-            prefix,
-            questions,
-            closing=self.processor.closing,
-            max_new_tokens=max_new_tokens,
-        )
-        pairs = zip(queries, answered, strict=True)
-        return [self._segmentation(query, answer, encoded.picture) for query, answer in pairs]
+        asker = self._asker(max_new_tokens)
+        worded = [(query, form_of(query) if form is None else form) for query in queries]
+        answered = asker.generate(encoded, worded)
+        return [self._result(asker, encoded, *pair) for pair in zip(queries, answered, strict=True)]
 
-    def _segmentation(self, query: str, answer: Answered, picture: Picture) -> Segmentation:
+    def _asker(self, max_new_tokens: int | None = None) -> Asker:
+        return Asker(self.model, self.processor, self.seed, max_new_tokens, self.questions_per_pass)
+
+    def _result(self, asker: Asker, encoded: EncodedImage, query: str, answer: Answered) -> Segmentation:
+        """One answer as plain values; large masks are made one at a time and kept as run lengths."""
         reading = self.processor.parse_answer(answer.ids)
         names = [level["name"] for level in self.model.config.levels]
+        canvas, resized = self.model.segmenter.image_size, encoded.picture.resized
         targets = []
         for i, (phrase, chain) in enumerate(zip(reading.phrases, answer.chains, strict=True)):
-            steps = zip(names, answer.low_res_logits, chain, strict=True)
-            found = [(name, low_res[i]) for name, low_res, position in steps if position is not None]
-            levels = tuple(self._level(name, low_res, picture) for name, low_res in found)
-            targets.append(TargetMask(phrase, levels))
-        mask = union([target.mask for target in targets], picture.size)
-        return Segmentation(query, reading.text, reading.status, mask, tuple(targets), answer.score)
-
-    def _level(self, name: str, low_res: Tensor, picture: Picture) -> Level:
-        canvas = self.model.segmenter.image_size
-        logits = restore(low_res[None], canvas, picture.resized, picture.size)[0]  # (H, W)
-        mask = logits > 0
-        score = float(logits[mask].sigmoid().mean()) if mask.any() else 0.0
-        return Level(name, mask.cpu().numpy(), score, low_res.float().cpu().numpy(), canvas, picture.resized)
+            levels = []
+            for name, logits, position in zip(names, answer.low_res_logits, chain, strict=True):
+                if position is not None:
+                    (full,) = asker.full_size(encoded, logits[i : i + 1])
+                    low_res = logits[i].float().cpu().numpy()
+                    levels.append(Level(name, encode(full.mask), full.score, low_res, canvas, resized))
+            targets.append(TargetMask(phrase or query, tuple(levels), named=phrase is not None))
+        return Segmentation(
+            query=query,
+            answer=reading.text,
+            text=reading.plain,
+            status=reading.status,
+            size=encoded.size,
+            targets=tuple(targets),
+            score=answer.score,
+            tokens=len(answer.ids),
+            cut=answer.cut,
+        )
 
 
 def load(
@@ -141,22 +143,11 @@ def load(
         device: where it runs; None takes CUDA where there is one, else the CPU.
         dtype: of the weights, such as "bfloat16"; None: the checkpoint's own on CUDA, float32 on the CPU.
 
-    Raises CheckpointError when the folder is missing or its weights, tokens and config do not fit each other.
+    Raises CheckpointError when the folder is missing or its weights, tokens and config do not fit each other, and
+    UserError for a device that is not there.
     """
     model, processor = load_checkpoint(path, device, dtype)
     return Cores(model, processor, seed)
-
-
-def form_of(query: str) -> tuple[str, Form]:
-    """The query and how it is put into words: a sentence as it is, a name without its article as a phrase.
-
-    A sentence ends in a full stop, question or exclamation mark, or holds a word that names do not ("the thing *that*
-    one holds"). "The red kettle" is the phrase "red kettle".
-    """
-    words = re.findall(r"[a-z']+", query.lower())
-    if query.rstrip()[-1] in ".?!" or CLAUSE.intersection(words):
-        return query, "sentence"
-    return re.sub(r"^(the|an?)\s+(?=\S)", "", query.strip(), flags=re.IGNORECASE), "phrase"
 
 
 def _check(queries: Sequence[str]) -> None:
@@ -164,14 +155,4 @@ def _check(queries: Sequence[str]) -> None:
         raise UserError(f"queries: found one string, expected a list of them: [{queries!r}]")
     for number, query in enumerate(queries):
         if not isinstance(query, str) or not query.strip():
-            raise UserError(f"queries[{number}] is {query!r}: ask for something in words")
-
-
-def _opened(image: Picturelike) -> Path | Image.Image:
-    if isinstance(image, Image.Image):
-        return image
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-            raise UserError(f"image: expected (H, W, 3) or (H, W) of uint8, found {image.shape} of {image.dtype}")
-        return Image.fromarray(image)
-    return Path(image)
+            raise UserError(f"queries[{number}] is {query!r:.80}: ask for something in words")

@@ -1,12 +1,13 @@
 """What a CoReS model is made of: a multimodal LLM, a segmenter, the levels of the chain, and how it was trained."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from cores.errors import CheckpointError
-from cores.prompts.styles import STYLE_NAMES, STYLES
+from cores.loss_keys import LOSS_KEYS
+from cores.prompts.styles import STYLE_NAMES
 from cores.vocabulary import LEVEL_NAMES, TOKENS
 
 REFINERS = ("none", "paper", "published", "region")
@@ -18,13 +19,13 @@ class CoresConfig(PreTrainedConfig):
     `mllm_config`: of a LLaVA; its extra field `projector` is `linear` or `mlp2x_gelu`. `segmenter_config`: of a SAM.
     `levels`: coarse to fine, each {"name", "token", "token_id"}; one level is LISA, two are CoReS, three the paper's
     ablation. `refiner`: none | paper | published | region (one level has none). `style`: paper | published | lisa,
-    sets the weights of the losses that are None, and `ignore_255` (whether ignored pixels are left out; else they
-    train as background).
-    `location_loss`: weight of the mask losses on the first level, too. `balanced_bce`: inside and outside of a
-    mask weigh the same, for training from scratch. `loss_resolution`: `original`, or `low` for cheap training at the
-    mask decoder's own resolution.
+    sets what is not said of the losses. Those are in `LOSS_KEYS`: the weights `text_weight`, `mask_weight`,
+    `bce_weight`, `dice_weight`; `location_loss`, the weight of the mask losses on all levels before the last;
+    `balanced_bce`: inside and outside of a mask weigh the same, for training from scratch; `ignore_255`: ignored
+    pixels are left out, else they train as background; `loss_resolution`: `original`, or `low` for cheap training at
+    the mask decoder's own resolution.
 
-    Raises CheckpointError when levels, refiner or style are none of these.
+    Raises CheckpointError when levels, refiner, style or resolution are none of these.
     """
 
     model_type = "cores"
@@ -38,14 +39,6 @@ class CoresConfig(PreTrainedConfig):
     levels: list[dict[str, Any]] | None = None
     refiner: str = "paper"
     style: str = "paper"
-    text_weight: float | None = None
-    mask_weight: float | None = None
-    bce_weight: float | None = None
-    dice_weight: float | None = None
-    location_loss: float = 0.0
-    balanced_bce: bool = False
-    loss_resolution: str = "original"
-    ignore_255: bool | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -59,20 +52,18 @@ class CoresConfig(PreTrainedConfig):
         for field, allowed in (
             ("refiner", REFINERS),
             ("style", STYLE_NAMES),
-            ("loss_resolution", ("original", "low")),
         ):
             if getattr(self, field) not in allowed:
                 wrong.append(f"{field}: found {getattr(self, field)!r}, expected one of {', '.join(allowed)}")
         if wrong:
             raise CheckpointError("the model's config cannot be used. " + "; ".join(wrong))
-        style = STYLES[self.style]
-        double = 2.0 if style.refiner_twice and self.refiner == "published" else 1.0
-        text, mask, bce, dice = style.losses
-        self.text_weight = text if self.text_weight is None else self.text_weight
-        self.mask_weight = mask if self.mask_weight is None else self.mask_weight
-        self.bce_weight = bce * double if self.bce_weight is None else self.bce_weight
-        self.dice_weight = dice * double if self.dice_weight is None else self.dice_weight
-        self.ignore_255 = style.ignore_255 if self.ignore_255 is None else self.ignore_255
+        for key in LOSS_KEYS:
+            if getattr(self, key.config, None) is None:
+                setattr(self, key.config, key.value(self.style, self.refiner))
+            allowed = get_args(key.type)
+            if allowed and getattr(self, key.config) not in allowed:
+                expected = f"{key.config}: found {getattr(self, key.config)!r}, expected {' or '.join(allowed)}"
+                raise CheckpointError(f"the model's config cannot be used. {expected}")
 
     @property
     def token_ids(self) -> list[int]:

@@ -1,14 +1,17 @@
-"""Mask losses of the chain's last level (paper section 3.4), as pure functions of tensors.
+"""Mask losses of one level of the chain (paper section 3.4), as pure functions of tensors.
 
 Legend: masks = all masks of the micro-batch, h, w = pixels of one picture. Pictures differ in size, so a batch of
 masks is a list of (h, w) tensors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from cores.loss_keys import MASK_LOSSES
 
 DICE_SCALE = 1000.0  # keeps the sums of large masks small; part of the published value, not only of its precision
 DICE_EPS = 1e-6
@@ -56,20 +59,25 @@ def mask_losses(
     truth: Sequence[Tensor],
     ignore: Sequence[Tensor | None] | None = None,
     balanced: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """BCE and DICE, each the mean over all masks of the micro-batch; unweighted scalars.
+) -> tuple[Tensor, ...]:
+    """The losses of `MASK_LOSSES` in its order (BCE, DICE), each the mean over all masks of the micro-batch.
 
     Args: `logits`, `truth`, `ignore`: one (h, w) tensor a mask, logits at the picture's own size. `balanced`: BCE
-    by `balanced_bce_loss`. A batch without masks gives 0 for both.
+    by `balanced_bce_loss`. Returns unweighted scalars; a batch without masks gives 0 for each.
     """
     if len(logits) != len(truth):
         raise ValueError(f"{len(logits)} predicted masks, {len(truth)} true ones: they must be as many")
     if not logits:
-        zero = torch.zeros(())
-        return zero, zero
+        return (torch.zeros(()),) * len(MASK_LOSSES)
     ignored = ignore if ignore is not None else [None] * len(logits)
     triples = list(zip(logits, truth, ignored, strict=True))
-    one = balanced_bce_loss if balanced else bce_loss
-    bce = torch.stack([one(*t) for t in triples]).mean()
-    dice = torch.stack([dice_loss(*t) for t in triples]).mean()
-    return bce, dice
+    functions = [_function(str(key.function)) for key in MASK_LOSSES]
+    if balanced:
+        functions = [balanced_bce_loss if function is bce_loss else function for function in functions]
+    return tuple(torch.stack([function(*t) for t in triples]).mean() for function in functions)
+
+
+def _function(place: str) -> Callable[..., Tensor]:
+    module, _, name = place.partition(":")
+    found: Callable[..., Tensor] = getattr(import_module(module), name)
+    return found

@@ -16,15 +16,16 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamMode
 from transformers.utils import ModelOutput
 
 from cores.geometry import Size
+from cores.loss_keys import MASK_LOSSES
 from cores.modeling.chain import run_chain
 from cores.modeling.configuration import CoresConfig
-from cores.modeling.generation import Answered, answer
+from cores.modeling.generation_config import MAX_NEW_TOKENS, read_max_new_tokens, write_generation_config
 from cores.modeling.mllms.llava import LlavaMLLM
 from cores.modeling.objective import Frames, level_losses
 from cores.modeling.packing import pack
 from cores.modeling.refiner import make_refiner
 from cores.modeling.segmenters.sam import SamSegmenter
-from cores.modeling.strict import refuse, refuse_differences
+from cores.modeling.strict import refuse, refuse_broken, refuse_differences
 from cores.vocabulary import UNSUPERVISED
 
 
@@ -32,25 +33,33 @@ from cores.vocabulary import UNSUPERVISED
 class CoresOutput(ModelOutput):
     """What `CoresModel.forward` gives. Losses are unweighted scalars but for `loss` and `mask_loss`.
 
-    `low_res_logits`: a tuple of (masks, H, W), one a level; `tokens` (levels, masks, dim): prompt tokens before the
-    refiner; `hidden_states` (images, tokens, width): last layer, after the final norm.
+    `mask_losses`: those of the last level by their names in the log (`bce_loss`, `dice_loss`); `location_loss`: of
+    the levels before it together, weighted as in `mask_loss`. `low_res_logits`: a tuple of (masks, H, W), one a
+    level; `tokens` (levels, masks, dim): prompt tokens before the refiner; `hidden_states` (images, tokens, width):
+    last layer, after the final norm.
     """
 
     loss: Tensor | None = None
     text_loss: Tensor | None = None
     mask_loss: Tensor | None = None
-    bce_loss: Tensor | None = None
-    dice_loss: Tensor | None = None
+    mask_losses: dict[str, Tensor] | None = None
     location_loss: Tensor | None = None
     low_res_logits: tuple[Tensor, ...] | None = None
     tokens: Tensor | None = None
     hidden_states: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Tensor | None:
+        """The parts of the mask loss by name."""
+        if name not in {key.log for key in MASK_LOSSES}:
+            raise AttributeError(f"the output has no {name}")
+        return None if self.mask_losses is None else self.mask_losses[name]
 
 
 class CoresModel(PreTrainedModel):
     """The model of a `CoresConfig`.
 
     Weights: `mllm.*` (a LLaVA's names), `segmenter.*` (a SAM's names), `projection.*`, `refiner.*`.
+    `max_new_tokens`: most tokens of an answer, where nobody says otherwise; kept in `generation_config.json`.
     """
 
     config_class = CoresConfig
@@ -67,6 +76,7 @@ class CoresModel(PreTrainedModel):
         self.mllm = LlavaMLLM(config.mllm_config)
         self.segmenter = SamSegmenter(config.segmenter_config)
         self._add_new_parts()
+        self.max_new_tokens = MAX_NEW_TOKENS
         self.post_init()
 
     def _add_new_parts(self) -> None:
@@ -102,18 +112,24 @@ class CoresModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> "CoresModel":
         """As transformers', but strict: nothing is ever loaded partly.
 
-        Raises CheckpointError that names every missing, unexpected and wrong-shaped tensor.
+        Raises CheckpointError that names every missing, unexpected and wrong-shaped tensor, those with NaN, and when
+        `generation_config.json` cannot be used.
         """
+        max_new_tokens = read_max_new_tokens(pretrained_model_name_or_path, **kwargs)
         kwargs.setdefault("ignore_mismatched_sizes", True)  # so that all of them can be named, below
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         refuse(pretrained_model_name_or_path, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
+        refuse_broken(pretrained_model_name_or_path, model.state_dict())
         loaded: CoresModel = model
+        loaded.max_new_tokens = max_new_tokens
         return loaded
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """As transformers', under this model's own names: it would write the LLaVA's by an older layout."""
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True):
+            write_generation_config(save_directory, self.config, self.max_new_tokens)
 
     def get_input_embeddings(self) -> nn.Module:
         table: nn.Module = self.mllm.get_input_embeddings()
@@ -138,19 +154,6 @@ class CoresModel(PreTrainedModel):
     ) -> list[Tensor]:
         """Low-res logits (masks, H, W) of each level; arguments as `run_chain`'s."""
         return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location)
-
-    def answer(
-        self,
-        pixel_values: Tensor,
-        features: Tensor,
-        prefix_ids: Tensor,
-        questions: Sequence[Tensor],
-        answers: Sequence[Tensor] | None = None,
-        closing: Sequence[int] | None = None,
-        max_new_tokens: int = 128,
-    ) -> list[Answered]:
-        """Answer questions about one image, generated or teacher-forced; see `generation.answer`."""
-        return answer(self, pixel_values, features, prefix_ids, questions, answers, closing, max_new_tokens)
 
     def forward(
         self,
@@ -233,7 +236,7 @@ class CoresModel(PreTrainedModel):
         sizes: Sequence[Size],
         resized: Sequence[Size],
     ) -> None:
-        """BCE and DICE of the last level, and of the first where the location is known and weighs something."""
+        """The mask losses of the last level, and of all before it where the location is known and weighs something."""
         config = self.config
         assert output.low_res_logits is not None
         rows = image_index.tolist()
@@ -241,9 +244,9 @@ class CoresModel(PreTrainedModel):
         frames = Frames(self.segmenter.image_size, sizes, resized, left_out)
         how = (frames, config.loss_resolution, config.balanced_bce)
 
-        bce, dice = level_losses(output.low_res_logits[-1], truth, rows, *how)
-        output.bce_loss, output.dice_loss = bce, dice
-        output.mask_loss = config.bce_weight * bce + config.dice_weight * dice
+        parts = level_losses(output.low_res_logits[-1], truth, rows, *how)
+        output.mask_losses = {str(key.log): part for key, part in zip(MASK_LOSSES, parts, strict=True)}
+        output.mask_loss = self._weighted(parts)
         if not rows:  # still part of the graph, so that ranks without masks agree with the others
             others = [p for name, p in self.named_parameters() if not name.startswith("mllm.")]
             unused = sum(p.sum() for p in others if p.requires_grad)
@@ -251,10 +254,17 @@ class CoresModel(PreTrainedModel):
         if config.location_loss and location_truth is not None and len(output.low_res_logits) > 1:
             known = [(number, mask) for number, mask in enumerate(location_truth) if mask is not None]
             numbers, masks = [number for number, _ in known], [mask for _, mask in known]
-            first = output.low_res_logits[0][numbers]
-            bce, dice = level_losses(first, masks, [rows[number] for number in numbers], *how)
-            output.location_loss = config.bce_weight * bce + config.dice_weight * dice
-            output.mask_loss = output.mask_loss + config.location_loss * output.location_loss.to(image_index.device)
+            found = [
+                self._weighted(level_losses(level[numbers], masks, [rows[number] for number in numbers], *how))
+                for level in output.low_res_logits[:-1]
+            ]
+            output.location_loss = torch.stack(found).sum().to(image_index.device)
+            output.mask_loss = output.mask_loss + config.location_loss * output.location_loss
+
+    def _weighted(self, parts: Sequence[Tensor]) -> Tensor:
+        """The sum of one level's mask losses, each by its weight."""
+        weights = [getattr(self.config, key.config) for key in MASK_LOSSES]
+        return torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum()
 
 
 def _fill_unsaved_buffers(model: CoresModel, mllm: nn.Module, segmenter: nn.Module) -> None:

@@ -30,8 +30,8 @@ def level_losses(
     frames: Frames,
     resolution: str = "original",
     balanced: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """BCE and DICE of masks against the truth, unweighted scalars.
+) -> tuple[Tensor, ...]:
+    """BCE, DICE and whatever else `MASK_LOSSES` holds, of masks against the truth: unweighted scalars, in its order.
 
     Args: `low_res_logits` (masks, H, W); `truth`: one (h, w) bool a mask; `rows`: which picture each belongs to.
     `resolution`: `original`, or `low`: at the picture's part of the low-res grid, against the share of each cell that

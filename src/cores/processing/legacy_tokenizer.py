@@ -11,7 +11,7 @@ folder. Each conversion is compared with sentencepiece itself on the texts below
 difference: Python counts the control characters U+001C to U+001F as white space beside an added token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from cores.errors import CheckpointError
-from cores.processing.tokens import add_tokens, encode
+from cores.processing.tokens import add_token, add_tokens, encode
 
 BLANK = "▁"  # sentencepiece's
 UNCHANGED = "ﬁ  Å é①"  # text that the other normalisers of sentencepiece change
@@ -34,40 +34,54 @@ PROOF = (
 
 
 def read_legacy_tokenizer(
-    file: Path, grounding: Sequence[str], held: dict[str, int] | None = None
+    file: Path, grounding: Sequence[str], held: Mapping[str, int] | None = None
 ) -> PreTrainedTokenizerFast:
     """A tokenizer with a `tokenizer.model`'s ids, and the added tokens behind them.
 
     Args: `grounding`: the levels' tokens, coarse to fine, added before `<im_start>` and `<im_end>` where they are
-    lacking; `held`: tokens and ids that the checkpoint's `added_tokens.json` already has.
+    lacking; `held`: tokens and ids that the checkpoint already has.
     Raises CheckpointError when the file is no BPE model of LLaMA's kind, or the ids of `held` do not follow it.
     """
-    try:
-        pieces = sentencepiece.SentencePieceProcessor(model_file=str(file))
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{file}: cannot be read as a sentencepiece model: {error}") from None
+    pieces = _open(file)
     tokenizer = _convert(pieces, file)
     for text in PROOF:
-        ids, expected = encode(tokenizer, text), pieces.encode(text)
-        if ids != expected:
-            raise CheckpointError(
-                f"{file}: the converted tokenizer reads {text!r} as {ids}, sentencepiece as {expected}; please report"
-            )
+        _prove(tokenizer, text, pieces.encode(text), file)
+    wrong = []
     for token, number in sorted((held or {}).items(), key=lambda pair: pair[1]):
-        if token in tokenizer.get_vocab():
-            found = tokenizer.convert_tokens_to_ids(token)
-        else:
-            found = len(tokenizer)
-            special = token.startswith("<")
-            tokenizer.add_tokens([_added(token, special)], special_tokens=special)
+        add_token(tokenizer, token, special=token.startswith("<"))
+        found = tokenizer.convert_tokens_to_ids(token)
         if found != number:
-            raise CheckpointError(f"{file.parent}/added_tokens.json: {token} is {number}, expected {found}")
+            wrong.append(f"{token} is {number}, expected {found}")
+    if wrong:
+        raise CheckpointError(f"{file.parent}: added tokens do not follow {file.name}: {'; '.join(wrong)}")
     add_tokens(tokenizer, grounding)
+    before, after, alone = (pieces.encode(text) for text in ("It is", ". It", "."))
+    for token, number in tokenizer.get_vocab().items():
+        if number >= pieces.piece_size():
+            expected = [*before, number, *after, number, *alone]
+            _prove(tokenizer, f"It is {token}. It {token}.", expected, file)
     return tokenizer
 
 
-def _added(token: str, special: bool) -> AddedToken:
-    return AddedToken(token, lstrip=True, rstrip=True, normalized=False, special=special)
+def _prove(tokenizer: PreTrainedTokenizerFast, text: str, expected: list[int], file: Path) -> None:
+    ids = encode(tokenizer, text)
+    if ids != expected:
+        raise CheckpointError(
+            f"{file}: the converted tokenizer reads {text!r} as {ids}, sentencepiece as {expected}; please report"
+        )
+
+
+def pieces_of(file: Path) -> dict[str, int]:
+    """The pieces of a `tokenizer.model` and their ids. Raises CheckpointError when it cannot be read."""
+    pieces = _open(file)
+    return {pieces.id_to_piece(number): number for number in range(pieces.piece_size())}
+
+
+def _open(file: Path) -> sentencepiece.SentencePieceProcessor:
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=str(file))
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{file}: cannot be read as a sentencepiece model: {error}") from None
 
 
 def _convert(pieces: sentencepiece.SentencePieceProcessor, file: Path) -> PreTrainedTokenizerFast:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from cores.errors import DataError
@@ -18,6 +18,7 @@ from cores.geometry import Size, resized_size
 from cores.picture_errors import opened_picture, picture_errors
 from cores.prompts.styles import ClipFit
 
+BAND = 512  # rows that are worked on at once
 SAM_MEAN, SAM_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of grey values 0..255
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of grey values 0..1
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -46,9 +47,16 @@ def open_picture(source: Path | str | Image.Image) -> Image.Image:
     name = getattr(source, "filename", "") or "a picture" if isinstance(source, Image.Image) else source
     if isinstance(source, Image.Image):
         with picture_errors(name):
-            return _rgb(ImageOps.exif_transpose(source), name)
+            return _rgb(_upright(source), name)
     with opened_picture(source) as file:
-        return _rgb(ImageOps.exif_transpose(file), name)
+        return _rgb(_upright(file), name)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF says; itself, not a copy, where there is nothing to turn."""
+    image.load()  # Pillow turns a TIFF by itself here
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    return ImageOps.exif_transpose(image) if turned else image
 
 
 def _rgb(image: Image.Image, name: str | Path) -> Image.Image:
@@ -57,13 +65,13 @@ def _rgb(image: Image.Image, name: str | Path) -> Image.Image:
     if image.mode == "F":
         raise DataError(f"{name}: its pixels are floating-point numbers: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise DataError(f"{name}: its pixels go from {values.min()} to {values.max()}: save it with 8 or 16 bits")
         image = Image.fromarray((values >> 8).astype(np.uint8))
     if image.mode == "P":  # Pillow warns when a palette's own transparency gets lost
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def for_segmenter(image: Image.Image, side: int) -> tuple[Tensor, Size]:
@@ -88,10 +96,7 @@ def for_language(image: Image.Image, side: int, fit: ClipFit) -> Tensor:
     """
     width, height = image.size
     if fit == "pad":
-        longest = max(image.size)
-        square = Image.new("RGB", (longest, longest), tuple(int(255 * value) for value in CLIP_MEAN))
-        square.paste(image, ((longest - width) // 2, (longest - height) // 2))
-        seen = square.resize((side, side), Image.Resampling.BICUBIC)
+        seen = _padded(image, side)
     else:
         shortest = min(image.size)
         width, height = (int(side * length / shortest) for length in image.size)
@@ -101,6 +106,29 @@ def for_language(image: Image.Image, side: int, fit: ClipFit) -> Tensor:
     return ((values - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)).permute(2, 0, 1).contiguous()
 
 
+def _padded(image: Image.Image, side: int) -> Image.Image:
+    """The picture in the middle of a square of the mean colour, scaled to `side`, bicubic.
+
+    Pillow scales rows first and columns then, so that bands of rows give the same pixels as the whole square, which
+    for a large picture would be larger still.
+    """
+    longest = max(image.size)
+    left, top = (longest - image.width) // 2, (longest - image.height) // 2
+    mean = tuple(int(255 * value) for value in CLIP_MEAN)
+    narrow = Image.new("RGB", (side, longest))
+    for first in range(0, longest, BAND):
+        rows = min(BAND, longest - first)
+        band = Image.new("RGB", (longest, rows), mean)
+        begin, end = max(first, top), min(first + rows, top + image.height)
+        if begin < end:
+            band.paste(image.crop((0, begin - top, image.width, end - top)), (left, begin - first))
+        narrow.paste(band.resize((side, rows), Image.Resampling.BICUBIC), (0, first))
+    return narrow.resize((side, side), Image.Resampling.BICUBIC)
+
+
 def key_of(image: Image.Image) -> str:
     """A short name of the picture's pixels: equal pictures draw equal exemplars, wherever they lie."""
-    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()[:16]
+    found = hashlib.sha256(repr(image.size).encode())
+    for first in range(0, image.height, BAND):
+        found.update(image.crop((0, first, image.width, min(first + BAND, image.height))).tobytes())
+    return found.hexdigest()[:16]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from huggingface_hub import HfApi
@@ -93,10 +93,12 @@ class CoresProcessor:
     def question(self, query: str, form: Form = "sentence") -> Tensor:
         """Ids (tokens,) of a question, in its validation wording, up to where the answer begins.
 
-        Raises UserError for an empty query, DataError for one that holds the picture's marks.
+        Raises UserError for an empty query and an unknown form, DataError for a query that holds the picture's marks.
         """
         if not query.strip():
-            raise UserError("the query is empty: ask for something in words")
+            raise UserError(f"the query is empty ({query!r}): ask for something in words")
+        if form not in get_args(Form):
+            raise UserError(f"form: found {form!r:.40}, expected one of {', '.join(get_args(Form))}")
         pieces = self.writer.conversation([(self.writer.ask(query, form), None)])
         return torch.tensor(encode_conversation(self.tokenizer, pieces).ids)
 
@@ -136,8 +138,7 @@ class CoresProcessor:
             try:
                 rows.append(self._row(sample, picture, rng, seed))
             except DataError as error:
-                where = sample.image if isinstance(sample.image, Path) else sample.meta.get("name", "a picture")
-                raise DataError(f"{where}: {error}") from None
+                raise DataError(f"{sample.name}: {error}") from None
         pad = self.tokenizer.pad_token_id
         return make_batch(rows, pictures, samples, 0 if pad is None else int(pad))
 

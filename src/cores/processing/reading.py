@@ -1,7 +1,7 @@
 """What an answer says: its words, whether it found anything, and what it calls each thing."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,13 +15,14 @@ CLOSES = re.compile(r"[.,:;!?)\]]")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """An answer in words, with the checkpoint's own tokens.
+    """An answer in words: `text` with the checkpoint's own tokens, `plain` without them.
 
     `status`: `segmented`, at least one target is named; `absent`, a refusal; `text`, anything else. `phrases`: what
     each chain's target is called, in order; None where it has no name.
     """
 
     text: str
+    plain: str
     status: Status
     phrases: list[str | None]
 
@@ -51,9 +52,10 @@ def read_answer(
             phrases.append(name)
             span, named = "", False
     text = text.removesuffix(prompt.closing).rstrip()
+    plain = _without(text, tokens.values())
     if phrases:
-        return Reading(text, "segmented", phrases)
-    return Reading(text, "absent" if prompt.refuses(text) else "text", [])
+        return Reading(text, plain, "segmented", phrases)
+    return Reading(text, plain, "absent" if prompt.refuses(text) else "text", [])
 
 
 def _words(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
@@ -65,6 +67,12 @@ def _join(before: str, after: str) -> str:
     """Tokenizers strip the blanks around grounding tokens: put back those that a reader expects."""
     blank = " " if before and after and not CLOSES.match(after) else ""
     return f"{before}{blank}{after}"
+
+
+def _without(text: str, tokens: Iterable[str]) -> str:
+    for token in tokens:
+        text = text.replace(token, " ")
+    return re.sub(r" (?=[.,:;!?])", "", " ".join(text.split()))
 
 
 def _name(span: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What a model folder keeps of a processor: sizes, the tokenizer, and three texts with the ids that they had."""
+"""What a model folder keeps of a processor: sizes, the tokenizer, and a few texts with the ids that they had."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -51,7 +51,8 @@ def write_processor(folder: Path, tokenizer: PreTrainedTokenizerBase, sizes: Pro
     """Write `processor_config.json` and the tokenizer's own files. `answer`: one of the model's, for the self-test."""
     tokenizer.save_pretrained(folder)
     texts = (  # tokenizers disagree about white space beside added tokens, runs of it, digits, and letters
-        f"USER: {IM_START}{IM_END}\n What is the handle? ASSISTANT: {answer.replace('.', ' .')} </s>USER: where?###",
+        f"USER: {IM_START}{IM_END}\n What is the handle? ASSISTANT: {answer} </s>USER: where?###",
+        answer.replace(".", " ."),
         "  two  blanks, a\ttab,\nand lines: 3.14 of 1234 ",
         "Ünïcödé, naïve café: 漢字 ελ 😀",
     )

@@ -41,14 +41,17 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, grounding: Iterable[str]) -> 
 
     White space on both sides of them is not part of the text around, as in the published programs.
     """
-    vocabulary = tokenizer.get_vocab()
-    added = []
-    for token, special in [*((t, False) for t in grounding), (IM_START, True), (IM_END, True)]:
-        if token not in vocabulary:
-            entry = AddedToken(token, lstrip=True, rstrip=True, normalized=False, special=special)
-            tokenizer.add_tokens([entry], special_tokens=special)
-            added.append(token)
-    return added
+    marks = [*((token, False) for token in grounding), (IM_START, True), (IM_END, True)]
+    return [token for token, special in marks if add_token(tokenizer, token, special)]
+
+
+def add_token(tokenizer: PreTrainedTokenizerBase, token: str, special: bool) -> bool:
+    """Add one token where it is lacking, as the published programs read theirs. Was it?"""
+    if token in tokenizer.get_vocab():
+        return False
+    entry = AddedToken(token, lstrip=True, rstrip=True, normalized=False, special=special)
+    tokenizer.add_tokens([entry], special_tokens=special)
+    return True
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -14,24 +14,13 @@ OnAbsent = Literal["refuse", "empty_mask"]
 ClipFit = Literal["pad", "crop"]
 
 
-class LossWeights(NamedTuple):
-    """Weights of the total: `text` and `mask` of the two halves, `bce` and `dice` inside the second (section 3.4)."""
-
-    text: float
-    mask: float
-    bce: float
-    dice: float
-
-
 class Style(NamedTuple):
     """Everything that a style decides.
 
     `exemplars`: in-context examples before the question. `on_absent`: what is taught about a thing that is not there.
     `hierarchy`: does the system text announce the chain? `closed`: does each part of the system text end in a blank?
     `tokens`: each level's grounding token. `levels`: of the chain, where nobody says. `clip_fit`: how a picture
-    becomes square for the language model. `ignore_255`: are ignored pixels left out of the losses (else they train
-    as background)? `losses`: their weights. `refiner_twice`: are both mask losses counted twice with the published
-    refiner?
+    becomes square for the language model. What it decides about losses stands with them, in `loss_keys.py`.
     """
 
     exemplars: Exemplars
@@ -41,9 +30,6 @@ class Style(NamedTuple):
     tokens: dict[LevelName, str]
     levels: int
     clip_fit: ClipFit
-    ignore_255: bool
-    losses: LossWeights
-    refiner_twice: bool = False
 
 
 STYLES: dict[str, Style] = {
@@ -55,8 +41,6 @@ STYLES: dict[str, Style] = {
         tokens=TOKENS,
         levels=2,
         clip_fit="pad",
-        ignore_255=True,
-        losses=LossWeights(text=0.5, mask=0.5, bce=2.0, dice=0.5),
     ),
     "published": Style(
         exemplars="fixed",
@@ -66,9 +50,6 @@ STYLES: dict[str, Style] = {
         tokens=PUBLISHED_TOKENS,
         levels=2,
         clip_fit="crop",
-        ignore_255=False,
-        losses=LossWeights(text=1.0, mask=1.0, bce=2.0, dice=0.5),
-        refiner_twice=True,
     ),
     "lisa": Style(
         exemplars="none",
@@ -78,8 +59,6 @@ STYLES: dict[str, Style] = {
         tokens=TOKENS,
         levels=1,
         clip_fit="crop",
-        ignore_255=False,
-        losses=LossWeights(text=1.0, mask=1.0, bce=2.0, dice=0.5),
     ),
 }
 STYLE_NAMES: tuple[str, ...] = tuple(STYLES)

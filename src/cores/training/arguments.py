@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import str_to_bool
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from cores.errors import RecipeError
 from cores.recipe import Recipe
+from cores.trainer_section import NO_FSDP, NO_ZERO3
 
 # `trainer.deepspeed: zero2` is this; a path or a mapping of DeepSpeed's own is taken as it is.
 ZERO2 = {
@@ -50,7 +53,7 @@ def training_arguments(
     }
     values.setdefault("dataloader_pin_memory", not use_cpu)
     if not evaluates:
-        values["eval_strategy"] = "no"
+        values |= {"eval_strategy": "no", "eval_on_start": False}
     if use_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where it is installed, need not look for others
     if values.get("deepspeed"):
@@ -60,7 +63,23 @@ def training_arguments(
             values["deepspeed"] = ZERO2
     try:
         arguments = TrainingArguments(**values)
-    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
-        raise RecipeError(f"trainer: {error}") from None
+    except (ValueError, TypeError, LookupError, OSError, ImportError, RuntimeError) as error:
+        raise RecipeError(f"trainer: {' '.join(str(error).split())}") from None
+    _refuse(arguments)
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process a GPU (torchrun); DataParallel cannot split our batches
     return arguments
+
+
+def _refuse(arguments: TrainingArguments) -> None:
+    """Raise RecipeError for what would not do what it says, and for libraries that are not here."""
+    if arguments.fsdp or str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "false")):
+        raise RecipeError(f"trainer.fsdp: {NO_FSDP}")
+    if arguments.deepspeed_plugin is not None and int(arguments.deepspeed_plugin.zero_stage or 0) == 3:
+        raise RecipeError(f"trainer.deepspeed: {NO_ZERO3}")
+    here = get_available_reporting_integrations()
+    for name in arguments.report_to:
+        if name not in here:
+            raise RecipeError(
+                f"trainer.report_to: {name} is not installed: pip install {name}, or set trainer.report_to=none; "
+                "RUN/log.jsonl has every figure anyway"
+            )

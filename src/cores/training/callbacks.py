@@ -16,9 +16,10 @@ import torch
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from cores.plain_json import dumps
 from cores.training.drawing import Draws
+from cores.training.folder import LOG
 
-LOG = "log.jsonl"
 LAUNCHED = "TORCHELASTIC_RUN_ID"  # torchrun passes a Ctrl-C on that its processes had already; it kills after 30 s
 
 
@@ -28,12 +29,14 @@ class LogFile(TrainerCallback):
     def __init__(self, run: Path, draws: Draws) -> None:
         self.file, self.draws = run / LOG, draws
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Forget what a stopped run logged after the checkpoint that it goes on from."""
-        if state.is_world_process_zero and self.file.exists():
-            lines = self.file.read_text("utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            self.file.write_text("".join(kept), encoding="utf-8")
+    def go_on_after(self, step: int) -> None:
+        """Forget what a stopped run logged after the checkpoint that it goes on from, and a line it was killed in."""
+        if self.file.exists():
+            lines = self.file.read_text("utf-8", errors="replace").splitlines()
+            kept = [line + "\n" for line in lines if (of := _step(line)) is not None and of <= step]
+            part = self.file.with_name(f".{self.file.name}.part")
+            part.write_text("".join(kept), encoding="utf-8")
+            part.replace(self.file)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
@@ -49,7 +52,16 @@ class LogFile(TrainerCallback):
 
     def _write(self, line: dict[str, Any]) -> None:
         with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(dumps(line) + "\n")
+
+
+def _step(line: str) -> int | None:
+    """The step that a line of the log is about; None for what is no whole line."""
+    try:
+        found = json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return found if isinstance(found, int) else None
 
 
 class LastStep(TrainerCallback):
@@ -106,7 +118,7 @@ class Interruption(TrainerCallback):
         if asked:
             self.stopped = True
             control.should_training_stop = control.should_save = True
-            control.should_evaluate = False
+            control.should_evaluate = False  # a resumed run begins with it
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.stopped:  # the epoch has not ended, only our part of it

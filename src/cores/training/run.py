@@ -1,27 +1,33 @@
 """A training run: from a recipe to a folder of checkpoints, and on from where it stopped."""
 
+import math
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from cores.checkpoints.find import checkpoints_of
+from cores.checkpoints.folder import is_full
+from cores.checkpoints.runs.best import WRITING, mend, step_of
 from cores.checkpoints.runs.origin import Base
 from cores.data.mixture import Mixture
 from cores.data.sources.base import Source
-from cores.errors import RecipeError
+from cores.errors import DataError, UserError
 from cores.processing.pixels import open_picture
-from cores.recipe import Recipe, load_recipe
+from cores.recipe import Recipe
 from cores.training.arguments import training_arguments
 from cores.training.callbacks import Interruption, LastStep, LogFile
 from cores.training.drawing import Collate, Draws
+from cores.training.folder import RECIPE, clear, taken
+from cores.training.progress import Progress
+from cores.training.ranks import together
+from cores.training.resuming import check_batch, check_length, check_same
 from cores.training.start import start
 from cores.training.trainable import choose_parts
-from cores.training.trainer import WRITING, CoresTrainer, Evaluate
-
-RECIPE = "recipe.yaml"
+from cores.training.trainer import CoresTrainer, Evaluate, said_as
 
 # A source by name, in a data directory or none.
 OpenSource = Callable[[str, Path | None], Source]
@@ -34,6 +40,8 @@ def train(
     *,
     evaluate: Evaluate | None = None,
     resume: bool = False,
+    replace: bool = False,
+    moved: Collection[str] = (),
     device: str | None = None,
     quiet: bool = False,
 ) -> CoresTrainer:
@@ -42,57 +50,80 @@ def train(
     Args:
         open_source: gives a source by name, such as `cores.data.sources.open_source`.
         evaluate: scores a model, for which checkpoint is the best; None: nothing does.
-        resume: go on from the run's last checkpoint; the result is that of a run that never stopped.
+        resume: go on from the run's last checkpoint; the result is that of a run that never stopped. A finished run
+            goes on when the recipe says more steps.
+        replace: a run that is there is removed once this one can start.
+        moved: roles of the base (such as `bases`) whose path may differ from the run's; the weights may not.
         device: cpu or cuda; None takes CUDA where there is one.
+        quiet: say nothing, neither what the run starts with nor how it goes.
 
     Returns: the trainer, whose `model` is trained. Raises RecipeError, CheckpointError and DataError for what cannot
-    be used, before anything trains; KeyboardInterrupt when it was stopped, after it has saved.
+    be used, before anything trains; UserError when another process trains into `run` and when the disk is full;
+    KeyboardInterrupt when it was stopped, after it has saved.
     """
-    arguments = training_arguments(recipe, run, device=device, evaluates=evaluate is not None, quiet=quiet)
-    if resume:
-        _check_same(recipe, run)
-    directory = Path(recipe.data.dir) if recipe.data.dir else None
-    families = {
-        family: [open_source(name, directory) for name in names] for family, names in recipe.data.sources.items()
-    }
-    base, model, processor = start(recipe, arguments.seed)
-    found = checkpoints_of(run)[-1:] if resume else []
-    for checkpoint in found:
-        Base.load(checkpoint).check(base.fingerprints)
-    torch.manual_seed(arguments.seed)
-    choose_parts(model, recipe.model.train, recipe.lora)
+    run = run.absolute()
+    with together():
+        arguments = training_arguments(recipe, run, device=device, evaluates=evaluate is not None, quiet=quiet)
+    if not arguments.should_save:
+        return _train(recipe, run, open_source, arguments, evaluate, resume, replace, moved, quiet)
+    with taken(run, resume=resume, replace=replace):
+        return _train(recipe, run, open_source, arguments, evaluate, resume, replace, moved, quiet)
 
-    seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-    step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    length = recipe.data.steps_per_epoch and recipe.data.steps_per_epoch * step
-    mixture = Mixture(
-        families,
-        recipe.data.rates,
-        questions=recipe.data.questions_per_image,
-        seed=seed,
-        explain=recipe.data.explain,
-        on_bad=recipe.data.on_bad,
-        open_picture=open_picture,
-    )
-    draws = Draws(mixture, length)
-    interruption = Interruption()
-    trainer = CoresTrainer(
-        model=model,
-        args=arguments,
-        base=base,
-        processor=processor,
-        draws=draws,
-        evaluate=evaluate,
-        data_collator=Collate(processor, seed),
-        callbacks=[LogFile(run, draws), LastStep(evaluate is not None), interruption],
-    )
+
+def _train(
+    recipe: Recipe,
+    run: Path,
+    open_source: OpenSource,
+    arguments: TrainingArguments,
+    evaluate: Evaluate | None,
+    resume: bool,
+    replace: bool,
+    moved: Collection[str],
+    quiet: bool,
+) -> CoresTrainer:
+    with together():
+        draws = _draws(recipe, open_source, arguments)
+        found = checkpoints_of(run)[-1:] if resume else []
+        said = _check_resume(recipe, run, found, moved, arguments, draws) if resume else []
+        base, model, processor = start(recipe, arguments.seed)
+        for checkpoint in found:
+            Base.load(checkpoint).check(base.fingerprints)
+        torch.manual_seed(arguments.seed)
+        choose_parts(model, recipe.model.train, recipe.lora)
+        log, interruption = LogFile(run, draws), Interruption()
+        with said_as("trainer"):
+            trainer = CoresTrainer(
+                model=model,
+                args=arguments,
+                base=base,
+                processor=processor,
+                draws=draws,
+                evaluate=evaluate,
+                data_collator=Collate(processor, draws.mixture.seed),
+                callbacks=[log, LastStep(evaluate is not None), interruption],
+            )
     trainer.remove_callback(PrinterCallback)  # --quiet is quiet
+    if trainer.pop_callback(ProgressCallback) is not None:
+        trainer.add_callback(Progress(run, draws, recipe.model.train))
     if arguments.should_save:
-        run.mkdir(parents=True, exist_ok=True)
+        if resume:
+            mend(run, checkpoints_of(run))
+            log.go_on_after(step_of(found[0]) or 0 if found else 0)
+        elif replace:
+            clear(run)
         (run / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+        if not quiet:
+            sys.stderr.write("".join(f"{line}\n" for line in said))
     try:
         with interruption.listening():
             trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+    except Exception as error:
+        if is_full(error):
+            raise UserError(
+                f"{run}: the disk is full; what is in its checkpoint folders is whole: free some space, "
+                "then go on with --resume"
+            ) from error
+        raise
     finally:
         if arguments.should_save:
             shutil.rmtree(run / WRITING, ignore_errors=True)
@@ -101,20 +132,44 @@ def train(
     return trainer
 
 
-def _check_same(recipe: Recipe, run: Path) -> None:
-    """Raise RecipeError when a run would go on with other settings than it began with."""
-    file = run / RECIPE
-    if not file.is_file():
-        raise RecipeError(f"{run}: there is no run to resume: it holds no {RECIPE}")
-    then, now = load_recipe(file).to_dict(), recipe.to_dict()
-    changed = [
-        f"{section}.{key}: {then[section].get(key)} then, {now[section].get(key)} now"
-        for section in now
-        for key in {**then[section], **now[section]}
-        if then[section].get(key) != now[section].get(key)
-    ]
-    if changed:
-        raise RecipeError(
-            f"{run} began with other settings ({'; '.join(changed)}): resume with `cores train {file} --out {run} "
-            "--resume`, or begin a new run from its checkpoint with --model"
-        )
+def _draws(recipe: Recipe, open_source: OpenSource, arguments: TrainingArguments) -> Draws:
+    """What is asked, in the order of the run."""
+    directory = Path(recipe.data.dir) if recipe.data.dir else None
+    families: dict[str, list[Source]] = {}
+    for family, names in recipe.data.sources.items():
+        try:
+            families[family] = [open_source(name, directory) for name in names]
+        except DataError as error:
+            raise DataError(f"data.sources.{family}: {error}") from None
+    mixture = Mixture(
+        families,
+        recipe.data.rates,
+        questions=recipe.data.questions_per_image,
+        seed=arguments.seed if arguments.data_seed is None else arguments.data_seed,
+        explain=recipe.data.explain,
+        on_bad=recipe.data.on_bad,
+        open_picture=open_picture,
+    )
+    return Draws(mixture, recipe.data.steps_per_epoch and recipe.data.steps_per_epoch * _step(arguments))
+
+
+def _check_resume(
+    recipe: Recipe,
+    run: Path,
+    found: list[Path],
+    moved: Collection[str],
+    arguments: TrainingArguments,
+    draws: Draws,
+) -> list[str]:
+    """What to say about a run that goes on; raises RecipeError when it cannot, with these settings."""
+    began = check_same(recipe, run, moved)
+    per_epoch = math.ceil(len(draws) / _step(arguments))
+    said = [check_length(began, recipe, run, per_epoch)]
+    said += [check_batch(began, recipe, checkpoint, arguments.world_size) for checkpoint in found]
+    return [f"{run}: {line}" for line in said if line]
+
+
+def _step(arguments: TrainingArguments) -> int:
+    """How many pictures an optimiser's step has, over all processes."""
+    size: int = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    return size

@@ -12,27 +12,18 @@ from cores.checkpoints.load import build
 from cores.checkpoints.runs.bases import folders_of, weights_of
 from cores.checkpoints.runs.origin import Base
 from cores.errors import RecipeError
+from cores.loss_keys import LOSS_KEYS
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
 from cores.processing.stored import ProcessorSizes
+from cores.processing.tokens import add_tokens, find_ids
 from cores.prompts import PromptSettings
 from cores.prompts.styles import STYLES
 from cores.recipe import LossSection, PromptSection, Recipe
 from cores.vocabulary import LEVEL_NAMES
 
-IMAGE_ENDS = ("<im_start>", "<im_end>")
-
-LOSS_FIELDS = {
-    "text": "text_weight",
-    "mask": "mask_weight",
-    "bce": "bce_weight",
-    "dice": "dice_weight",
-    "location": "location_loss",
-    "balanced_bce": "balanced_bce",
-    "ignore_255": "ignore_255",
-    "resolution": "loss_resolution",
-}
+LOSS_FIELDS = {key.recipe: key.config for key in LOSS_KEYS}
 
 
 def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
@@ -45,7 +36,7 @@ def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
         name: _lasting(path) for name in ("start", "bases", "mllm", "segmenter") if (path := getattr(model, name))
     }
     made = _from_checkpoint if "start" in paths else _from_bases
-    return made(recipe, Base(paths, seed))
+    return made(recipe, Base(paths, seed, dtype=recipe.model.dtype))
 
 
 def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
@@ -112,11 +103,7 @@ def _configs(base: Base) -> tuple[LlavaConfig, SamConfig, PreTrainedTokenizerBas
 
 def _add_tokens(tokenizer: PreTrainedTokenizerBase, grounding: list[str], mllm: LlavaConfig) -> list[int]:
     """Add what the tokenizer lacks and give its ids; the LLaVA's config gets room for them."""
-    known = tokenizer.get_vocab()
-    lacking = [token for token in (*grounding, *IMAGE_ENDS) if token not in known]
-    tokenizer.add_tokens([token for token in lacking if token in grounding])
-    tokenizer.add_tokens([token for token in lacking if token in IMAGE_ENDS], special_tokens=True)
-    new = tokenizer.convert_tokens_to_ids(lacking)
+    new = find_ids(tokenizer, add_tokens(tokenizer, grounding))
     size = max(mllm.text_config.vocab_size, len(tokenizer))
     if mllm.image_token_id in new or mllm.image_token_id >= mllm.text_config.vocab_size:
         mllm.image_token_id = size  # a placeholder without a row: out of the way of the new tokens

@@ -1,35 +1,36 @@
 """transformers' Trainer with the chain's losses in its log, samples in our order, and checkpoints of ours.
 
-Checkpoints hold what was learned (see `checkpoints.adapter`), what it was learned on (`base.json`), and the
+Checkpoints hold what was learned (see `checkpoints.runs.learned`), what it was learned on (`base.json`), and the
 optimiser's and generators' states; each is written whole or not at all.
 """
 
-import os
+import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerControl
-from transformers.trainer import SCHEDULER_NAME
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_callback import DefaultFlowCallback
 
 from cores.checkpoints.find import checkpoints_of
-from cores.checkpoints.folder import settle
-from cores.checkpoints.runs.learned import read_learned, write_learned
+from cores.checkpoints.runs.best import BEST, WRITING, name_best
+from cores.checkpoints.runs.learned import masters, read_learned, write_learned
 from cores.checkpoints.runs.origin import Base
-from cores.errors import CheckFailed
+from cores.errors import CheckFailed, RecipeError
+from cores.loss_keys import LOGGED
 from cores.modeling.model import CoresModel
 from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 from cores.training.drawing import Draws, InOrder
-
-LOSSES = ("text_loss", "mask_loss", "bce_loss", "dice_loss", "location_loss")
-WRITING = ".writing"
 
 
 class Score(Protocol):
@@ -59,6 +60,8 @@ class CoresTrainer(Trainer):
         self.order = InOrder(len(draws))
         self.is_best = False
         self.writing: Path | None = None
+        self.saved_step: int | None = None
+        self.masters: dict[str, Tensor] | None = None  # in fp32, while DeepSpeed trains rounded copies of them
         self.sums: Tensor | None = None  # since the last log: of each loss, of dropped conversations, of batches
         self.waited, self.logged_at = 0.0, time.monotonic()
         self.control: TrainerControl
@@ -70,6 +73,9 @@ class CoresTrainer(Trainer):
         return self.order
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:  # a finished run that was resumed
+            self.control.should_training_stop = True
+            return
         self.order.set_epoch(epoch)
         super()._run_epoch(*args, epoch=epoch, **kwargs)
 
@@ -88,19 +94,22 @@ class CoresTrainer(Trainer):
         stand_in = self.is_deepspeed_enabled and not len(inputs["image_index"])
         outputs = model(**(with_stand_in(inputs) if stand_in else inputs))
         loss = outputs["loss"]
+        known = {**outputs, **(outputs.get("mask_losses") or {})}
         if stand_in:
             loss = self.model.config.text_weight * outputs["text_loss"] + 0.0 * outputs["mask_loss"]
-            outputs["mask_loss"] = outputs["bce_loss"] = outputs["dice_loss"] = None
-        found = [outputs.get(name) for name in LOSSES]
+            known = {"text_loss": outputs["text_loss"]}
+        found = [known.get(name) for name in LOGGED]
         parts = [0.0 if part is None else part.detach().float() for part in found]
         sums = torch.stack([torch.as_tensor(part, device=loss.device) for part in (*parts, float(dropped), 1.0)])
         self.sums = sums if self.sums is None else self.sums + sums
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "train_runtime" in logs and self.state.global_step == self._initial_global_step:
+            return  # nothing was trained
         if "loss" in logs and self.sums is not None:
             *sums, dropped, batches = self.accelerator.reduce(self.sums, "sum").tolist()
-            logs |= {name: total / batches for name, total in zip(LOSSES, sums, strict=True)}
+            logs |= {name: total / batches for name, total in zip(LOGGED, sums, strict=True)}
             logs["dropped"] = dropped
             now = time.monotonic()
             logs |= {"seconds": now - self.logged_at, "seconds_for_data": self.waited}
@@ -135,7 +144,7 @@ class CoresTrainer(Trainer):
         for other in others:
             total = total + other
         metrics = {f"eval_{name}": float(value) for name, value in total.compute().items()}
-        self.log(metrics)
+        self.log({name: value for name, value in metrics.items() if math.isfinite(value)})  # nan: nothing to count
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -148,39 +157,72 @@ class CoresTrainer(Trainer):
             self.control.should_save = True
         return self.is_best
 
+    def _owes_evaluation(self) -> bool:
+        """Was the run stopped after a step that is to be evaluated, before it was?"""
+        if self.scorer is None or self.state.global_step == 0:
+            return False
+        flow, asked = DefaultFlowCallback(), TrainerControl()
+        flow.on_step_end(self.args, self.state, asked)
+        if float(self.state.epoch or 0.5).is_integer():
+            flow.on_epoch_end(self.args, self.state, asked)
+        if not (asked.should_evaluate or self.state.global_step >= self.state.max_steps):
+            return False
+        evaluated = {line["step"] for line in self.state.log_history if any(key.startswith("eval_") for key in line)}
+        return self.state.global_step not in evaluated
+
     # Checkpoints
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.writing or self.args.output_dir)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Everything goes into a folder of its own first; it becomes `checkpoint-N` when all ranks are done."""
+        """Everything goes into a folder of its own first; it becomes `checkpoint-N` when all ranks are done.
+
+        A step that is saved already (at its own end, before its epoch's end is evaluated) only gets its state anew.
+        """
         run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        if self.saved_step != self.state.global_step:
+            self._write_checkpoint(model, trial, run, name)
+            self.saved_step = self.state.global_step
+        elif self.args.should_save:
+            (run / WRITING).mkdir(exist_ok=True)
+            self.state.save_to_json(str(run / WRITING / TRAINER_STATE_NAME))
+            (run / WRITING / TRAINER_STATE_NAME).replace(run / name / TRAINER_STATE_NAME)
+        if self.args.should_save:
+            if self.is_best:
+                name_best(run, run / name)
+            self._remove_old(run)
+            shutil.rmtree(run / WRITING)
+        self.is_best = False
+        self.accelerator.wait_for_everyone()
+
+    def _write_checkpoint(self, model: nn.Module, trial: Any, run: Path, name: str) -> None:
+        if self.is_deepspeed_enabled:
+            self.masters = masters(self.model)
         self.writing = run / WRITING
         try:
             super()._save_checkpoint(model, trial)
         finally:
-            self.writing = None
+            self.writing = self.masters = None
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             for script in (run / WRITING / name).glob("*.py"):
                 script.unlink()  # DeepSpeed's, to be run on trust: `cores merge` and `load` need none
-            settle(run / WRITING / name, run / name)
-            if self.is_best:
-                shutil.copytree(run / name, run / WRITING / "best", copy_function=_link)
-                settle(run / WRITING / "best", run / "best")
-            shutil.rmtree(run / WRITING)
-            if self.args.save_total_limit:
-                for old in checkpoints_of(run)[: -self.args.save_total_limit]:
-                    shutil.rmtree(old)
-        self.is_best = False
-        self.accelerator.wait_for_everyone()
+            (run / WRITING / name).rename(run / name)
+
+    def _remove_old(self, run: Path) -> None:
+        """Keep the last so many checkpoints, and the best. One that goes is out of sight before it is taken apart."""
+        if self.args.save_total_limit:
+            best = (run / BEST).resolve()
+            for old in checkpoints_of(run)[: -self.args.save_total_limit]:
+                if old.resolve() != best:
+                    old.rename(run / WRITING / old.name)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            write_learned(self.model, folder)
+            write_learned(self.model, folder, self.masters)
             self.model.config.save_pretrained(folder)
             self.processor.save_pretrained(folder)
             self.base.write(folder)
@@ -198,13 +240,45 @@ class CoresTrainer(Trainer):
         else:
             super()._save_optimizer_and_scheduler(output_dir)
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        with said_as("trainer.optim"):
+            return super().create_optimizer(*args, **kwargs)
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        with said_as("trainer.lr_scheduler_type"):
+            return super().create_scheduler(*args, **kwargs)
+
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
         if not (self.is_deepspeed_enabled and resume_from_checkpoint):
-            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
-        self.model_wrapped.load_checkpoint(resume_from_checkpoint, load_module_strict=False)
-        self._load_optimizer_and_scheduler(resume_from_checkpoint)
+            prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        else:
+            prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+            self.model_wrapped.load_checkpoint(resume_from_checkpoint, load_module_strict=False)
+            self._load_optimizer_and_scheduler(resume_from_checkpoint)
+        if resume_from_checkpoint:
+            self._set_rates()
+            self.saved_step = self.state.global_step
+            if self._owes_evaluation():
+                self._determine_best_metric(self.evaluate(), None)
+                self._save_checkpoint(prepared[0], None)
         return prepared
+
+    def _set_rates(self) -> None:
+        """Rates by the schedule as it is now: a run that goes on for longer has another than its checkpoint's."""
+        schedule = self.lr_scheduler
+        if isinstance(schedule, LambdaLR):
+            groups = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+            for group, rate, share in groups:
+                group["lr"] = rate * share(schedule.last_epoch)
+
+
+@contextmanager
+def said_as(key: str) -> Iterator[None]:
+    """What transformers says about an argument, as an error of the recipe's."""
+    try:
+        yield
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+        raise RecipeError(f"{key}: {' '.join(str(error).split())}") from None
 
 
 def with_stand_in(batch: Batch) -> Batch:
@@ -221,11 +295,3 @@ def with_stand_in(batch: Batch) -> Batch:
         "truth": [torch.zeros(size, dtype=torch.bool, device=positions.device)],
         "location_truth": [None],
     }
-
-
-def _link(source: str, target: str) -> None:
-    """One file under two names, or a copy where the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

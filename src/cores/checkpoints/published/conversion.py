@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 
 from cores.checkpoints.folder import new_folder
 from cores.checkpoints.hub import fetch
-from cores.checkpoints.published.convert_config import read_json, tower_config
+from cores.checkpoints.published.convert_config import language_config, read_json, tower_config
 from cores.checkpoints.published.convert_lora import DEFAULT_ALPHA, Folded
 from cores.checkpoints.published.convert_model import STYLE_OF, Tower, plan_model
 from cores.checkpoints.published.convert_proof import Proof, prove
@@ -80,9 +80,10 @@ def convert(
     about = about if about.is_dir() else about.parent
     published = read_json(about / "config.json", "the config of a published checkpoint (or give its base as --base)")
     check_kind(about, published)
-    tokenizer = read_tokenizer(about, kind, settings, new=base is not None)
     if EMBEDDINGS not in tensors:
         raise CheckpointError(f"{src}: holds no {EMBEDDINGS}: these are no weights of a whole {kind} model")
+    base_rows = None if base is None else language_config(about, published).vocab_size
+    tokenizer = read_tokenizer(about, kind, settings, tensors.tensor(EMBEDDINGS), base_rows)
     levels = levels_of(tokenizer, settings, tensors[EMBEDDINGS].shape[0], src)
     tower = open_tower(fetch(clip))
     config, plan = plan_model(

@@ -59,7 +59,7 @@ def convert_llava(
     shapes = {name: entry.shape for name, entry in tensors.items()}
     if EMBEDDINGS not in shapes:
         raise CheckpointError(f"{src}: holds no {EMBEDDINGS}: these are no weights of a LLaVA")
-    tokenizer = read_base_tokenizer(about, shapes[EMBEDDINGS][0])
+    tokenizer = read_base_tokenizer(about, tensors.tensor(EMBEDDINGS))
     config = llava_config(src, published, shapes, tower.config)
     config.dtype, config.architectures = dtype or tensors[EMBEDDINGS].dtype, ["LlavaForConditionalGeneration"]
     with torch.device("meta"):

@@ -38,6 +38,9 @@ TOWER = (
 SELECT = {"patch": "default", "cls_patch": "full"}  # LLaVA's word and transformers' for which positions are taken
 SAM_HEAD = 64  # width of an attention head where no relative positions tell it
 SAM_DECODER_HEADS = 8
+# What SAM's program gives its LayerNorms: the decoder's two-way transformer keeps torch's default, all others have
+# their own. transformers' config says the first for both.
+SAM_EPS, SAM_DECODER_EPS = 1e-6, 1e-5
 
 
 def read_json(file: Path, what: str = "a config") -> dict[str, Any]:
@@ -154,6 +157,7 @@ def sam_config(shapes: Shapes, where: object) -> SamConfig:
         use_abs_pos=True,
         window_size=windows.pop() if windows else 0,
         global_attn_indexes=[number for number, (span, _) in enumerate(spans) if span in (0, whole)],
+        layer_norm_eps=SAM_EPS,
         num_pos_feats=shapes["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"][1],
     )
     inner = shapes["mask_decoder.transformer.layers.0.cross_attn_token_to_image.q_proj.weight"][0]
@@ -164,6 +168,7 @@ def sam_config(shapes: Shapes, where: object) -> SamConfig:
             image_size=grid * patch,
             patch_size=patch,
             mask_input_channels=shapes["prompt_encoder.mask_downscaling.3.weight"][0],
+            layer_norm_eps=SAM_EPS,
             num_point_embeddings=_count(shapes, r"prompt_encoder\.point_embeddings\.(\d+)\."),
         ),
         mask_decoder_config=SamMaskDecoderConfig(
@@ -171,6 +176,7 @@ def sam_config(shapes: Shapes, where: object) -> SamConfig:
             mlp_dim=shapes["mask_decoder.transformer.layers.0.mlp.lin1.weight"][0],
             num_hidden_layers=_count(shapes, r"mask_decoder\.transformer\.layers\.(\d+)\."),
             num_attention_heads=SAM_DECODER_HEADS,
+            layer_norm_eps=SAM_DECODER_EPS,
             attention_downsample_rate=dim // inner,
             num_multimask_outputs=shapes["mask_decoder.mask_tokens.weight"][0] - 1,
             iou_head_depth=_count(shapes, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\."),

@@ -4,53 +4,81 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from cores.checkpoints.published.convert_config import read_json
-from cores.checkpoints.save import write_generation
+from cores.checkpoints.published.held_tokens import held_tokens, order_faults, row_faults
 from cores.errors import CheckpointError
 from cores.modeling.configuration import CoresConfig
-from cores.processing.legacy_tokenizer import read_legacy_tokenizer
+from cores.modeling.generation_config import write_generation_config
+from cores.processing.legacy_tokenizer import pieces_of, read_legacy_tokenizer
 from cores.processing.processor import CoresProcessor
 from cores.processing.stored import ProcessorSizes
 from cores.processing.tokens import find_ids
 from cores.prompts import PromptSettings
 
 MODEL = "tokenizer.model"
-ADDED = "added_tokens.json"
 PUBLISHED_TEXT = 257  # most text tokens of the published programs: 512 less the picture's 255 positions more
 LATER_TEXT = 1024
 OTHER = {"cores": "lisa", "lisa": "cores"}
 
 
-def read_tokenizer(folder: Path, kind: str, settings: PromptSettings, new: bool = False) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer with its own ids. `new`: the folder is the base's, grounding tokens come behind.
+def read_tokenizer(
+    folder: Path, kind: str, settings: PromptSettings, table: Tensor, base_rows: int | None = None
+) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer with its own ids, every one of them with a row of the embedding table.
 
-    Raises CheckpointError when it lacks grounding tokens, or holds those of another program.
+    Args: `table`: the embeddings (rows, width); `base_rows`: the folder is that of the base, whose table had so many
+    rows by its config; grounding tokens come behind.
+    Raises CheckpointError with all that does not fit: grounding tokens that are lacking or another program's, ids out
+    of order, ids without a row, rows without a token.
     """
-    file, held = tokenizer_files(folder)
+    file, held, wrong = tokenizer_files(folder)
+    known = len(pieces_of(file)) + len(held)
     lacking = [token for token in settings.level_tokens if token not in held]
-    if lacking and not new:
-        raise CheckpointError(
-            f"{folder / ADDED}: does not hold {' and '.join(lacking)}, found {', '.join(held) or 'no such file'}: "
+    if base_rows is not None and base_rows > known:
+        wrong.append(
+            f"config.json says {base_rows} tokens, the tokenizer's files name {known}: {base_rows - known} are missing"
+        )
+    elif lacking and base_rows is None:
+        wrong.append(
+            f"the tokenizer does not hold {' and '.join(lacking)}, found {', '.join(held) or 'no added tokens'}: "
             f"these are no weights for --from {kind}; take --from {OTHER[kind]}, or --base for a training state"
         )
     if kind == "lisa" and "[SEG_SEMA]" in held:
-        raise CheckpointError(f"{folder / ADDED}: holds [SEG_SEMA]: this is a CoReS with two levels; use --from cores")
-    return read_legacy_tokenizer(file, settings.level_tokens, held)
+        wrong.append("the tokenizer holds [SEG_SEMA]: this is a CoReS with two levels; use --from cores")
+    tokenizer = None if wrong else read_legacy_tokenizer(file, settings.level_tokens, held)
+    if tokenizer is not None or base_rows is None:
+        wrong += row_faults(table, known if tokenizer is None else len(tokenizer))
+    if tokenizer is None or wrong:
+        raise _unfit(folder, wrong)
+    return tokenizer
 
 
-def read_base_tokenizer(folder: Path, rows: int) -> PreTrainedTokenizerBase:
-    """The tokenizer of a LLaVA without grounding tokens. Raises CheckpointError when a token of it has no row."""
-    file, held = tokenizer_files(folder)
-    beyond = {token: number for token, number in held.items() if number >= rows}
+def read_base_tokenizer(folder: Path, table: Tensor) -> PreTrainedTokenizerBase:
+    """The tokenizer of a LLaVA without grounding tokens. `table`: its embeddings (rows, width).
+
+    Raises CheckpointError with all that does not fit: as `read_tokenizer`.
+    """
+    file, held, wrong = tokenizer_files(folder)
+    beyond = {token: number for token, number in held.items() if number >= len(table)}
     if beyond:
-        raise CheckpointError(f"{folder / ADDED}: gives ids to {beyond}, the embedding table has {rows} rows only")
+        wrong.append(f"it gives ids to {beyond}, the embedding table has {len(table)} rows only")
+    wrong += row_faults(table, len(pieces_of(file)) + len(held))
+    if wrong:
+        raise _unfit(folder, wrong)
     return read_legacy_tokenizer(file, (), held)
 
 
-def tokenizer_files(folder: Path) -> tuple[Path, dict[str, int]]:
-    """A folder's sentencepiece model and the ids of its added tokens. Raises CheckpointError without the first."""
+def _unfit(folder: Path, wrong: list[str]) -> CheckpointError:
+    return CheckpointError(f"{folder}: the tokenizer does not fit the weights:\n  " + "\n  ".join(wrong))
+
+
+def tokenizer_files(folder: Path) -> tuple[Path, dict[str, int], list[str]]:
+    """A folder's sentencepiece model, the ids of its added tokens, and what is wrong with those.
+
+    Raises CheckpointError without the first, and when its files contradict each other.
+    """
     file = folder / MODEL
     if not file.is_file():
         there = ", ".join(sorted(one.name for one in folder.glob("*token*"))) or "none"
@@ -58,10 +86,9 @@ def tokenizer_files(folder: Path) -> tuple[Path, dict[str, int]]:
             f"{file}: is missing (tokenizer files found: {there}). It is LLaMA's and comes with every release: "
             "download it into the folder, or name a folder that has it as --base"
         )
-    if not (folder / ADDED).is_file():
-        return file, {}
-    held = read_json(folder / ADDED, "added tokens and ids")
-    return file, {str(token): int(number) for token, number in held.items()}
+    pieces = pieces_of(file)
+    held = held_tokens(folder, pieces)
+    return file, held, order_faults(held, len(pieces))
 
 
 def levels_of(
@@ -99,6 +126,6 @@ def make_processor(
 def write_settings(folder: Path, config: CoresConfig, processor: CoresProcessor, tokenizer_model: Path) -> None:
     """Everything of a model folder but weights and card. The sentencepiece model is kept, for `cores export`."""
     config.save_pretrained(folder)
-    write_generation(folder, config)
+    write_generation_config(folder, config)
     processor.save_pretrained(folder)
     shutil.copyfile(tokenizer_model, folder / MODEL)

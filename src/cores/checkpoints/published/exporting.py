@@ -12,15 +12,18 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from cores.checkpoints.checking import check_static
 from cores.checkpoints.find import find, is_checkpoint
 from cores.checkpoints.folder import new_folder
+from cores.checkpoints.published.convert_config import SAM_DECODER_EPS
 from cores.checkpoints.published.convert_model import shapes_of
-from cores.checkpoints.published.convert_tokens import ADDED, MODEL
+from cores.checkpoints.published.convert_tokens import MODEL
 from cores.checkpoints.published.export_config import published_fields, refuse_what_is_not_held
+from cores.checkpoints.published.held_tokens import ADDED
 from cores.checkpoints.published.keys import CLIP, PUBLISHED, ignored, inside, rename
 from cores.checkpoints.published.plan import FILE, Line, Plan, Source, make_plan, table_text
 from cores.checkpoints.tensors.lazy import open_shards
 from cores.checkpoints.tensors.writing import Item, split
 from cores.errors import CheckpointError
 from cores.modeling.configuration import CoresConfig
+from cores.modeling.strict import refuse
 from cores.processing.legacy_tokenizer import PROOF, read_legacy_tokenizer
 from cores.processing.processor import CoresProcessor
 from cores.processing.tokens import encode
@@ -105,11 +108,16 @@ def write_pickles(folder: Path, plan: Plan, more: dict[str, Tensor]) -> None:
     names = ["pytorch_model.bin"]
     if len(groups) > 1:
         names = [f"pytorch_model-{n:05d}-of-{len(groups):05d}.bin" for n in range(1, len(groups) + 1)]
+    broken: list[str] = []
     for name, group in zip(names, groups, strict=True):
         # cloned: a tensor that is mapped would be pickled with its whole file
-        state = {item.name: more[item.name] if item.name in more else plan.tensor(item.name).clone() for item in group}
+        state = {
+            item.name: more[item.name] if item.name in more else plan.tensor(item.name, broken).clone()
+            for item in group
+        }
         torch.save(state, folder / name)
         del state
+    refuse(plan.sources[0].name, unusable=broken)
     if len(groups) > 1:
         places = {item.name: name for name, group in zip(names, groups, strict=True) for item in group}
         total = sum(item.size for item in items)
@@ -140,7 +148,7 @@ def added_tokens(pieces: Path, tokenizer: PreTrainedTokenizerBase, grounding: It
     same = all(vocabulary.get(token) == number for token, number in with_marks.items() if number < plain)
     if same:
         again = read_legacy_tokenizer(pieces, tuple(grounding), added)
-        texts = (*PROOF, f"a {' b '.join(added)} . c")
+        texts = (*PROOF, f"a {' b '.join(added)} . c", *(f"a {token}. c" for token in added))
         same = again.get_vocab() == vocabulary and all(encode(again, t) == encode(tokenizer, t) for t in texts)
     if not same:
         raise CheckpointError(f"{pieces}: is not the tokenizer of this model, it gives other ids: give the right one")
@@ -149,9 +157,11 @@ def added_tokens(pieces: Path, tokenizer: PreTrainedTokenizerBase, grounding: It
 
 def unsaid_settings(config: CoresConfig, processor: CoresProcessor) -> list[str]:
     """What the layout does not say about this model and its programs would do otherwise."""
+    decoder = config.segmenter_config.mask_decoder_config  # type: ignore[union-attr]
     usual = "published" if len(config.levels or ()) > 1 else "lisa"
     found = {
         "style": (config.style, usual),
+        "the mask decoder's layer_norm_eps": (decoder.layer_norm_eps, SAM_DECODER_EPS),
         "clip_fit": (processor.sizes.clip_fit, "crop"),
         "prompt.format": (processor.prompt.format, "llava_v1"),
         "prompt.exemplars": (processor.prompt.exemplars, "fixed" if usual == "published" else "none"),

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from cores.checkpoints.published.keys import Table, ignored, rename
-from cores.checkpoints.tensors.lazy import Entry, Tensors
+from cores.checkpoints.tensors.lazy import Entry, Tensors, wrong_types
 from cores.checkpoints.tensors.writing import Item, write_shards
-from cores.modeling.strict import refuse
+from cores.modeling.strict import fault, refuse
 
 FILE = "keys.tsv"
 COLUMNS = ("source", "key", "action", "target", "dtype", "shape", "note")
@@ -60,27 +60,34 @@ class Plan:
         number, name = self.places[target]
         return self.sources[number].tensors[name]
 
-    def tensor(self, target: str) -> Tensor:
+    def tensor(self, target: str, broken: list[str]) -> Tensor:
+        """The tensor; a line is added to `broken` where it can be no weight."""
         number, name = self.places[target]
-        return self.sources[number].tensors.tensor(name)
+        value = self.sources[number].tensors.tensor(name)
+        if wrong := fault(value):
+            broken.append(f"{' + '.join(self.entry(target).made_of)}: {wrong}")
+        return value
 
     def write(
         self, folder: Path, dtype: torch.dtype | None = None, seen: Callable[[str], None] = lambda target: None
     ) -> None:
         """Write the targets as safetensors and the table as keys.tsv. `dtype`: None keeps each tensor's own.
 
-        `seen` is told of every target that is read.
+        `seen` is told of every target that is read. Raises CheckpointError that names every tensor which holds NaN.
         """
+
+        broken: list[str] = []
 
         def tensor(target: str) -> Tensor:
             seen(target)
-            return self.tensor(target)
+            return self.tensor(target, broken)
 
         items = []
         for target in self.places:
             shape, own, *_ = self.entry(target)
             items.append(Item(target, shape, dtype if dtype is not None and own.is_floating_point else own))
         write_shards(folder, items, tensor)
+        refuse(self.sources[0].name, unusable=broken)
         (folder / FILE).write_text(table_text(self.lines), encoding="utf-8")
 
 
@@ -115,7 +122,8 @@ def make_plan(
         found = sources[number].tensors[name].shape
         if found != expected[target]:
             mismatched.append((target, found, expected[target]))
-    refuse(where, missing, unexpected, mismatched)
+    read = {name: sources[number].tensors[name] for number, name in places.values()}
+    refuse(where, missing, unexpected, mismatched, wrong_types(read))
     lines += [Line("", (), "computed", name, "", (), f"the same tensor as {other}") for name, other in same.items()]
     return Plan(sources, places, lines)
 

@@ -14,12 +14,14 @@ from transformers import PreTrainedModel
 
 from cores.checkpoints.find import find, shipped
 from cores.checkpoints.library_errors import quietly, readable
-from cores.checkpoints.runs.fingerprint import fingerprint
+from cores.checkpoints.runs.fingerprint import fingerprint, fingerprint_of
 from cores.checkpoints.runs.origin import Base
+from cores.checkpoints.tensors.lazy import open_shards, wrong_types
 from cores.errors import CheckpointError
 from cores.modeling.mllms.llava import LlavaMLLM
 from cores.modeling.model import CoresModel
 from cores.modeling.segmenters.sam import SamSegmenter
+from cores.modeling.strict import refuse, refuse_broken
 
 DIFFERENCE = "difference.safetensors"
 PROJECTION = "projection.safetensors"
@@ -45,18 +47,43 @@ def folders_of(base: Base) -> dict[str, Path]:
     missing = [str(folder) for folder in found.values() if not folder.is_dir()]
     if missing:
         raise CheckpointError(
-            f"{bases}: expected a folder with mllm/ and segmenter/; there is no {', '.join(missing)}"
+            f"{bases}: expected a folder with mllm/ and segmenter/; there is no {', '.join(missing)}; of a run whose "
+            "bases were moved: say --base bases=PATH"
         )
     return found
 
 
 def weights_of(base: Base) -> dict[str, str]:
-    """The fingerprints of a base as it is now, by role."""
+    """The fingerprints of a base as it is now, by role: of what is used of it, and of nothing else."""
     if "start" in base.paths:
         return {"start": fingerprint(find(base.paths["start"]))}
     if base.paths.get("bases") == "shipped":
-        return {name: fingerprint(shipped(name)) for name in ("cores-tiny", "bases-tiny")}
-    return {role: fingerprint(folder) for role, folder in folders_of(base).items()}
+        return _shipped_weights()
+    found = {role: fingerprint(folder) for role, folder in folders_of(base).items()}
+    projection = _projection(base)
+    return found if projection is None else found | {"projection": fingerprint_of(load_file(projection))}
+
+
+def _shipped_weights() -> dict[str, str]:
+    """Of the parts of the shipped bases. What else is in the shipped model (its refiner) is no base of anything."""
+    file = shipped("bases-tiny") / DIFFERENCE
+    with readable(file):
+        difference = load_file(file)
+        model = {
+            name: value
+            for part in shipped("cores-tiny").glob("*.safetensors")
+            for name, value in load_file(part).items()
+        }
+    state = {**model, **difference}
+    roles = [
+        "mllm",
+        "segmenter",
+        *(["projection"] if any(name.startswith("projection.") for name in difference) else []),
+    ]
+    return {
+        role: fingerprint_of({name: value for name, value in state.items() if name.startswith(f"{role}.")})
+        for role in roles
+    }
 
 
 def load_parts(base: Base, **options: Any) -> Parts:
@@ -66,8 +93,14 @@ def load_parts(base: Base, **options: Any) -> Parts:
     folders = folders_of(base)
     mllm = load_strictly(LlavaMLLM, folders["mllm"], **options)
     segmenter = load_strictly(SamSegmenter, folders["segmenter"], **options)
+    file = _projection(base)
+    return Parts(mllm, segmenter, None if file is None else load_file(file))
+
+
+def _projection(base: Base) -> Path | None:
+    """The file of a projection that was pretrained with the bases, where there is one."""
     file = Path(base.paths["bases"]) / PROJECTION if "bases" in base.paths else None
-    return Parts(mllm, segmenter, load_file(file) if file is not None and file.exists() else None)
+    return file if file is not None and file.exists() else None
 
 
 def draw_rows(mllm: LlavaMLLM, size: int, new_tokens: Sequence[int]) -> None:
@@ -80,14 +113,15 @@ def draw_rows(mllm: LlavaMLLM, size: int, new_tokens: Sequence[int]) -> None:
 
 
 def load_strictly(kind: type[P], folder: Path, **options: Any) -> P:
-    """A part in transformers' format, with all of its tensors and no others; else CheckpointError names them."""
+    """A part in transformers' format, in any layout that its own class loads whole.
+
+    Raises CheckpointError that names every tensor that is missing, left over, of another shape or type, or not finite.
+    """
     with quietly(), readable(folder):
+        refuse(folder, unusable=wrong_types(open_shards(folder)))
         model, info = kind.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-    wrong = [f"missing: {key}" for key in sorted(info["missing_keys"])]
-    wrong += [f"unexpected: {key}" for key in sorted(info["unexpected_keys"])]
-    wrong += [f"wrong shape: {key}" for key, *_ in sorted(info["mismatched_keys"])]
-    if wrong:
-        raise CheckpointError(f"{folder}: the weights do not fit its config:\n  " + "\n  ".join(wrong))
+    refuse(folder, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
+    refuse_broken(folder, model.state_dict())
     return model
 
 

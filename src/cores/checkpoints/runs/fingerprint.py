@@ -1,11 +1,25 @@
 """What weights a run stands on: a changed base is found before anything is loaded over it."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from cores.errors import CheckpointError
 
 WEIGHTS = ("*.safetensors", "*.bin", "base.json")  # base.json: the base of a checkpoint that is itself a base
+
+
+def fingerprint_of(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over the names, dtypes, shapes and numbers of tensors."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"sha256:{total.hexdigest()}"
 
 
 def fingerprint(folder: Path) -> str:

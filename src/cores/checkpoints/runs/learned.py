@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cores.errors import CheckpointError
 from cores.modeling.model import CoresModel
+from cores.modeling.strict import refuse_broken, refuse_differences
 
 TRAINED = "trained.safetensors"
 ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"  # PEFT's names
@@ -63,13 +64,30 @@ def trained_parameters(model: CoresModel) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad and ".lora_" not in name}
 
 
-def write_learned(model: CoresModel, folder: Path) -> None:
-    """Write the adapter (where there is one) and `trained.safetensors`."""
+def write_learned(model: CoresModel, folder: Path, masters: Mapping[str, Tensor] | None = None) -> None:
+    """Write the adapter (where there is one) and `trained.safetensors`. `masters`: values in place of the model's."""
+    values = {name: p for name, p in model.named_parameters() if p.requires_grad} | dict(masters or {})
     if has_lora(model):
         model.peft_config["default"].save_pretrained(str(folder))
-        state = get_peft_model_state_dict(model, save_embedding_layers=False)
+        lora = {name: value for name, value in values.items() if ".lora_" in name}
+        state = get_peft_model_state_dict(model, state_dict=lora, save_embedding_layers=False)
         save_file({PEFT_PREFIX + name: _plain(value) for name, value in state.items()}, folder / ADAPTER)
-    save_file({name: _plain(value) for name, value in trained_parameters(model).items()}, folder / TRAINED)
+    save_file({name: _plain(values[name]) for name in trained_parameters(model)}, folder / TRAINED)
+
+
+def masters(model: CoresModel) -> dict[str, Tensor]:
+    """What trains, in fp32, of a model that DeepSpeed trains: the model's own tensors are copies in half precision.
+
+    All ranks have to ask together: each holds a part.
+    """
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            value = safe_get_full_fp32_param(parameter)
+            found[name] = _plain(parameter if value is None else value)
+    return found
 
 
 def read_learned(model: CoresModel, folder: Path) -> None:
@@ -109,11 +127,6 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def _check(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], whole: bool) -> None:
     """Raise CheckpointError unless every tensor found is expected, with its shape, and (`whole`) none is missing."""
-    wrong = [f"unexpected: {name}" for name in sorted(found.keys() - expected.keys())]
-    wrong += [f"missing: {name}" for name in sorted(expected.keys() - found.keys()) if whole]
-    for name in sorted(found.keys() & expected.keys()):
-        if found[name].shape != expected[name].shape:
-            shapes = f"{tuple(found[name].shape)}, the model's is {tuple(expected[name].shape)}"
-            wrong.append(f"wrong shape: {name} is {shapes}")
-    if wrong:
-        raise CheckpointError(f"{file}: does not fit the model, nothing was loaded:\n  " + "\n  ".join(wrong))
+    wanted = expected if whole else {name: value for name, value in expected.items() if name in found}
+    refuse_differences(file, wanted, found)
+    refuse_broken(file, found)

@@ -19,6 +19,8 @@ from cores.checkpoints.save import Card, write_model
 from cores.errors import CheckFailed, CheckpointError
 from cores.processing.processor import CoresProcessor
 
+SAME_MASKS = 0.999  # IoU that masks keep when weights are rounded to the stored dtype
+
 
 @dataclass(frozen=True, slots=True)
 class Merged:
@@ -50,7 +52,7 @@ def merge(
     stored weights, None for fp32; `seed`: for an exemplar drawn at random; `about`: what the model card says of it.
 
     Raises CheckpointError when `run` is no run's, its base has changed, or `folder` is there (without `replace`);
-    CheckFailed when the merged model does not say the same.
+    CheckFailed when the merged model does not say the same, or not after rounding to `dtype` (IoU below 0.999).
     """
     checkpoint, folder = find(run), Path(folder)
     if not is_checkpoint(checkpoint):
@@ -71,8 +73,13 @@ def merge(
         write_model(model, processor, part, _card(checkpoint, folder.name, about), dtype)
         del model  # so that two never stand in memory
         stored = load_model(part, torch.float32).to(device).eval()
-        written = probe(stored, CoresProcessor.from_pretrained(part), seed)
-    return Merged(folder, checkpoint, difference, smallest_iou(before, written))
+        iou = smallest_iou(before, probe(stored, CoresProcessor.from_pretrained(part), seed))
+        if not iou >= SAME_MASKS:
+            raise CheckFailed(
+                f"{checkpoint}: in {dtype} its masks are others: IoU {iou:.4f}, expected at least {SAME_MASKS}; "
+                "nothing was written: store it in float32 (or float16, which rounds less than bfloat16)"
+            )
+    return Merged(folder, checkpoint, difference, iou)
 
 
 def _card(checkpoint: Path, title: str, about: str) -> Card:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from cores.errors import CheckpointError
 BASE = "base.json"
 ROLES = ({"start"}, {"bases"}, {"mllm", "segmenter"})
 
+MOVED: ContextVar[Mapping[str, str] | None] = ContextVar("MOVED", default=None)
+
 
 @dataclass(frozen=True)
 class Base:
@@ -18,13 +22,15 @@ class Base:
 
     `start` is a CoReS checkpoint, `bases` a folder with `mllm/` and `segmenter/`; each is a folder or hub id, or
     `shipped`. `new_tokens`: ids whose rows are drawn anew, from `seed`, as are projection and refiner where the base
-    has none. `fingerprints`: of the weights, by role.
+    has none. `fingerprints`: of the weights, by role. `dtype`: what frozen weights were rounded to in training; None:
+    whatever they are loaded in (runs of older versions).
     """
 
     paths: dict[str, str]
     seed: int = 0
     new_tokens: list[int] = field(default_factory=list)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         if set(self.paths) not in ROLES:
@@ -37,7 +43,8 @@ class Base:
             if now != then:
                 raise CheckpointError(
                     f"{self.paths.get(role, self.paths)}: its weights have changed since the run began (found "
-                    f"{now[:19]}, expected {then[:19]}): what was learned does not fit them; bring the old ones back"
+                    f"{now[:19]}, expected {then[:19]}): what was learned does not fit them; bring the old ones back, "
+                    f"or say where they are with --base {next(iter(self.paths))}=PATH"
                 )
 
     def write(self, folder: Path) -> None:
@@ -47,6 +54,25 @@ class Base:
     def load(cls, folder: Path) -> "Base":
         """Raises CheckpointError when the folder has no readable description."""
         try:
-            return cls(**json.loads((folder / BASE).read_text("utf-8")))
+            found = cls(**json.loads((folder / BASE).read_text("utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{folder / BASE}: cannot be read as the description of a base: {error}") from None
+        places = MOVED.get() or {}
+        known = {role: path for role, path in places.items() if role in found.paths}
+        if places and not known and "start" not in found.paths:
+            roles = " and ".join(found.paths)
+            raise CheckpointError(f"{folder}: its base is {roles}, there is no {', '.join(places)}: say {roles}=PATH")
+        return dataclasses.replace(found, paths={**found.paths, **known})
+
+
+@contextmanager
+def moved(paths: Mapping[str, str]) -> Iterator[None]:
+    """Inside, bases of these roles are looked for at these paths; their fingerprints must be those of the run.
+
+    Of a run that began with another run's checkpoint, that one's bases are meant, too.
+    """
+    before = MOVED.set(paths)
+    try:
+        yield
+    finally:
+        MOVED.reset(before)

@@ -1,12 +1,12 @@
 """The catalogue of data sets that can be downloaded: addresses, checksums, licences, and where the files belong."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from cores.data.formats.json_files import read_json, take
+from cores.data.formats.json_files import check, maybe, read_json, short, take
 from cores.errors import DataError
 from cores.typed_yaml import nearest
 
@@ -46,17 +46,46 @@ def read_catalog(path: Path | None = None) -> dict[str, Entry]:
         content: Any = json.loads((resources.files("cores.data.fetch") / "catalog.json").read_text("utf-8"))
     else:
         content = read_json(path)
+    where = str(path or "catalog.json")
     found = {}
-    for name, value in content.items():
-        if name == "about":
-            continue
-        where = f"{path or 'catalog.json'}: {name}"
-        try:
-            files = tuple(RemoteFile(**one) for one in take(value, "files", list, where))
-            found[name] = Entry(name, files=files, **{k: v for k, v in value.items() if k != "files"})
-        except TypeError as error:
-            raise DataError(f"{where}: {error}") from None
+    for name, value in check(content, dict, where).items():
+        if name != "about":
+            found[name] = _entry(name, value, f"{where}: {name}")
     return found
+
+
+def _entry(name: str, value: Any, where: str) -> Entry:
+    files = [_remote(one, f"{where}: files: {number}") for number, one in enumerate(take(value, "files", list, where))]
+    texts = {key: take(value, key, str, where) for key in ("title", "license")}
+    _only(value, {"files", "by_hand", *texts}, where)
+    return Entry(name, files=tuple(files), by_hand=maybe(value, "by_hand", str, where), **texts)
+
+
+def _remote(value: Any, where: str) -> RemoteFile:
+    url, into = take(value, "url", str, where), take(value, "into", object, where)
+    _only(value, {field.name for field in fields(RemoteFile)}, where)
+    if isinstance(into, dict):
+        for begin, place in into.items():
+            check(place, str, f"{where}: into: {begin}")
+    elif not isinstance(into, str):
+        raise DataError(f"{where}: into: found {short(into)}, expected a path, or an object of beginnings")
+    file = RemoteFile(
+        url,
+        into,
+        md5=maybe(value, "md5", str, where),
+        sha256=maybe(value, "sha256", str, where),
+        size=maybe(value, "size", int, where),
+        gigabytes=maybe(value, "gigabytes", float, where),
+    )
+    if not file.name.strip("."):
+        raise DataError(f"{where}: url: found {short(url)}, which names no file")
+    return file
+
+
+def _only(value: dict[str, Any], known: set[str], where: str) -> None:
+    unknown = sorted(set(value) - known)
+    if unknown:
+        raise DataError(f"{where}: there is no field {', '.join(unknown)}; there are {', '.join(sorted(known))}")
 
 
 def entries(names: list[str], catalog: dict[str, Entry]) -> list[Entry]:

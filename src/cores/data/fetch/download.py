@@ -9,13 +9,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
 
 from tqdm import tqdm
 
 from cores.data.fetch.catalog import Entry, RemoteFile
 from cores.data.fetch.unpack import unpack
+from cores.data.formats.json_files import short
 from cores.errors import DataError
 
 FOLDER = ".downloads"  # below the data directory: parts of files, and what has been done
@@ -43,6 +44,8 @@ def download(entry: Entry, home: Path, *, keep: bool = False, progress: bool = T
             target = (home / file.into).resolve()
             if not target.is_relative_to(home.resolve()):
                 raise DataError(f"{file.url}: would be written to {target}, outside of {home}: refused")
+            if target.is_dir():
+                raise DataError(f"{file.url}: would be written over the folder {target}: take that away first")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, target)
         else:
@@ -87,6 +90,10 @@ def _fetch(url: str, part: Path, bar: tqdm, pause: float) -> None:
             elif error.code not in (408, 425, 429) and error.code < 500:
                 raise DataError(f"{url}: the server says {error.code} {error.reason}") from None
             reason = f"the server says {error.code} {error.reason}"
+        except DataError:
+            raise
+        except (ValueError, InvalidURL) as error:  # nonsense stays nonsense: no second try
+            raise DataError(f"{url}: cannot be fetched: {error}") from None
         except (urllib.error.URLError, HTTPException, OSError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -107,14 +114,14 @@ def _attempt(url: str, part: Path, bar: tqdm) -> bool:
     if there:
         headers["Range"] = f"bytes={there}-"
         if note.exists():
-            headers["If-Range"] = note.read_text("utf-8")
+            headers["If-Range"] = note.read_text("ascii", "replace").strip()
     request = urllib.request.Request(url, headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         start, total = _extent(answer, there)
         if start != there:  # it sends from the beginning
             start = 0
         tag = answer.headers.get("ETag", "")
-        if tag and not tag.startswith("W/"):
+        if tag.isascii() and tag.isprintable() and tag.startswith('"'):
             note.write_text(tag, "utf-8")
         else:
             note.unlink(missing_ok=True)
@@ -131,11 +138,16 @@ def _attempt(url: str, part: Path, bar: tqdm) -> bool:
 
 
 def _extent(answer: HTTPResponse, there: int) -> tuple[int, int | None]:
-    """Where what is sent begins, and the length of the whole file when it is said. Raises DataError."""
+    """Where what is sent begins, and the length of the whole file when it is said.
+
+    Raises ValueError when it is said as no number, HTTPException for an answer to another question.
+    """
     length = answer.headers.get("Content-Length")
     if answer.status == 200:
+        if length and not re.fullmatch(r"[0-9]{1,18}", length.strip()):
+            raise ValueError(f"the server says that it is {short(length)} bytes long")
         return 0, int(length) if length else None
-    said = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+    said = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18}|\*)", answer.headers.get("Content-Range", ""))
     if answer.status != 206 or said is None or int(said[1]) not in (0, there):
         raise HTTPException(f"an answer that was not asked for: {answer.status} {answer.headers.get('Content-Range')}")
     return int(said[1]), None if said[2] == "*" else int(said[2])
@@ -182,6 +194,7 @@ def _mark(file: RemoteFile) -> str:
 
 def _done(parts: Path) -> list[str]:
     try:
-        return list(json.loads((parts / DONE).read_text("utf-8")))
-    except (FileNotFoundError, ValueError):
+        found = json.loads((parts / DONE).read_text("utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
         return []
+    return [mark for mark in found if isinstance(mark, str)] if isinstance(found, list) else []

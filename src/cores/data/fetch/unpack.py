@@ -1,5 +1,9 @@
 """Archives unpacked into their places, and never anywhere else."""
 
+import bz2
+import errno
+import gzip
+import lzma
 import shutil
 import stat
 import tarfile
@@ -7,10 +11,21 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
-from cores.errors import DataError
+from cores.errors import CoresError, DataError
+from cores.regular_files import open_regular
+
+BLOCK = 1 << 20
+HEADER = 1 << 24  # bytes; no header of a member is longer
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+COMPRESSED: dict[bytes, Callable[[BufferedReader], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
 
 
 class Member(NamedTuple):
@@ -31,8 +46,13 @@ def unpack(archive: Path, home: Path, into: dict[str, str], progress: Callable[[
     try:
         with _opened(archive) as members:
             return _unpack(list(members), archive, home, into, progress)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{archive}: is damaged or no archive that can be read ({error})") from None
+    except CoresError:
+        raise
+    except Exception as error:  # zipfile, tarfile and what they decompress with raise whatever Python has
+        if isinstance(error, OSError) and (error.errno in FULL or isinstance(error, PermissionError)):
+            raise
+        what = str(error) or type(error).__name__
+        raise DataError(f"{archive}: is damaged or no archive that can be read ({what}): fetch it again") from None
 
 
 def _unpack(
@@ -59,7 +79,7 @@ def _unpack(
         part = place.with_name(f".{place.name}.part")
         try:
             with member.open() as source, part.open("wb") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+                shutil.copyfileobj(source, target, BLOCK)
             part.replace(place)
         finally:
             part.unlink(missing_ok=True)
@@ -76,12 +96,31 @@ def _check_name(name: str, archive: Path) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[Iterator[Member]]:
     """The files of an archive. Raises DataError for links and devices."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
-            yield _in_zip(file, path)
-    else:
-        with tarfile.open(path) as tar:
+    with open_regular(path) as file:
+        begin = file.read(8)
+        file.seek(0)
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as zipped:
+                yield _in_zip(zipped, path)
+            return
+        file.seek(0)
+        opener = next((opener for magic, opener in COMPRESSED.items() if begin.startswith(magic)), None)
+        content = file if opener is None else opener(file)
+        with content, tarfile.open(fileobj=cast(IO[bytes], _Bounded(content)), mode="r:") as tar:
             yield _in_tar(tar, path)
+
+
+class _Bounded:
+    """An unpacked tar file of which no more is read at once than a block: a header may say that it is as long as the
+    disk."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.tell, self.seek, self._read = file.tell, file.seek, file.read
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= HEADER:
+            raise DataError(f"a header says that it is {size} bytes long: it is no archive that can be read")
+        return self._read(size)
 
 
 def _in_zip(file: zipfile.ZipFile, path: Path) -> Iterator[Member]:
@@ -93,11 +132,20 @@ def _in_zip(file: zipfile.ZipFile, path: Path) -> Iterator[Member]:
 
 
 def _in_tar(file: tarfile.TarFile, path: Path) -> Iterator[Member]:
+    """The members, and then the rest of the stream: a compressed one says at its very end whether it was whole."""
     for info in file:
+        if info.size < 0:
+            raise DataError(f"{path}: {info.name} is {info.size} bytes long: refused")
         if not (info.isfile() or info.isdir()):
             raise DataError(f"{path}: {info.name} is a link or a device: refused")
         if info.isfile():
             yield Member(info.name, info.size, partial(_extract, file, info))
+    stream: Any = file.fileobj
+    stream.seek(file.offset)
+    if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes a damaged header for the end
+        raise tarfile.ReadError("a member has a damaged header")
+    while stream.read(BLOCK):
+        pass
 
 
 def _extract(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cores.data.bad import Faults
 from cores.data.formats.json_files import check, maybe, parse, short, take, texts
 from cores.data.index import cached
 from cores.errors import DataError
@@ -40,18 +41,23 @@ def _write(path: Path, text_names: tuple[str, ...], table: Path) -> None:
 
 
 def _rows(path: Path, text_names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    faults = Faults()
     with open_regular(path) as file:
         for number, content in enumerate(file, start=1):
-            where = f"{path}: line {number}"
-            if not content.strip():
-                continue
-            line = check(parse(content, where), dict, where)
-            yield {
-                "image": take(line, "file_name", str, where),
-                "text": _text(line, text_names, where),
-                "mask": _mask(line, where),
-                "is_sentence": maybe(line, "is_sentence", bool, where),
-            }
+            if content.strip():
+                with faults.gathered():
+                    yield _row(content, text_names, f"{path}: line {number}")
+    faults.tell()
+
+
+def _row(content: bytes, text_names: tuple[str, ...], where: str) -> dict[str, Any]:
+    line = check(parse(content, where), dict, where)
+    return {
+        "image": take(line, "file_name", str, where),
+        "text": _text(line, text_names, where),
+        "mask": _mask(line, where),
+        "is_sentence": maybe(line, "is_sentence", bool, where),
+    }
 
 
 def _text(line: dict[str, Any], names: tuple[str, ...], where: str) -> list[str]:

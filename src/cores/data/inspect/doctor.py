@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Literal
 
 from cores import masks
+from cores.data.bad import Faults, faults_of
 from cores.data.formats.picture_headers import decode_check
 from cores.data.inspect.counts import count_note, published_count
 from cores.data.record import Record
 from cores.data.sources import open_source
 from cores.data.sources.base import FileSource
 from cores.errors import DataError
+from cores.regular_files import open_regular
 
 # What is in a data directory, by the file or folder that tells of it; * stands for one of several.
 USUAL = {
@@ -39,6 +42,7 @@ USUAL = {
     "ReasonSeg|test": "reason_seg/ReasonSeg/test",
 }
 COCO_NAME = re.compile(r"(\d{12})\.jpg$")  # the same picture, whatever year its folder says
+DECODED, DECODED_OWN = 16, 500  # items of a source that are decoded: others decoded the published ones before
 Level = Literal["error", "warning"]
 
 
@@ -100,29 +104,32 @@ def usual_sources(data_dir: Path) -> list[str]:
 def examine(
     data_dir: Path,
     names: Iterable[str] | None = None,
-    decode: int = 16,
+    decode: int | None = None,
     watch: Callable[[str, range], Iterable[int]] = lambda name, numbers: numbers,
 ) -> Report:
     """Check sources: every file is there and has a good header, sizes match, and a sample of pictures and masks
     decodes; counts agree with what was published; training and evaluation share no image and no text.
 
-    Args: `names`: None for all that the directory seems to hold; `decode`: items of each source that are decoded;
-    `watch`: hands the numbers of a source's items through, for a progress bar.
+    Whatever is wrong with a source or an item is a finding; the others are examined all the same.
+
+    Args: `names`: None for all that the directory seems to hold; `decode`: items of each source that are decoded, None
+    for 16, of one's own data for 500; `watch`: hands the numbers of a source's items through, for a progress bar.
     """
     report, sharing = Report(), Sharing()
     given = names is not None
     for name in usual_sources(data_dir) if names is None else names:
         try:
             source = open_source(name, data_dir)
-        except DataError as error:
+        except Exception as error:
             if given or "no ref is in this split" not in str(error):
                 report.rows.append(Row(name))
-                report.findings.append(Finding("error", name, "", str(error), _remedy(name)))
+                report.findings += [Finding("error", name, "", fault, _remedy(name)) for fault in faults_of(error)]
             continue
         if not isinstance(source, FileSource):
             report.findings.append(Finding("warning", name, "", "is drawn, not read: there are no files", "nothing"))
             continue
-        _examine(source, report, sharing, decode, watch)
+        own = ":" in name
+        _examine(source, report, sharing, (DECODED_OWN if own else DECODED) if decode is None else decode, watch)
     report.findings += sharing.findings()
     return report
 
@@ -139,39 +146,49 @@ def _examine(
     report.rows.append(row)
     if (note := count_note(source)) is not None:
         report.findings.append(Finding("warning", name, "", note, _remedy(name)))
-    report.findings += [Finding("warning", name, str(path), why, "nothing") for path, why in source.problems()]
+    try:
+        report.findings += [Finding("warning", name, str(path), why, "nothing") for path, why in source.problems()]
+    except Exception as error:
+        report.findings += [Finding("error", name, "", fault, _remedy(name)) for fault in faults_of(error)]
     step = max(1, count // decode) if decode else count + 1
     for i in watch(name, range(count)):
-        missing = [path for path in source.files(i) if not path.is_file()]
-        if missing:
-            row.missing += len(missing)
-            report.findings += [
-                Finding("error", name, str(path), "is missing", f"put it there; {_remedy(name)}") for path in missing
-            ]
-            continue
-        file = str(source.files(i)[0]) if source.files(i) else source.place(i)[0]
+        file = f"number {i}"
         try:
+            files = source.files(i)
+            missing = [path for path in files if not path.is_file()]
+            if missing:
+                row.missing += len(missing)
+                report.findings += [_missing(name, path) for path in missing]
+                continue
+            file = str(files[0]) if files else source.place(i)[0]
             record = source.look(i)
             sharing.add(source, i, record)
             if i % step == 0 and row.decoded < decode:
                 row.decoded += 1
                 empty = _decode(source.record(i) if record is None else record)
                 report.findings += [Finding("warning", name, file, why, "look at its annotation") for why in empty]
-        except DataError as error:
+        except Exception as error:
             row.unusable += 1
             fix = "mend or remove it, or train with on_bad: skip"
-            report.findings.append(Finding("error", name, file, str(error), fix))
+            report.findings += [Finding("error", name, file, fault, fix) for fault in faults_of(error)]
+
+
+def _missing(name: str, path: Path) -> Finding:
+    problem = "is no regular file, or a link to none" if os.path.lexists(path) else "is missing"
+    return Finding("error", name, str(path), problem, f"put it there; {_remedy(name)}")
 
 
 def _decode(record: Record) -> list[str]:
-    """Decode the picture and all masks of a record; which masks are empty. Raises DataError."""
-    if isinstance(record.image, Path):
-        decode_check(record.image)
-    empty = []
+    """Decode the picture and all masks of a record; which masks are empty. Raises DataError with all that is wrong."""
+    faults, empty = Faults(), []
+    with faults.gathered():
+        if isinstance(record.image, Path):
+            decode_check(record.image)
     for question in record.questions:
-        for target in question.find():
-            if not masks.decode(target.mask).any():
+        with faults.gathered():
+            if any(not masks.decode(target.mask).any() for target in question.find()):
                 empty.append(f"the mask of {question.text!r} is empty")
+    faults.tell()
     return empty
 
 
@@ -204,7 +221,11 @@ class Sharing:
         for group in self.sizes.values():
             if len({is_evaluation(source) for source, _ in group}) == 2:
                 for source, path in group:
-                    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                    try:
+                        with open_regular(path) as file:
+                            digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    except (OSError, DataError):
+                        continue  # gone since it was looked at
                     self.images.setdefault(f"content {digest}", {})[source] = str(path)
         for what, found in (("images", self.images), ("texts", self.texts)):
             pairs: Counter[tuple[str, str]] = Counter()

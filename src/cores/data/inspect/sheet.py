@@ -5,7 +5,7 @@ Legend: h, w = height and width of a picture in pixels, side = of the square.
 
 import base64
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from cores import masks, viz
-from cores.data.sample import Sample, Target
+from cores.data.sample import Sample
 from cores.masks import RLE, Mask
 
 STYLE = (
@@ -36,8 +36,8 @@ def panel(sample: Sample, picture: Image.Image, side: int, size: tuple[int, int]
     Args: `picture`: decoded, upright; `size` (h, w): of its part of the square. Masks are scaled as the picture is.
     """
     texts: list[tuple[str, viz.Color | None]] = []
-    found = {target.mask["counts"]: target.mask for target in _targets(sample)}  # a mask has one colour, asked twice
-    colors = dict(zip(found, viz.colors(len(found)), strict=True))
+    found, labels = _masks(sample)
+    colors = dict(zip(found, viz.colors_of(labels), strict=True))
     for talk in sample.conversations:
         for turn in talk.turns:
             said = turn.query if turn.answer is None else f"{turn.query} - {turn.answer}"
@@ -54,8 +54,16 @@ def panel(sample: Sample, picture: Image.Image, side: int, size: tuple[int, int]
     return Panel(square, texts)
 
 
-def _targets(sample: Sample) -> Iterator[Target]:
-    return (target for talk in sample.conversations for turn in talk.turns for target in turn.targets)
+def _masks(sample: Sample) -> tuple[dict[str, RLE], list[str | None]]:
+    """Each mask once, however often it is asked for, by its run lengths; and what it is called, for its colour."""
+    found: dict[str, RLE] = {}
+    labels: list[str | None] = []
+    for turn in (turn for talk in sample.conversations for turn in talk.turns):
+        for number, target in enumerate(turn.targets):
+            if target.mask["counts"] not in found:
+                found[target.mask["counts"]] = target.mask
+                labels.append(target.phrase or (None if number else turn.query))
+    return found, labels
 
 
 def _placed(mask: RLE, side: int, size: tuple[int, int]) -> Mask:

@@ -3,7 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
-from cores.data.sources.base import FileSource, Source
+from cores.data.sources.base import FileSource, Source, file_errors
 from cores.errors import DataError
 from cores.typed_yaml import nearest
 
@@ -51,9 +51,11 @@ def open_source(name: str, data_dir: Path | None = None, *, evaluation: bool = F
     if colon and kind in OWN:
         if not path:
             raise DataError(f"{name}: which file or folder? Say {kind}:PATH")
-        source = _function(OWN[kind])(path, data_dir, name)
+        with file_errors(name):
+            source = _function(OWN[kind])(path, data_dir, name)
     elif head in NAMED:
-        source = _function(NAMED[head])(splits, data_dir, name)
+        with file_errors(name):
+            source = _function(NAMED[head])(splits, data_dir, name)
     else:
         known = [*NAMED, "scenes", *(f"{format}:PATH" for format in OWN)]
         raise DataError(f"{name}: there is no such source{nearest(head, known) or f'; take one of {known}'}")

@@ -1,13 +1,17 @@
 """What a source is: a list of images with everything that can be asked about each. No torch, nothing random."""
 
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, Self
 
 from cores.data.record import Record
-from cores.data.sample import Form, Sample
+from cores.data.sample import Sample
 from cores.errors import DataError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Source(Protocol):
@@ -50,7 +54,8 @@ class FileSource(ABC):
         """The record of image i. Raises IndexError beyond the end, DataError when its files cannot be used."""
         if not 0 <= i < len(self):
             raise IndexError(f"{self.name} has {len(self)} images, there is no number {i}")
-        return self.read_record(i)
+        with file_errors(self.name):
+            return self.read_record(i)
 
     def __getitem__(self, i: int) -> Sample:
         return self.record(i).sample()
@@ -69,6 +74,18 @@ class FileSource(ABC):
     def problems(self) -> Iterator[tuple[Path, str]]:
         """Faults that belong to no image: annotations whose image is not there, files that nothing reads."""
         return iter(())
+
+
+@contextmanager
+def file_errors(name: str) -> Iterator[None]:
+    """Inside, files of a source are read: what the system says about one of them is a DataError, so that it can be
+    skipped and told like any other. A full disk stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise DataError(f"{error.filename or name}: cannot be read: {error.strerror or error}") from None
 
 
 def folder(path: Path, name: str) -> Path:
@@ -104,8 +121,3 @@ def locate(path: str, data_dir: Path | None) -> tuple[Path, Path]:
     if data_dir is not None and found.is_relative_to(data_dir):
         return found, Path(data_dir)
     return found, found if found.is_dir() else found.parent
-
-
-def form_of(text: str) -> Form:
-    """How one's own text is put into words: a whole sentence as it stands, a name into a question about it."""
-    return "sentence" if text.rstrip()[-1:] in (".", "?", "!") else "phrase"

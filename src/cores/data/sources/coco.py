@@ -16,8 +16,9 @@ from cores.data.formats.segmentation_field import read_segmentation, union
 from cores.data.index import Row, open_index
 from cores.data.record import Question, Record
 from cores.data.sample import Target
-from cores.data.sources.base import FileSource, form_of, locate
+from cores.data.sources.base import FileSource, locate
 from cores.errors import DataError
+from cores.prompts.forms import form_of
 
 TEXTS = ("text", "query", "caption")  # where an annotation says what to ask; the first that is there
 
@@ -50,9 +51,8 @@ class Coco(FileSource):
         size = stated_size(row.record["size"], header, self.path)
         questions = []
         for text, category, members in row.record["questions"]:
-            form = form_of(text) if row.record["texts"] else "phrase"
             find = partial(self._targets, members, size, header)
-            questions.append(Question(text, find, form, category=category))
+            questions.append(Question(text, find, form_of(text), category=category))
         meta = {"source": self.name, "name": row.image}
         return Record(header.path, header.size, self.split, tuple(questions), meta=meta)
 
@@ -81,7 +81,7 @@ def _rows(path: Path) -> Iterator[Row]:
         if not named:
             questions = [(category.lower(), category, members) for category, members in classes.items()]
         size = size_of(image, f"{path}: image {image['id']}")
-        yield Row(image["file_name"], "", {"size": size, "texts": named, "questions": questions})
+        yield Row(image["file_name"], "", {"size": size, "questions": questions})
 
 
 def _texts(annotation: dict[str, Any], path: Path) -> list[str]:

@@ -23,9 +23,10 @@ from cores.data.formats.table_folders import METADATA, choose, find_splits
 from cores.data.formats.tables import columns_of, read_table, table_errors
 from cores.data.record import Question, Record
 from cores.data.sample import Target
-from cores.data.sources.base import FileSource, form_of, locate, relative
+from cores.data.sources.base import FileSource, locate, relative
 from cores.errors import DataError
 from cores.picture_errors import picture_errors
+from cores.prompts.forms import form_of
 
 TEXTS = ("text", "query", "sentence", "caption")
 MASKS = ("mask", "masks")

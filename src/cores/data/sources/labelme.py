@@ -32,6 +32,7 @@ from cores.data.sample import Form, Target
 from cores.data.sources.base import FileSource, folder, locate, relative
 from cores.errors import DataError
 from cores.picture_errors import picture_errors
+from cores.prompts.forms import form_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,9 @@ class Drawing:
         for shape in self.shapes:
             if not shape.ignored:
                 names.setdefault(as_asked(shape.label, "label"), shape.label)
-        return tuple(Question(name, partial(self._of, name), category=label) for name, label in names.items())
+        return tuple(
+            Question(name, partial(self._of, name), form_of(name), category=label) for name, label in names.items()
+        )
 
     def _of(self, name: str) -> tuple[Target, ...]:
         wanted = [shape for shape in self.shapes if shape.ignored or as_asked(shape.label, "label") == name]

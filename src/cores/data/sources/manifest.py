@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 
 from cores import masks
+from cores.data.bad import Faults
 from cores.data.formats.json_files import decode, maybe, parse, short, take
 from cores.data.formats.mask_pixels import read_inside
 from cores.data.formats.picture_headers import Header, read_header
@@ -19,9 +20,10 @@ from cores.data.formats.segmentation_field import read_segmentation, union
 from cores.data.index import Row, open_index
 from cores.data.record import Question, Record
 from cores.data.sample import Form, Target
-from cores.data.sources.base import FileSource, form_of, locate
+from cores.data.sources.base import FileSource, locate
 from cores.errors import DataError
 from cores.masks import RLE
+from cores.prompts.forms import form_of
 
 FIELDS = {"image", "query", "form", "answer", "explanation", "targets", "ignore", "kind"}
 
@@ -40,15 +42,17 @@ class Manifest(FileSource):
     def read_record(self, i: int) -> Record:
         row = self.index[i]
         header = read_header(self.path.parent / row.image)
-        questions, ignored = [], []
+        questions, ignored, faults = [], [], Faults()
         with self.path.open("rb") as file:
             for number, offset in row.record:
                 file.seek(offset)
                 where = f"{self.path}: line {number}"
-                line = parse(decode(file.readline(), self.path), where)
-                questions.append(self._question(line, header, where))
-                if line.get("ignore") is not None:
-                    ignored.append(self._mask(line["ignore"], header, f"{where}: ignore"))
+                with faults.gathered():
+                    line = parse(decode(file.readline(), self.path), where)
+                    questions.append(self._question(line, header, where))
+                    if line.get("ignore") is not None:
+                        ignored.append(self._mask(line["ignore"], header, f"{where}: ignore"))
+        faults.tell()
         ignore = union([mask for mask in ignored if mask is not None], header.size)
         meta = {"source": self.name, "name": row.image}
         return Record(header.path, header.size, self.split, tuple(questions), ignore=ignore, meta=meta)
@@ -119,14 +123,16 @@ class Manifest(FileSource):
 def _rows(path: Path) -> Iterator[Row]:
     """One row an image, in the order of first lines: [number, offset] of each line about it."""
     groups: dict[str, list[tuple[int, int]]] = {}
-    offset = 0
+    offset, faults = 0, Faults()
     with path.open("rb") as file:
         for number, content in enumerate(file, start=1):
-            if content.strip():
-                line = parse(decode(content, path), f"{path}: line {number}")
-                image = take(line, "image", str, f"{path}: line {number}")
-                groups.setdefault(image, []).append((number, offset))
+            with faults.gathered():
+                if content.strip():
+                    line = parse(decode(content, path), f"{path}: line {number}")
+                    image = take(line, "image", str, f"{path}: line {number}")
+                    groups.setdefault(image, []).append((number, offset))
             offset += len(content)
+    faults.tell()
     for image, lines in groups.items():
         yield Row(image, "", lines)
 

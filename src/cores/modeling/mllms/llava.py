@@ -35,6 +35,11 @@ class LlavaMLLM(LlavaForConditionalGeneration):
             layer = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
             self.model.multi_modal_projector = layer
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """No: names of tensors in older layouts are mapped as for the class that this one is made of."""
+        return False
+
     @property
     def image_tokens(self) -> int:
         """How many positions a picture takes."""

@@ -1,0 +1,1 @@
+"""Asking: picture to features, prefix cache, answers (generated or teacher-forced), masks. One way for everybody."""

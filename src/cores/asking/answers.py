@@ -1,0 +1,101 @@
+"""From what a model said to what it points at: the chains of grounding tokens in answers, and their masks.
+
+Legend: levels = of the chain, chains = targets of one answer, masks = chains of all answers on one flat axis, dim = of
+a prompt token, (h, w) = low-res masks.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cores.modeling.generation import Said
+from cores.modeling.model import CoresModel
+
+Chain = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """One answer. `ids`: its tokens without the closing ones; `score`: their mean log-probability (closing counted).
+
+    `cut`: it reached the most tokens allowed before it closed. `chains`: one for each target, where in `ids` each
+    level's token stands (None: not said). `tokens` (levels, chains, dim): prompt tokens, zeros where not said.
+    `low_res_logits`: (chains, h, w) a level, zeros (an empty mask) for a level that was not said.
+    """
+
+    ids: list[int]
+    score: float
+    cut: bool
+    chains: list[Chain]
+    tokens: Tensor
+    low_res_logits: list[Tensor]
+
+
+def find_chains(ids: Sequence[int], token_ids: Sequence[int]) -> list[Chain]:
+    """For every last-level token of an answer: where its levels' tokens stand.
+
+    A level goes with the nearest token of its kind before the last one, but not across the target before it.
+    """
+    found: list[Chain] = []
+    start = 0
+    for place, token in enumerate(ids):
+        if token == token_ids[-1]:
+            chain: list[int | None] = []
+            for level in token_ids[:-1]:
+                chain.append(next((k for k in range(place - 1, start - 1, -1) if ids[k] == level), None))
+            found.append((*chain, place))
+            start = place + 1
+    return found
+
+
+@torch.no_grad()
+def segment_answers(model: CoresModel, features: Tensor, said: Sequence[Said], masks_per_pass: int) -> list[Answered]:
+    """Project the grounding tokens' states to prompt tokens and run the chains of all answers about one image.
+
+    Args: `features` of the image (1, ...), from `model.encode`; `masks_per_pass`: most chains in one call of the mask
+    decoder. Returns: one `Answered` an answer, in order.
+    """
+    chains = [find_chains(one.ids, model.config.token_ids) for one in said]
+    flat = [(row, chain) for row, found in enumerate(chains) for chain in found]
+    levels, size = len(model.config.levels), model.segmenter.mask_size
+    tokens = features.new_zeros((levels, len(flat), model.segmenter.dim))
+    low_res = [features.new_zeros((len(flat), size, size)) for _ in range(levels)]
+    for number, (row, chain) in enumerate(flat):
+        for level, place in enumerate(chain):
+            if place is not None:
+                tokens[level, number] = model.projection(said[row].states[place]).to(tokens.dtype)
+    whole = [n for n, (_, chain) in enumerate(flat) if None not in chain]
+    bare = [n for n, (_, chain) in enumerate(flat) if None in chain]  # only the last level, as if it were the first
+    for numbers, used in ((whole, slice(None)), (bare, slice(-1, None))):
+        found = decode(model, features, tokens[used][:, numbers], masks_per_pass)
+        for target, logits in zip(low_res[used], found, strict=True):
+            target[numbers] = logits.to(target.dtype)
+    result, first = [], 0
+    for one, found_chains in zip(said, chains, strict=True):
+        last = first + len(found_chains)
+        parts = [level[first:last] for level in low_res]
+        result.append(Answered(one.ids, one.score, one.cut, found_chains, tokens[:, first:last], parts))
+        first = last
+    return result
+
+
+@torch.no_grad()
+def decode(
+    model: CoresModel, features: Tensor, tokens: Tensor, masks_per_pass: int, use_location: bool = True
+) -> list[Tensor]:
+    """Low-res logits (masks, h, w) of each level, of prompt tokens (levels, masks, dim) about one image."""
+    if not tokens.shape[1]:
+        side = model.segmenter.mask_size
+        return [features.new_zeros((0, side, side)) for _ in tokens]
+    parts = []
+    for some in tokens.split(masks_per_pass, dim=1):
+        image_index = torch.zeros(some.shape[1], dtype=torch.long, device=some.device)
+        parts.append(model.segment(features, some, image_index, use_location))
+    return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+
+def passes(count: int, size: int) -> Iterator[slice]:
+    """So many things in order, at most `size` at once."""
+    return (slice(first, first + size) for first in range(0, count, size))

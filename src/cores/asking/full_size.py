@@ -1,0 +1,30 @@
+"""A mask at the picture's own size, made in bands: a large picture's logits never stand in memory whole."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from cores.geometry import Size, restore_bands
+from cores.masks import Mask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FullSize:
+    """`mask` (H, W) bool, logit > 0. `score`: mean probability of the mask's pixels, 0.5 to 1; 0 for an empty one."""
+
+    mask: Mask
+    score: float
+
+    @classmethod
+    def of(cls, low_res: Tensor, canvas: int, resized: Size, size: Size) -> "FullSize":
+        """Args: `low_res` (h, w) logits over the square of side `canvas` that holds the picture at size `resized`."""
+        mask = np.empty(size, dtype=bool)
+        total, row = 0.0, 0
+        for band in restore_bands(low_res, canvas, resized, size):
+            inside = band > 0
+            mask[row : row + len(band)] = inside.cpu().numpy()
+            total += float(band[inside].sigmoid().sum())
+            row += len(band)
+        count = int(np.count_nonzero(mask))
+        return cls(mask, total / count if count else 0.0)

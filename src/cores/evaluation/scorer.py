@@ -1,0 +1,44 @@
+"""What scores a model during training: some sources, each rank a share of their pictures."""
+
+from collections.abc import Iterator, Sequence
+
+from cores.data.sample import Sample
+from cores.data.sources.base import Source
+from cores.evaluation.asking import Mode
+from cores.evaluation.evaluator import evaluate
+from cores.evaluation.metrics import MaskMetrics
+from cores.modeling.model import CoresModel
+from cores.processing.processor import CoresProcessor
+
+
+class Scorer:
+    """Mask metrics of a model on one rank's share of the pictures; those of all ranks add up with `+`.
+
+    `limit`: pictures of each source, None for all; `answers`: how it answers (see `evaluate`); `seed`: for exemplars
+    drawn at random.
+    """
+
+    def __init__(self, sources: Sequence[Source], limit: int | None, answers: Mode, seed: int, quiet: bool) -> None:
+        self.sources, self.limit, self.answers = sources, limit, answers
+        self.seed, self.quiet = seed, quiet
+
+    def __call__(self, model: CoresModel, processor: CoresProcessor, rank: int, world: int) -> MaskMetrics:
+        share = Share(self.sources, self.limit, rank, world)
+        result = evaluate(
+            model, processor, share, (self.answers,), seed=self.seed, progress=not self.quiet, sanity=False
+        )
+        return result.scores[self.answers].masks
+
+
+class Share:
+    """Every `world`-th picture of some sources, from the `rank`-th on; at most `limit` of each source."""
+
+    def __init__(self, sources: Sequence[Source], limit: int | None, rank: int, world: int) -> None:
+        every = [(source, i) for source in sources for i in range(min(len(source), limit or len(source)))]
+        self.pictures = every[rank::world]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (source[i] for source, i in self.pictures)

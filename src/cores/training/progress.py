@@ -1,0 +1,97 @@
+"""What a run says while it trains: what it starts with, a bar, and its figures in lines."""
+
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
+
+from cores.data.sources.base import Source
+from cores.errors import DataError
+from cores.training.drawing import Draws
+from cores.training.folder import LOG
+
+LOOKED_AT = 50  # pictures of a source, for how many questions its pictures have
+HIDDEN = ("epoch", "seconds", "seconds_for_data", "total_flos", "grad_norm", "learning_rate", "dropped")
+
+
+class Progress(ProgressCallback):
+    """transformers' bar, with lines that read like figures. `parts`: which parts of the model train."""
+
+    def __init__(self, run: Path, draws: Draws, parts: Sequence[str]) -> None:
+        super().__init__()
+        self.run, self.draws, self.parts = run, draws, parts
+        self.logged = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            for line in self._opening(model, state, size):
+                sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+        self.logged = state.global_step
+        super().on_train_begin(args, state, control, **kwargs)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        if self.training_bar is not None and "train_runtime" not in logs:
+            self.training_bar.write(figures(logs, state.global_step, state.max_steps, state.global_step - self.logged))
+            self.logged = state.global_step
+
+    def _opening(self, model: Any, state: TrainerState, size: int) -> list[str]:
+        numbers = [(p.numel(), p.requires_grad) for p in model.parameters()]
+        training = sum(number for number, trains in numbers if trains)
+        total = sum(number for number, _ in numbers)
+        lines = [f"{training:,} of {total:,} parameters train: {', '.join(self.parts)}"]
+        for family, sources in zip(self.draws.mixture.names, self.draws.mixture.sources, strict=True):
+            lines += [f"{family}: {source.name}: {contents(source)}" for source in sources]
+        epochs = state.max_steps * size / len(self.draws)
+        steps = f"{state.max_steps:,} steps of {size} pictures ({epochs:.3g} epochs)"
+        if state.global_step:
+            steps += f", from step {state.global_step:,} on"
+        return [*lines, f"{steps}; log: {self.run / LOG}"]
+
+
+def figures(logs: Mapping[str, float], step: int, steps: int, since: int) -> str:
+    """One log of the trainer as a line. `steps`: of the run; `since`: the log before, for seconds a step."""
+    shown = [
+        f"{name.removesuffix('_loss').removeprefix('eval_')} {value:.4g}"
+        for name, value in logs.items()
+        if name not in HIDDEN and isinstance(value, float | int)
+    ]
+    if "learning_rate" in logs:
+        shown.append(f"rate {logs['learning_rate']:.2g}")
+    if logs.get("grad_norm") is not None:
+        shown.append(f"gradient {logs['grad_norm']:.3g}")
+    if since > 0 and "seconds" in logs:
+        waiting = 100 * logs.get("seconds_for_data", 0.0) / max(logs["seconds"], 1e-9)
+        shown.append(f"{logs['seconds'] / since:.3g} s a step, {waiting:.0f} % of it for data")
+    if logs.get("dropped"):
+        shown.append(f"{logs['dropped']:.0f} conversations did not fit")
+    evaluated = "evaluation: " if any(name.startswith("eval_") for name in logs) else ""
+    return f"step {step:,}/{steps:,}: {evaluated}{', '.join(shown)}"
+
+
+def contents(source: Source) -> str:
+    """How many pictures a source has, and questions: counted where it is small, else by some of its pictures."""
+    count = len(source)
+    looked = range(count) if count <= LOOKED_AT else [i * count // LOOKED_AT for i in range(LOOKED_AT)]
+    asked = [found for i in looked if (found := _questions(source, i)) is not None]
+    if not asked:
+        return f"{count:,} pictures"
+    if len(asked) == count:
+        return f"{count:,} pictures, {sum(asked):,} questions"
+    return f"{count:,} pictures, about {round(statistics.mean(asked) * count):,} questions"
+
+
+def _questions(source: Source, i: int) -> int | None:
+    try:
+        sample = source[i]
+    except DataError:  # what is done about it is the mixture's to say
+        return None
+    return sum(len(conversation.turns) for conversation in sample.conversations)

@@ -1,0 +1,63 @@
+"""Several processes that fail as one: under torchrun an error that all of them find is said once."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cores.errors import CoresError
+
+
+def is_first() -> bool:
+    """Is this the process that speaks for all?"""
+    return _rank() == 0
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """All processes leave the block together: when it fails in some, all of them end, and the first says why.
+
+    Raises the block's error in the first process that has one, SystemExit (2) in the others.
+    """
+    error: CoresError | None = None
+    try:
+        yield
+    except CoresError as found:
+        error = found
+    speaker = _first_of(error is not None)
+    if speaker is not None:
+        if error is not None and speaker == _rank():
+            raise error
+        raise SystemExit(2)
+
+
+def leave() -> None:
+    """Leave the other processes: a process group that is still there when Python ends can keep it from ending."""
+    distributed = _joined()
+    if distributed is not None:
+        distributed.destroy_process_group()
+
+
+def _first_of(failed: bool) -> int | None:
+    """The first process that failed. Before the processes have joined they all do the same: the very first, then."""
+    distributed = _joined()
+    if distributed is None:
+        return 0 if failed else None
+    found = [False] * distributed.get_world_size()
+    distributed.all_gather_object(found, failed)
+    return found.index(True) if any(found) else None
+
+
+def _joined() -> Any:
+    """torch.distributed, if this process is in a group. Nothing heavy is imported to find out."""
+    distributed = sys.modules.get("torch.distributed")
+    return (
+        distributed
+        if distributed is not None and distributed.is_available() and distributed.is_initialized()
+        else None
+    )
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
