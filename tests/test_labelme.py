@@ -129,6 +129,7 @@ def test_every_shape_with_an_inside_is_filled_with_and_without_texts(tmp_path, n
         (shape(points=corners(80, 0, 90, 50)), r"lies wholly outside the picture of 60 x 80"),
         (shape(points=corners(-9, -9, -2, -2)), "lies wholly outside"),
         (shape("polygon", [[-30, 20], [20, -30], [-30, -30]]), "covers no pixel of the picture"),
+        (shape(points=[[n * (-1) ** n, n] for n in range(20_000)]), "points: an outline of 399,980,000 pixels"),
         (shape("circle", [[200, 30], [200, 50]]), "covers no pixel of the picture"),
         (shape(points=[[0.2, 0.3], [0.8, 0.3], [0.8, 0.9]]), "all points lie within 0 and 1"),
         (shape(label=" \u200b"), "label: is blank"),
@@ -187,6 +188,8 @@ def test_a_scaled_copy_is_refused_with_both_sizes(tmp_path):
         asked(write(tmp_path, shape(), imageHeight=120, imageWidth=160))
     with pytest.raises(DataError, match=r"is \? x 81"):
         asked(write(tmp_path, shape(), imageHeight=None, imageWidth=81))
+    with pytest.raises(DataError, match=r"is \? x a number of 3322 bits"):
+        asked(write(tmp_path, shape(), imageHeight=None, imageWidth=10**1000))
     with pytest.raises(DataError, match=r"is 80 x 60, but"):
         asked(write(tmp_path, shape(), imageHeight=80, imageWidth=60))
     assert only(write(tmp_path, shape(), imageHeight=None, imageWidth=None)).sum() == 41 * 31

@@ -5,10 +5,14 @@ Legend: h, w = height and width of the picture in pixels; points = vertices (x, 
 
 from collections.abc import Sequence
 
+import numpy as np
 from numpy.typing import NDArray
 
+from cores.data.formats.json_files import short
 from cores.data.formats.picture_headers import Header, Size
 from cores.errors import DataError
+
+OUTLINE = 2_000_000  # pixels: an outline of that length winds around no thing, and takes seconds to fill
 
 
 def drawn_on(height: float | None, width: float | None, header: Header, where: str) -> Size:
@@ -21,7 +25,7 @@ def drawn_on(height: float | None, width: float | None, header: Header, where: s
     for size in (header.size, header.stored):
         if height in (None, size[0]) and width in (None, size[1]):
             return size
-    said = " x ".join("?" if side is None else f"{side:g}" for side in (height, width))
+    said = " x ".join("?" if side is None else short(side) for side in (height, width))
     raise DataError(
         f"{where} is {said}, but the picture {header.path} is {header.size[0]} x {header.size[1]} (h x w): "
         "take the picture that was labelled, or scale the points with it and correct both numbers"
@@ -44,4 +48,13 @@ def check_inside(points: NDArray, size: Size, where: str) -> None:
         raise DataError(
             f"{where}: lies wholly outside the picture of {size[0]} x {size[1]} (h x w): "
             f"x from {left:g} to {right:g}, y from {top:g} to {bottom:g}"
+        )
+
+
+def check_outline(points: NDArray[np.int32], where: str) -> None:
+    """Raises DataError when the closed outline through points (points, 2) is longer than any thing's."""
+    length = int(np.abs(np.roll(points, -1, axis=0).astype(np.int64) - points).max(1).sum())
+    if length > OUTLINE:
+        raise DataError(
+            f"{where}: an outline of {length:,} pixels, expected {OUTLINE:,} at most: are its points right?"
         )

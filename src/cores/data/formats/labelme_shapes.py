@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cores import masks
-from cores.data.formats.coordinates import check_inside, check_pixels
+from cores.data.formats.coordinates import check_inside, check_outline, check_pixels
 from cores.data.formats.json_files import maybe, take
 from cores.data.formats.mask_pixels import read_inside
 from cores.data.formats.names import as_asked
@@ -65,6 +65,7 @@ def read_polygons(annotation: dict[str, Any], size: Size, where: Path) -> list[S
         label = take(shape, "label", str, here)
         if label.lower() != "flag":
             points = read_points(take(shape, "points", list, here), f"{here}: points")
+            check_outline(points, f"{here}: points")
             found.append(_measured(label, partial(_draw_polygon, points), size))
     return found
 
@@ -119,6 +120,7 @@ def _drawn(shape: dict[str, Any], whole: NDArray[np.int32], exact: NDArray, size
         whole, exact = _corners(whole), _corners(exact)
     if np.linalg.matrix_rank(exact - exact[0]) < 2:
         raise DataError(f"{where}: points: lie on one line, so that this {kind} has no inside")
+    check_outline(whole, f"{where}: points")
     check_inside(whole, size, where)
     return partial(_draw_polygon, whole)
 

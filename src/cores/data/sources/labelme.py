@@ -51,12 +51,12 @@ class Pair:
 
 
 def files_in(path: Path) -> tuple[dict[str, list[Path]], dict[str, Path]]:
-    """Pictures and JSON files of a folder, each by their names without suffix, in order."""
+    """Pictures and JSON files of a folder by their names without suffix; a second JSON file by its whole name."""
     images: dict[str, list[Path]] = {}
     jsons: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
         if file.suffix.lower() == ".json":
-            jsons[file.stem] = file
+            jsons[file.name if file.stem in jsons else file.stem] = file
         elif file.suffix.lower() in SUFFIXES:
             images.setdefault(file.stem, []).append(file)
     return images, jsons

@@ -94,6 +94,7 @@ def read_pair(pair: Pair, split: str, meta: dict[str, Any]) -> Record:
         raise missing_partner(pair)
     header = read_header(pair.image)
     annotation = check(read_json(pair.json, ENCODING), dict, str(pair.json))
+    take(annotation, "text", list, pair.json)
     drawing = Drawing(read_polygons(annotation, header.size, pair.json), header.size, header)
     questions = drawing.questions(annotation, pair.json)
     return Record(
