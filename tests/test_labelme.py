@@ -245,7 +245,7 @@ def test_of_two_pictures_of_one_name_the_named_one_is_taken(tmp_path):
 
 def test_a_picture_that_is_nowhere_is_no_other_one(tmp_path):
     write(tmp_path, shape(), imagePath="b.png")
-    with pytest.raises(DataError, match=r"a\.json: imagePath: there is no b\.png"):
+    with pytest.raises(DataError, match=r"a\.json: imagePath: there is no 'b\.png'"):
         open_source("labelme:mine", tmp_path)[0]
 
 
@@ -273,6 +273,20 @@ def test_the_picture_inside_the_file_is_used_when_there_is_no_other(tmp_path):
         write(tmp_path, shape(), picture=False, imageData=broken)
         with pytest.raises(DataError, match=rf"a\.json: {said}"):
             open_source("labelme:mine", tmp_path)[0]
+
+
+def test_an_empty_folder_is_no_source(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(DataError, match="mine holds no JSON file and no picture"):
+        open_source("labelme:mine", tmp_path)
+
+
+def test_holes_that_leave_nothing_are_named(tmp_path):
+    halves = [shape(points=corners(*at), group_id=1) for at in ((10, 10, 20, 50), (21, 10, 30, 50))]
+    with pytest.raises(
+        DataError, match=r"a\.json: nothing is left of 'lid': shapes of its group_id cover it as holes"
+    ):
+        asked(write(tmp_path, shape(points=corners(10, 10, 30, 50), group_id=1), *halves))
 
 
 def test_a_file_that_cannot_be_read_leaves_the_others(tmp_path):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cores import masks
 from cores.data.formats.coordinates import check_inside, check_outline, check_pixels
-from cores.data.formats.json_files import maybe, take
+from cores.data.formats.json_files import maybe, short, take
 from cores.data.formats.mask_pixels import read_inside
 from cores.data.formats.names import as_asked
 from cores.data.formats.picture_headers import Size, read_header
@@ -108,7 +108,7 @@ def _drawn(shape: dict[str, Any], whole: NDArray[np.int32], exact: NDArray, size
         raise DataError(f"{where}: shape_type: {kind} has no inside: draw a polygon, rectangle, circle or mask")
     expected = {"rectangle": (2, 4), "oriented_rectangle": (4,), "rotation": (4,), "circle": (2,), "mask": (2,)}
     if kind != "polygon" and kind not in expected:
-        raise DataError(f"{where}: shape_type: found {kind!r}, expected polygon, {', '.join(expected)}")
+        raise DataError(f"{where}: shape_type: found {short(kind)}, expected polygon, {', '.join(expected)}")
     if len(whole) not in expected.get(kind, (len(whole),)):
         wanted = " or ".join(map(str, expected[kind]))
         raise DataError(f"{where}: points: found {len(whole)}, expected {wanted} of a shape of type {kind}")
@@ -188,7 +188,9 @@ def _one_object(shapes: list[Shape], size: Size, where: Path) -> Shape:
             solid[alone] = not solid[alone].all()
         seen.add(rle)
     if not solid.any():
-        raise DataError(f"{where}: nothing is left of {shapes[0].label!r}: shapes of its group_id cover it as holes")
+        raise DataError(
+            f"{where}: nothing is left of {short(shapes[0].label)}: shapes of its group_id cover it as holes"
+        )
     return Shape(shapes[0].label, partial(_draw_mask, masks.encode(solid)), int(solid.sum()))
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from cores import masks
 from cores.data.formats.coordinates import drawn_on
-from cores.data.formats.json_files import check, maybe, read_json, take, texts
+from cores.data.formats.json_files import check, maybe, read_json, short, take, texts
 from cores.data.formats.labelme_shapes import IGNORE, Shape, painted, read_shapes
 from cores.data.formats.names import as_asked, named_file
 from cores.data.formats.picture_headers import SUFFIXES, Header, Size, read_header
@@ -107,7 +107,9 @@ def picture_of(path: Path, annotation: dict[str, Any], beside: Sequence[Path]) -
         names = " and ".join(image.name for image in beside)
         raise DataError(f"{path}: {names} lie beside it: name the picture in imagePath")
     if named:
-        raise DataError(f"{path}: imagePath: there is no {named}: put it there, or name the picture that was labelled")
+        raise DataError(
+            f"{path}: imagePath: there is no {short(named)}: put it there, or name the picture that was labelled"
+        )
     raise DataError(f"{path}: there is no {path.stem}.jpg beside it")
 
 
@@ -187,6 +189,8 @@ class Labelme(FileSource):
         super().__init__(name, path.name, root)
         self.path = folder(path, name)
         self.pairs = labelled(path)
+        if not self.pairs:
+            raise DataError(f"{name}: {path} holds no JSON file and no picture")
         self.owners: dict[Path, Path | None] = {}
         for pair in self.pairs:
             if pair.image is not None:
