@@ -24,8 +24,9 @@ from parity_train import compare_training, expand, losses_of, padded, relative
 from torch import Tensor
 from torch.nn import functional as F
 
+from cores.checkpoints.configs import read_json
 from cores.checkpoints.library_errors import quietly
-from cores.checkpoints.published.convert_config import read_json, tower_config
+from cores.checkpoints.published.convert_config import tower_config
 from cores.checkpoints.published.convert_model import Tower, plan_model
 from cores.checkpoints.tensors.lazy import open_shards
 from cores.geometry import restore

@@ -1,6 +1,7 @@
 """`cores check`: what a folder is; every way in which its parts may not fit each other; rows that never trained."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from tiny_run import Squares, tiny_recipe
 from tiny_tokenizer import tiny_processor
 
 from cores.checkpoints.checking import check_static, untrained_rows
+from cores.checkpoints.load import load
+from cores.checkpoints.probe import refuse_silent
 from cores.checkpoints.save import save
+from cores.checkpoints.tensors.digests import write_digests
 from cores.cli import main
 from cores.errors import CheckpointError
 from cores.training.run import train
@@ -35,6 +39,8 @@ def test_a_good_folder_is_described_and_asked(folder: Path, capsys: pytest.Captu
         "100% float32",
         "fingerprint:     sha256:",
         "asked for 'disc': ",
+        "weights:         every tensor as it was saved",
+        "given answers:   cover location ",
         f"{folder}: can be used",
     ):
         assert line in said
@@ -94,6 +100,92 @@ def test_what_does_not_fit_is_named_and_the_exit_code_is_1(
     assert f"{folder}: cannot be used" in said
 
 
+BROKEN: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], Any]]] = {
+    "NaN everywhere": (
+        "class_embedding: holds NaN (16 of 16",
+        lambda s: s.update({name: torch.full_like(value, float("nan")) for name, value in s.items()}),
+    ),
+    "one infinity": (
+        "projection.2.bias: holds infinite numbers (1 of 32 numbers are not finite)",
+        lambda s: s["projection.2.bias"][:1].fill_(float("-inf")),
+    ),
+    "zeros": (
+        "segmenter.mask_decoder.mask_tokens.weight: is zero everywhere",
+        lambda s: [value.zero_() for name, value in s.items() if "mask_decoder" in name],
+    ),
+    "truths": (
+        "mllm.lm_head.weight: is of bool, expected floating-point numbers",
+        lambda s: s.update({name: value > 0 for name, value in s.items()}),
+    ),
+    "whole numbers": (
+        "projection.2.weight: is of int8, expected floating-point numbers",
+        lambda s: s.update({"projection.2.weight": s["projection.2.weight"].to(torch.int8)}),
+    ),
+    "a swapped head": (
+        "mllm.lm_head.weight: is not what was saved",
+        lambda s: s.update(
+            {
+                "mllm.lm_head.weight": s["mllm.model.language_model.embed_tokens.weight"],
+                "mllm.model.language_model.embed_tokens.weight": s["mllm.lm_head.weight"],
+            }
+        ),
+    ),
+    "two rows of words that changed places": (
+        "mllm.lm_head.weight: is not what was saved",
+        lambda s: s.update({"mllm.lm_head.weight": s["mllm.lm_head.weight"][[1, 0, *range(2, 96)]]}),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_weights_that_broke_are_named_and_the_exit_code_is_1(
+    case: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message, change = BROKEN[case]
+    resize(folder, change)
+    assert main(["check", str(folder), "--device", "cpu"]) == 1
+    said = capsys.readouterr()
+    assert message in said.err
+    assert f"{folder}: cannot be used" in said.err
+    assert "can be used" not in said.out
+
+
+@pytest.mark.parametrize("case", ["NaN everywhere", "one infinity", "truths", "whole numbers"])
+def test_what_is_no_number_is_not_loaded(case: str, folder: Path) -> None:
+    message, change = BROKEN[case]
+    resize(folder, change)
+    (folder / "digests.json").unlink()
+    with pytest.raises(CheckpointError, match=re.escape(message.partition(" (")[0])):
+        load(folder, device="cpu")
+
+
+def test_a_level_that_gives_no_mask_is_seen() -> None:
+    levels = list(torch.randn(2, 3, 8, 8))  # (levels, masks, h, w)
+    refuse_silent("model", ["location", "target"], levels)
+    levels[1][2] = -4.0
+    with pytest.raises(CheckpointError, match="the target mask of a given answer is the same everywhere"):
+        refuse_silent("model", ["location", "target"], levels)
+    levels[0][1, 2, 3] = float("nan")
+    with pytest.raises(CheckpointError, match="the location mask of a given answer is NaN"):
+        refuse_silent("model", ["location", "target"], levels)
+
+
+def test_words_that_changed_places_are_seen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two words that no stored text holds."""
+    file = folder / "tokenizer.json"
+    stored = json.loads(file.read_text())
+    words = stored["model"]["vocab"]
+    words["cut"], words["bread"] = words["bread"], words["cut"]
+    file.write_text(json.dumps(stored))
+    assert main(["check", str(folder), "--static"]) == 1
+    assert "tokenizer.json: its words and their ids are not those" in capsys.readouterr().err
+
+
+def test_the_model_that_comes_along_is_as_it_was_saved(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--device", "cpu"]) == 0
+    assert "every tensor as it was saved" in capsys.readouterr().out
+
+
 def test_a_folder_that_is_not_there_is_the_users_mistake(tmp_path: Path) -> None:
     assert main(["check", str(tmp_path / "nothing")]) == 2
 
@@ -137,6 +229,7 @@ def test_untrained_rows_are_a_warning_or_with_strict_an_error(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     resize(folder, lambda state: state["mllm.lm_head.weight"][91].zero_())
+    write_digests(folder)
     assert main(["check", str(folder), "--device", "cpu"]) == 0
     assert "warning: [SEG]: its row in the head looks untrained" in capsys.readouterr().out
     assert main(["check", str(folder), "--device", "cpu", "--strict"]) == 1

@@ -16,17 +16,17 @@ from tiny_run import Squares, tiny_recipe
 from tiny_tokenizer import tiny_processor
 
 from cores.checkpoints.find import best_of, find
-from cores.checkpoints.folder import new_folder
 from cores.checkpoints.load import load, load_model
 from cores.checkpoints.probe import largest_difference, probe
 from cores.checkpoints.runs.bases import DIFFERENCE, PROJECTION, load_parts, write_difference
 from cores.checkpoints.runs.fingerprint import fingerprint
 from cores.checkpoints.runs.origin import Base
 from cores.checkpoints.save import Card, save
-from cores.errors import CheckpointError
+from cores.errors import CheckpointError, UserError
 from cores.modeling.model import CoresModel
 from cores.training.run import train
 from cores.training.start import start
+from cores.whole import whole_folder
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_what_is_saved_is_loaded(levels, dtype, tmp_path):
     assert again.config.to_dict()["levels"] == model.config.to_dict()["levels"]
     names = {file.name for file in folder.iterdir()}
     expected = {"config.json", "generation_config.json", "tokenizer.json", "processor_config.json", "prompt.json"}
-    assert expected | {"README.md", "model.safetensors", "tokenizer_config.json"} == names
+    assert expected | {"README.md", "model.safetensors", "digests.json", "tokenizer_config.json"} == names
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["model"]
 
 
@@ -84,7 +84,7 @@ def test_the_card_says_what_it_is(tmp_path):
 def test_a_folder_that_is_there_stays_unless_it_may_be_replaced(tmp_path):
     folder = saved(tmp_path / "model")
     (folder / "stale").write_text("")
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         saved(folder)
     saved(folder, replace=True)
     assert not (folder / "stale").exists()
@@ -101,7 +101,7 @@ def small_disk() -> Iterator[None]:
 
 @pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
-    with pytest.raises(CheckpointError, match="the disk is full"):
+    with pytest.raises(UserError, match="the disk is full"):
         saved(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -111,7 +111,7 @@ def test_ctrl_c_leaves_what_was_there(tmp_path):
     before = fingerprint(folder)
 
     def write() -> None:
-        with new_folder(folder, replace=True) as part:
+        with whole_folder(folder, replace=True) as part:
             (part / "model.safetensors").write_text("half")
             raise KeyboardInterrupt
 
@@ -150,7 +150,7 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path):
         (lambda folder: (folder.mkdir(), (folder / "config.json").write_text("{")), "config.json: cannot be read"),
         (
             lambda folder: (folder.mkdir(), (folder / "config.json").write_text('{"model_type": "llava"}')),
-            "is a model of type 'llava', not of cores: `cores convert`",
+            "is a model of type 'llava', not of cores: `cores convert --from llava --src ",
         ),
         (lambda folder: (saved(folder) / "model.safetensors").unlink(), "holds no weights"),
         (lambda folder: (saved(folder) / "prompt.json").unlink(), "prompt.json"),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cores.cli.options import check_out, taken_folder, whole_files
+from cores.cli.options import check_out, taken_folder
 from cores.errors import UserError
+from cores.whole import whole_files
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -62,8 +63,10 @@ def test_an_interruption_leaves_nothing_half_behind(tmp_path: Path, error: BaseE
 FULL = """
 import resource, sys
 from pathlib import Path
-from cores.cli.options import taken_folder, whole_files
+from cores.cli.options import taken_folder
+from cores.whole import whole_files
 from cores.errors import UserError
+from cores.whole import whole_files
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # files cannot grow beyond this, as if the disk ended there
 try:
     with taken_folder(Path(sys.argv[1]), True) as out, whole_files(out) as folder:
@@ -80,7 +83,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_the_old_folder_as_it_was(tmp_p
     out.mkdir()
     (out / "x").write_text("old")
     found = subprocess.run([sys.executable, "-c", FULL, str(out)], capture_output=True, text=True)
-    assert "disk is full; nothing was written" in found.stderr
+    assert "disk is full: free some space" in found.stderr
     assert files(tmp_path) == {"out/x": "old"}
 
 

@@ -7,6 +7,7 @@ from shared import shared
 from tiny_tokenizer import tiny_processor
 
 from cores.cli import main
+from cores.prompts.forms import form_of
 
 
 @pytest.fixture
@@ -73,3 +74,13 @@ def test_mistakes_are_one_line_and_exit_code_2(flags, said, tokenizer, capsys):
     assert not out.out
     assert said in out.err
     assert out.err.count("\n") == 1
+
+
+def test_a_model_is_shown_as_predict_asks_it(tmp_path, capsys):
+    processor = tiny_processor()
+    processor.save_pretrained(tmp_path)
+    for query in ("the handle", "the part you hold to pour", "where is it?"):
+        assert main(["prompt", str(tmp_path), "--query", query, "--json"]) == 0
+        ids = json.loads(capsys.readouterr().out)["ids"]
+        asked = processor.question(query, form_of(query)).tolist()
+        assert ids[-len(asked) :] == asked

@@ -1,13 +1,12 @@
-"""Annotation files: JSON in UTF-8, long lists of it item by item, and names of things and files."""
+"""JSON read in its encodings, and long lists of it item by item."""
 
 import json
-import os
 
 import numpy as np
 import pytest
 
-from cores.data.formats.json_files import read_items, read_json, take
-from cores.data.formats.names import as_asked, is_blank, named_file
+from cores.data.formats.json_files import read_items, read_json, short, take, texts
+from cores.data.formats.names import as_asked, is_blank
 from cores.errors import DataError
 
 VALUES = [{"a": [1, 2, {"b": 'é " ] , ['}]}, 12345, -1.5e3, "x", [], None, True]
@@ -49,46 +48,33 @@ def test_a_list_that_is_none_is_named(tmp_path, content, said):
         list(read_items(tmp_path / "a.json"))
 
 
+def test_encodings(tmp_path):
+    path = tmp_path / "a.json"
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text('"naïve – café"', encoding)
+        assert read_json(path) == read_json(path, "cp1252") == "naïve – café"
+    path.write_text('"naïve – café"', "cp1252")
+    assert read_json(path, "cp1252") == "naïve – café"
+    path.write_bytes(b'"\x81"')
+    with pytest.raises(DataError, match=r"a\.json: is neither UTF-8 nor cp1252"):
+        read_json(path, "cp1252")
+
+
 @pytest.mark.parametrize(
-    "encoding", ["utf-8", "utf-8-sig", "cp1252", "gbk", "shift_jis", "utf-16", "utf-16-be", "utf-32"]
+    ("encoding", "said"),
+    [
+        ("cp1252", "is no UTF-8 text"),
+        ("gbk", "is no UTF-8 text"),
+        ("shift_jis", "is no UTF-8 text"),
+        *((name, "is UTF-16 or UTF-32 text") for name in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")),
+    ],
 )
-def test_only_utf_8_is_read_where_nothing_else_is_known_to_come(tmp_path, encoding):
-    (tmp_path / "a.json").write_text('"caf\u00e9"' if encoding == "cp1252" else '"\u4eca\u65e5"', encoding)
-    if encoding.startswith("utf-8"):
-        assert read_json(tmp_path / "a.json") == "\u4eca\u65e5"
-        return
-    with pytest.raises(DataError, match=r"a\.json: is .*: save it as UTF-8") as error:
+def test_another_encoding_is_never_guessed(tmp_path, encoding, said):
+    """Chinese read as western letters would be asked for without a word."""
+    text = '"naïve"' if encoding == "cp1252" else '"カップ"' if encoding == "shift_jis" else '"杯子"'
+    (tmp_path / "a.json").write_text(text, encoding)
+    with pytest.raises(DataError, match=rf"a\.json: {said}.*save it as UTF-8"):
         read_json(tmp_path / "a.json")
-    assert ("UTF-16" in str(error.value)) == (encoding[:6] in ("utf-16", "utf-32"))
-
-
-def test_a_fallback_is_named_when_it_fails_too(tmp_path):
-    (tmp_path / "a.json").write_bytes(b'"caf\xe9"')
-    assert read_json(tmp_path / "a.json", "cp1252") == "caf\u00e9"
-    (tmp_path / "a.json").write_bytes(b'"\x81"')
-    with pytest.raises(DataError, match=r"a\.json: is no UTF-8 text and no cp1252: save it as UTF-8"):
-        read_json(tmp_path / "a.json", "cp1252")
-
-
-def put_folder(path):
-    path.mkdir()
-
-
-def put_pipe(path):
-    os.mkfifo(path)
-
-
-def put_loop(path):
-    path.symlink_to(path)
-
-
-@pytest.mark.parametrize("put", [put_folder, put_pipe, put_loop])
-@pytest.mark.parametrize("read", [read_json, lambda path: next(read_items(path))])
-def test_only_regular_files_are_opened(tmp_path, put, read):
-    """A pipe would be waited for without end."""
-    put(tmp_path / "a.json")
-    with pytest.raises(DataError, match=r"a\.json: (cannot be read: |is a pipe, a regular file was expected)"):
-        read(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("text", ["", " \t\n", "\u00a0\u3000", "\u200b\ufeff", "\x00"])
@@ -97,18 +83,19 @@ def test_what_shows_nothing_is_blank(text):
     assert not is_blank(f"{text}\u676f")
     with pytest.raises(DataError, match="here: is blank"):
         as_asked(text, "here")
+    with pytest.raises(DataError, match="here: one of its texts is empty"):
+        texts(["cup", text], "here")
 
 
-def test_one_thing_has_one_name():
-    for label in ("Caf\u00e9 Cup", " cafe\u0301  cup\n", "CAF\u00c9 CUP"):
-        assert as_asked(label, "here") == "caf\u00e9 cup"
-
-
-def test_files_that_windows_named(tmp_path):
-    assert named_file(tmp_path, "pics\\a.png") == tmp_path / "pics" / "a.png"
-    assert named_file(tmp_path, "./pics/a.png") == tmp_path / "pics" / "a.png"
-    (tmp_path / "odd\\name.png").write_bytes(b"")
-    assert named_file(tmp_path, "odd\\name.png") == tmp_path / "odd\\name.png"
+def test_what_is_found_is_said_in_few_words():
+    """Of a value as large as the file, no more is made than is said."""
+    many = [1] * 10_000_000
+    for value in (many, {"a": [many] * 1000}, "x" * 50_000_000, 10**4000, 10**5000, [[[[[[[1]]]]]]]):
+        assert len(short(value)) <= 60
+    assert short([1, "a", None]) == "[1, 'a', None]"
+    with pytest.raises(DataError) as error:
+        take({f"k{n}": 1 for n in range(100_000)}, "m", str, "f")
+    assert len(str(error.value)) < 400
 
 
 def test_fields_have_their_type():

@@ -9,6 +9,7 @@ import time
 import pytest
 from data_files import say, write_records
 
+from cores.data.formats.json_files import read_json
 from cores.data.index import Row, cache_dir, open_index
 from cores.data.sources import open_source
 from cores.errors import DataError
@@ -82,6 +83,34 @@ def test_a_change_within_the_clocks_tick_is_seen(builder):
     builder.path.write_text("one two thre3 four")
     os.utime(builder.path, (now, now))
     assert opened(builder).image(2) == "thre3.jpg"
+
+
+def test_another_content_of_the_same_size_and_time_is_seen(builder):
+    """`cp -p`, `rsync -t` and unpacked archives bring the time along."""
+    opened(builder)
+    before = builder.path.stat()
+    builder.path.write_text("one two thre3 four")
+    os.utime(builder.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (builder.path.stat().st_size, builder.path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert opened(builder).image(2) == "thre3.jpg"
+    other = builder.path.with_name("other.txt")
+    other.write_text("one two thr44 four")
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(builder.path)
+    assert opened(builder).image(2) == "thr44.jpg"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink(path, path)])
+def test_what_is_no_file_is_named(tmp_path, make):
+    """A pipe would be waited for; a folder and a link to itself end nothing but their source."""
+    write_records(tmp_path, say("q", "a"))
+    path = tmp_path / "llava_dataset" / "llava_instruct_150k.json"
+    path.unlink()
+    make(path)
+    with pytest.raises(DataError, match=r"llava_instruct_150k\.json"):
+        open_source("llava_instruct_150k", tmp_path)
+    with pytest.raises(DataError, match=r"llava_instruct_150k\.json"):
+        read_json(path)
 
 
 def test_the_same_content_elsewhere_is_the_same_index(builder, tmp_path):

@@ -1,5 +1,8 @@
 """Run lengths that are none, polygons that have no inside: refused before anything is made of them."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from data_files import write_picture
@@ -7,7 +10,8 @@ from pycocotools import mask as coco
 
 from cores import masks
 from cores.data.formats.picture_headers import read_header
-from cores.data.formats.segmentation_field import read_segmentation
+from cores.data.formats.polygons import coco_polygon
+from cores.data.formats.segmentation_field import has_mask, read_segmentation
 from cores.errors import DataError
 
 
@@ -76,10 +80,107 @@ def test_what_is_no_segmentation_is_named(header, value, said):
         read_segmentation(value, None, header, "annotation 7")
 
 
-def test_polygons_outside_the_picture_are_cut_off(header):
+def test_polygons_that_reach_out_of_the_picture_are_cut_off(header):
     inside = read_segmentation([[-50, -50, 10, -50, 10, 10, -50, 10]], None, header, "x")
     assert masks.decode(inside)[:10, :10].all()
     assert masks.decode(inside).sum() == pytest.approx(100, abs=21)
-    outside = read_segmentation([[100, 100, 120, 100, 120, 130]], None, header, "x")
-    assert masks.decode(outside).sum() <= 20
     assert read_segmentation([], None, header, "x") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (
+            [[100, 100, 120, 100, 120, 130]],
+            r"outside the picture \(x 100 to 120, y 100 to 130; the picture is 20 x 30",
+        ),
+        ([[-9, 1, -3, 1, -3, 9], [-9, 9, -4, 9, -4, 12]], "outside the picture"),
+        ([[0.1, 0.2, 0.9, 0.2, 0.9, 1.0]], r"all coordinates lie within 0\.\.1, expected pixels"),
+        ([[10**400, 2, 3, 4, 5, 6]], "expected a polygon"),
+        ([[-(10**400), 2, 3, 4, 5, 6]], "expected a polygon"),
+        ({"size": [10**400, 30], "counts": "1"}, r"expected \[h, w\]"),
+        ({"size": [True, True], "counts": [1]}, r"expected \[h, w\]"),
+        ({"size": [20, 30], "counts": [10**400]}, "do not fill"),
+        ({"size": [20, 30], "counts": [True, 599]}, "do not fill"),
+    ],
+)
+def test_coordinates_and_lengths_that_cannot_be_this_pictures(header, value, said):
+    with pytest.raises(DataError, match=said):
+        read_segmentation(value, None, header, "annotation 7")
+
+
+def test_a_polygon_that_is_cut_first_is_painted_as_a_whole_one():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        points = rng.uniform(-150, 180, (rng.integers(3, 8), 2)).ravel().tolist()
+        (whole,) = coco.frPyObjects([points], 20, 30)
+        cut = masks.decode(coco_polygon(points, (20, 30), "x"))
+        assert (cut != coco.decode(whole).astype(bool)).sum() <= 6
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from cores.data.formats.picture_headers import Header
+from cores.data.formats.segmentation_field import has_mask, read_segmentation
+from cores.errors import DataError
+header = Header(Path("a.jpg"), (3000, 4000))
+zigzag = [[n % 2 * 999_000 - 499_000 + n, n * 37 % 991_000 - 400_000] for n in range(400)]
+small = [[x, y, x + 8, y, x + 8, y + 8, x, y + 8] for x in range(0, 3900, 50) for y in range(0, 2900, 50)]
+values = [
+    [sum(zigzag, [])],
+    small,
+    {"size": [65535, 65535], "counts": [65535 * 65535]},
+    {"size": [65535, 65535], "counts": [0, 65535 * 65535]},
+    [sum(([n % 2 * 3999, n % 2999] for n in range(4000)), [])],
+]
+used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for value in values:
+    try:
+        read_segmentation(value, None, header, "annotation 7")
+    except DataError:
+        pass
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) // 1024)
+"""
+
+
+def test_memory_is_bounded_by_the_picture():
+    """Far vertices, thousands of parts, run lengths of another picture: 12 megapixels, and never a gigabyte."""
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 500
+
+
+def test_unions_are_joined_as_run_lengths(header):
+    """Also with runs of no length, at which COCO's library stops."""
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        shapes = rng.random((3, 20, 30)) < 0.2
+        wanted = shapes.any(0)
+        assert np.array_equal(
+            masks.decode(masks.union_rle([masks.encode(shape) for shape in shapes], wanted.shape)), wanted
+        )
+    odd = {"size": [20, 30], "counts": [5, 0, 5, 10, 0, 0, 0, 10, 570]}
+    found = read_segmentation([odd, odd], None, header, "x")
+    assert np.flatnonzero(masks.decode(found).T.ravel()).tolist() == list(range(10, 30))
+    assert found == masks.encode(masks.decode(found))
+
+
+@pytest.mark.parametrize(
+    ("value", "there"),
+    [
+        (None, False),
+        ([], False),
+        ([[]], False),
+        ({}, False),
+        ({"size": [20, 30], "counts": [600]}, False),
+        ({"size": [20, 30], "counts": [600, 0]}, False),
+        (masks.encode(np.zeros((20, 30), bool)), False),
+        ([masks.encode(np.zeros((20, 30), bool)), []], False),
+        (masks.encode(np.ones((20, 30), bool)), True),
+        ([[1, 1, 9, 1, 9, 9]], True),
+        ([[], [1, 1, 9, 1, 9, 9]], True),
+    ],
+)
+def test_which_segmentations_hold_no_mask(value, there):
+    assert has_mask(value) == there

@@ -160,10 +160,12 @@ def test_an_image_without_a_target_counts_as_published_when_answers_are_given() 
     score = drawn.scores["teacher-forced"]
     area = masks.decode(drawn.records[0].levels[0]["target"]).sum()
     assert (score.masks.count, score.masks.iou, score.masks.union) == (1, 0.0, area)
-    assert drawn.records[0].ious == (0.0,)
+    assert (drawn.records[0].ious, drawn.records[0].right_about_presence) == ((0.0,), False)
     assert area > 0
-    nothing = run(asked(0, kettle, ignore=everything), answers=("teacher-forced",)).scores["teacher-forced"].masks
+    empty = run(asked(0, kettle, ignore=everything), answers=("teacher-forced",), records=True)
+    nothing = empty.scores["teacher-forced"].masks
     assert (nothing.count, nothing.iou, nothing.union) == (1, 1.0, 0)
+    assert empty.records[0].right_about_presence
     beside = run(asked(0, there, Turn("knife"))).scores  # something else is there: only refusals count
     assert beside["teacher-forced"].masks.count == beside["generated"].masks.count == 1
     assert run(asked(0, kettle), answers=("generated",)).scores["generated"].masks.count == 0

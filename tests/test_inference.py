@@ -17,6 +17,7 @@ from tiny_tokenizer import tiny_processor
 import cores
 from cores import masks, viz
 from cores.asking.asker import Asker
+from cores.checkpoints.runs.learned import add_lora
 from cores.errors import DataError, UserError
 from cores.inference.facade import Cores
 from cores.inference.segmentation import Segmentation
@@ -194,13 +195,20 @@ def test_results_compare_by_value_and_can_be_pickled_as_the_model_can() -> None:
     assert again.segment(picture(), ["kettle and cup"])[0] == one
 
 
+def test_a_model_with_lora_layers_says_why_it_cannot_be_pickled() -> None:
+    model, processor = deepcopy(learned()[0]), learned()[1]
+    add_lora(model, r=2, alpha=4, dropout=0.0, targets=["q_proj"])
+    with pytest.raises(UserError, match="LoRA layers cannot be pickled: merge them first"):
+        pickle.dumps(Cores(model, processor))
+
+
 def test_a_result_says_itself_in_short_and_its_text_has_no_tokens() -> None:
     asker = Cores(*learned())
     found, absent = asker.segment(picture(), ["kettle", "knife"])
     assert found.text == "it usually appears on. it is."
     assert found.answer == "it usually appears on [LOC]. it is [SEG]."
     assert absent.text == absent.answer
-    assert repr(found).startswith("Segmentation('kettle': segmented, 1 targets, 1")
+    assert repr(found).startswith("Segmentation('kettle': segmented, 1 target, 1")
     assert repr(found).endswith("% of 40 x 60)")
     assert repr(absent).startswith("Segmentation('knife': absent, there is no such thing")
     assert max(len(repr(one)) for one in (found, absent, found.targets[0], found.targets[0].levels[0], asker)) < 200

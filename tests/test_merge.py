@@ -12,7 +12,7 @@ from cores.checkpoints.load import load, load_model
 from cores.checkpoints.probe import TOLERANCE, largest_difference, probe, smallest_iou
 from cores.checkpoints.runs.merging import merge
 from cores.cli import main
-from cores.errors import CheckpointError
+from cores.errors import CheckpointError, UserError
 from cores.training.run import train
 
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_merged_says_why(run, tmp_path):
     merge(run, tmp_path / "model")
     with pytest.raises(CheckpointError, match="is a plain model already"):
         merge(tmp_path / "model", tmp_path / "again")
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         merge(run, tmp_path / "model")
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)

@@ -11,12 +11,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_run import Squares, tiny_recipe
+from tiny_run import Squares, tiny_recipe, write_bases
 
+from cores.checkpoints.find import shipped
+from cores.checkpoints.runs.bases import weights_of
+from cores.checkpoints.runs.best import step_of
+from cores.checkpoints.runs.fingerprint import fingerprint
+from cores.checkpoints.runs.origin import Base
 from cores.cli import main
 from cores.data.sample import Sample
 from cores.errors import CheckpointError, RecipeError
 from cores.evaluation.metrics import MaskMetrics
+from cores.training.resuming import check_batch
 from cores.training.run import train
 
 STEPS = 8  # of 2 pictures out of 12: the second epoch begins after step 6
@@ -107,15 +113,115 @@ def test_workers_draw_the_same(whole):
     assert_same(run, reference)
 
 
-def test_the_best_score_is_not_forgotten(tmp_path):
-    scores = iter((0.6, 0.2, 0.4))
+def scored(*figures: float) -> Any:
+    """An evaluation that finds these gIoU, one after the other."""
+    left = iter(figures)
 
     def evaluate(*_: Any) -> MaskMetrics:
-        mask = np.arange(10)[None] < round(10 * next(scores))
         metrics = MaskMetrics()
-        metrics.update(mask, np.ones((1, 10), dtype=bool))
+        metrics.update(np.arange(10)[None] < round(10 * next(left)), np.ones((1, 10), dtype=bool))
         return metrics
 
+    return evaluate
+
+
+@pytest.mark.parametrize(
+    ("strategy", "looked", "step"), [({"steps": 3}, 5, 3), ({"epoch": 1}, 11, 6), ({"steps": 3}, 15, 8)]
+)
+def test_ctrl_c_in_a_step_that_is_evaluated_evaluates_it_later(strategy, looked, step, tmp_path):
+    """With steps, with epochs (the second begins after step 6), and in the last step of all."""
+    ((name, steps),) = strategy.items()
+    settings = {**SETTINGS, "trainer__eval_strategy": name, "trainer__eval_steps": steps}
+    recipe, run = tiny_recipe(tmp_path, **settings), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, run, interrupted_squares(looked), evaluate=scored(0.1, 0.2, 0.3), device="cpu", quiet=True)
+    assert [line["step"] for line in lines_of(run) if "loss" in line][-1] == step
+    assert not [line for line in lines_of(run) if "eval_giou" in line and line["step"] == step]
+    train(recipe, run, Squares, evaluate=scored(0.9, 0.4, 0.3), device="cpu", quiet=True, resume=True)
+    (found,) = [line["eval_giou"] for line in lines_of(run) if "eval_giou" in line and line["step"] == step]
+    assert found == pytest.approx(0.9)
+    assert step_of(run / "best") == step
+    assert json.loads((run / "best" / "trainer_state.json").read_text())["best_metric"] == pytest.approx(0.9)
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_finished_run_that_is_resumed_trains_no_further(whole):
+    folder, _ = whole
+    run = run_of(folder, "finished")
+    before = (run / "log.jsonl").read_text(), fingerprint(run / f"checkpoint-{STEPS}")
+    trainer = train(tiny_recipe(folder, **SETTINGS), run, Squares, device="cpu", quiet=True, resume=True)
+    assert trainer.state.global_step == STEPS
+    assert ((run / "log.jsonl").read_text(), fingerprint(run / f"checkpoint-{STEPS}")) == before
+    assert_same(run, folder / "whole")
+
+
+@pytest.mark.parametrize("torn", ['{"step": 3, "lo', "\x00\x00\x00", '{"step"'])
+def test_a_torn_last_line_of_the_log_is_forgotten(torn, whole):
+    folder, reference = whole
+    name = f"torn-{len(torn)}"
+    with pytest.raises(KeyboardInterrupt):
+        run_of(folder, name, interrupted_squares(11, times=2))
+    with (folder / name / "log.jsonl").open("a") as log:
+        log.write(torn)
+    assert_same(run_of(folder, name, resume=True), reference)
+
+
+def test_a_run_goes_on_for_longer(whole, capfd):
+    """With a schedule that ignores the end it is the longer run; with another its rate follows the new one."""
+    folder, _ = whole
+    constant = {**SETTINGS, "trainer__lr_scheduler_type": "constant", "trainer__max_steps": 4}
+    train(tiny_recipe(folder, **constant), folder / "longer", Squares, device="cpu", quiet=True)
+    more = tiny_recipe(folder, **{**constant, "trainer__max_steps": STEPS})
+    train(more, folder / "longer", Squares, device="cpu", resume=True)
+    assert "goes on to 8 steps in place of 4: constant does not depend on it" in capfd.readouterr().err
+    train(more, folder / "long", Squares, device="cpu", quiet=True)
+    assert_same(folder / "longer", folder / "long")
+
+    linear = {**SETTINGS, "trainer__max_steps": 4}
+    train(tiny_recipe(folder, **linear), folder / "linear", Squares, device="cpu", quiet=True)
+    train(tiny_recipe(folder, **SETTINGS), folder / "linear", Squares, device="cpu", resume=True)
+    assert "the learning rate follows its schedule over the new length" in capfd.readouterr().err
+    rates = [line["learning_rate"] for line in lines_of(folder / "linear") if "learning_rate" in line]
+    whole_rates = [line["learning_rate"] for line in lines_of(folder / "whole") if "learning_rate" in line]
+    assert rates[4:] == whole_rates[4:]
+    with pytest.raises(RecipeError, match="was to have 8 steps, now 5"):
+        run_of(folder, "linear", resume=True, trainer__max_steps=5)
+
+
+def test_another_batch_is_refused_and_another_cut_of_it_is_said(tmp_path, capfd):
+    settings = {**SETTINGS, "lora__dropout": 0}
+    recipe = tiny_recipe(tmp_path, **settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "run", interrupted_squares(7), device="cpu", quiet=True)
+    for change in ({"trainer__per_device_train_batch_size": 1}, {"trainer__gradient_accumulation_steps": 2}):
+        with pytest.raises(RecipeError, match=r"a step had 2 pictures .* now it has (1|4) "):
+            train(tiny_recipe(tmp_path, **settings, **change), tmp_path / "run", Squares, device="cpu", resume=True)
+    cut = {"trainer__per_device_train_batch_size": 1, "trainer__gradient_accumulation_steps": 2}
+    train(tiny_recipe(tmp_path, **settings, **cut), tmp_path / "run", Squares, device="cpu", resume=True)
+    assert "a step has 2 pictures as before" in capfd.readouterr().err
+    train(recipe, tmp_path / "reference", Squares, device="cpu", quiet=True)
+    np.testing.assert_allclose(
+        [loss for _, loss in losses(tmp_path / "run")], [loss for _, loss in losses(tmp_path / "reference")], rtol=0.05
+    )
+
+
+def test_another_number_of_processes_is_seen(tmp_path):
+    """By the generators' states that each process leaves."""
+    for rank in range(2):
+        (tmp_path / f"rng_state_{rank}.pth").touch()
+    recipe = tiny_recipe(tmp_path)
+    with pytest.raises(RecipeError, match=r"had 4 pictures \(2 processes x 2 pictures x 1 times\), now it has 2"):
+        check_batch(recipe, recipe, tmp_path, 1)
+    twice = tiny_recipe(tmp_path, trainer__gradient_accumulation_steps=2)
+    assert "as 1 processes x 2 pictures x 2 times" in str(check_batch(recipe, twice, tmp_path, 1))
+    assert check_batch(recipe, recipe, tmp_path, 2) is None
+
+
+def test_the_best_score_is_not_forgotten(tmp_path):
+    evaluate = scored(0.6, 0.2, 0.4)
     settings = {**SETTINGS, "trainer__eval_strategy": "steps", "trainer__eval_steps": 3}
     recipe, run = tiny_recipe(tmp_path, **settings), tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
@@ -155,3 +261,53 @@ def test_a_changed_base_is_an_error(tmp_path):
     save_file(state, file, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="weights have changed since the run began"):
         train(tiny_recipe(tmp_path, **SETTINGS), run, Squares, device="cpu", quiet=True, resume=True)
+
+
+def test_a_base_that_was_moved_can_be_named(tmp_path, capsys):
+    """On resuming and on merging; another base in its place is refused."""
+    settings = {**SETTINGS, "data__sources": "{scenes: [scenes|train]}", "trainer__max_steps": 2}
+    tiny_recipe(tmp_path, **settings)
+    flags = [f"{key.replace('__', '.')}={value}" for key, value in settings.items()]
+    run = str(tmp_path / "run")
+    options = ["--out", run, "--device", "cpu", "--quiet"]
+    assert main(["train", str(tmp_path / "tiny.yaml"), *flags, *options]) == 0
+    (tmp_path / "bases").rename(tmp_path / "elsewhere")
+    assert main(["merge", run, "--out", str(tmp_path / "model")]) == 2
+    assert "--base bases=PATH" in capsys.readouterr().err
+    again = ["train", str(tmp_path / "run" / "recipe.yaml"), "trainer.max_steps=3", *options, "--resume"]
+    moved = ["--base", f"bases={tmp_path / 'elsewhere'}"]
+    assert main([*again, *moved]) == 0
+    assert Base.load(tmp_path / "run" / "checkpoint-3").paths == {"bases": str(tmp_path / "elsewhere")}
+    (tmp_path / "elsewhere").rename(tmp_path / "third")
+    moved = ["--base", f"bases={tmp_path / 'third'}"]
+    assert main(["merge", run, "--out", str(tmp_path / "model"), *moved]) == 0
+    capsys.readouterr()
+    assert main(["merge", run, "--out", str(tmp_path / "other"), "--base", f"mllm={tmp_path / 'third'}"]) == 2
+    assert "its base is bases, there is no mllm: say bases=PATH" in capsys.readouterr().err
+    assert main(["merge", run, "--out", str(tmp_path / "other"), "--base", str(tmp_path)]) == 2
+    assert "expected ROLE=PATH" in capsys.readouterr().err
+    file = tmp_path / "third" / "segmenter" / "model.safetensors"
+    save_file({name: value + 1e-3 for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+    assert main(["merge", run, "--out", str(tmp_path / "other"), *moved]) == 2
+    assert "weights have changed since the run began" in capsys.readouterr().err
+
+
+def test_only_what_a_run_stands_on_is_compared(tmp_path, monkeypatch):
+    """The shipped model's refiner is no base; its decoder is, and a projection beside one's own bases, too."""
+    package = tmp_path / "shipped"
+    for name in ("cores-tiny", "bases-tiny"):
+        shutil.copytree(shipped(name), package / name)
+    monkeypatch.setattr("cores.checkpoints.find.SHIPPED", package)
+    base, file = Base({"bases": "shipped"}), package / "cores-tiny" / "model.safetensors"
+    before, state = weights_of(base), load_file(file)
+    learned = load_file(package / "bases-tiny" / "difference.safetensors")
+    for prefix, same in (("refiner.", True), ("segmenter.", False)):
+        name = next(name for name in state if name.startswith(prefix) and name not in learned)
+        save_file({**state, name: state[name] + 1}, file, metadata={"format": "pt"})
+        assert (weights_of(base) == before) is same
+
+    own = write_bases(tmp_path / "bases")
+    save_file({"0.weight": torch.zeros(2)}, own / "projection.safetensors")
+    before = weights_of(Base({"bases": str(own)}))
+    save_file({"0.weight": torch.ones(2)}, own / "projection.safetensors")
+    assert weights_of(Base({"bases": str(own)}))["projection"] != before["projection"]

@@ -11,6 +11,7 @@ from data_files import write_picture
 from PIL import Image
 from shared import shared
 
+from cores.cli import main
 from cores.data.sources import open_source
 from cores.errors import DataError
 from cores.masks import decode, encode
@@ -115,6 +116,10 @@ def test_stored_masks_turn_with_their_picture(tmp_path):
         ({"query": "x", "targets": [5]}, "targets: 0: found 5, expected polygons or run lengths"),
         ({"query": "x", "targets": ["gone.png"]}, "gone.png: there is no such file"),
         ({"query": "x", "targets": [[1, 2, 3, 4]]}, "a polygon of 2 points has no inside"),
+        ({"query": "x", "targets": [[[1, 2], [3, 4]]]}, "a polygon of 2 points has no inside"),
+        ({"query": "x", "targets": [[[40, 2], [50, 4], [40, 9]]]}, "outside the picture"),
+        ({"query": "x", "targets": [[[0.1, 0.2], [0.5, 0.2], [0.5, 0.9]]]}, r"lie within 0\.\.1"),
+        ({"query": "x", "targets": [encode(mask(0, 0))]}, "targets: 0: mask: is empty"),
         ({"query": "x", "targets": [encode(np.ones((9, 9), bool))]}, r"is \(9, 9\) \(h, w\), but the picture"),
         ({"query": "x", "targets": [{"size": [20, 30], "counts": "11"}]}, "do not fill the size 20 x 30"),
         ({"query": "x", "targets": [{"size": [20, 30], "counts": [600, 600]}]}, "do not fill the size 20 x 30"),
@@ -131,15 +136,42 @@ def test_a_wrong_line_is_named(tmp_path, line, said):
 
 
 def test_a_broken_line_is_named_when_the_file_is_opened(tmp_path):
-    for content, said in ((b'{"image": "a"\n', "line 1: is no JSON"), (b"\n[]\n", "line 2: found"), (b"", "")):
+    for content, said in (
+        (b'{"image": "a"\n', "line 1: is no JSON"),
+        (b"\n[]\n", "line 2: found"),
+        (b"\n", "is empty"),
+    ):
         (tmp_path / "m.jsonl").write_bytes(content)
-        if said:
-            with pytest.raises(DataError, match=said):
-                open_source("manifest:m.jsonl", tmp_path)
-        else:
-            assert len(open_source("manifest:m.jsonl", tmp_path)) == 0
+        with pytest.raises(DataError, match=rf"m\.jsonl: {said}"):
+            open_source("manifest:m.jsonl", tmp_path)
     with pytest.raises(DataError, match="there is no file"):
         open_source("manifest:nowhere.jsonl", tmp_path)
+
+
+def test_a_line_is_compared_with_what_it_was(tmp_path):
+    """Lines that changed places are of other pictures: no question is asked of a picture it is not about."""
+    source = manifest(tmp_path, {"query": "the cup", "targets": []}, {"query": "the jug", "targets": []})
+    path = tmp_path / "mine.jsonl"
+    path.write_text(path.read_text().replace("cup", "jug"))
+    with pytest.raises(DataError, match=r"mine\.jsonl: line 1: is not what it was when the file was opened"):
+        source[0]
+
+
+def test_paths_of_windows_and_two_spellings_of_one_picture(tmp_path):
+    Image.fromarray(mask(4, 9)).save(tmp_path / "pics_m.png")
+    line = {"query": "a", "targets": ["C:\\work\\pics_m.png"]}
+    source = manifest(
+        tmp_path,
+        line,
+        {"image": "pics\\a.jpg", "query": "b", "targets": []},
+        {"image": "./pics/a.jpg", "query": "c", "targets": []},
+    )
+    assert [turn.query for turn in turns(source)] == ["a", "b", "c"]
+    assert (len(source), source.place(0)[0]) == (1, "pics/a.jpg")
+    assert np.array_equal(decode(turns(source)[0].targets[0].mask), mask(4, 9))
+    strange = write_picture(tmp_path / "pics" / "b\\c.jpg", SIZE)
+    (source,) = [manifest(tmp_path, {"image": "pics/b\\c.jpg", "query": "x", "targets": []})]
+    assert source[0].image == strange
 
 
 # -- COCO ----------------------------------------------------------------------------------------------------------
@@ -175,8 +207,84 @@ def test_texts_are_asked_one_by_one(tmp_path):
         ("the left cup", "phrase"),
         ("What holds tea?", "sentence"),
         ("the left cup", "phrase"),
+        ("spoon", "phrase"),  # whose annotation has no text: asked by its class
     ]
-    assert [decode(t.targets[0].mask).sum() // 20 for t in found] == [5, 5, 6]
+    assert [decode(t.targets[0].mask).sum() // 20 for t in found] == [5, 5, 6, 5]
+
+
+def test_an_annotation_without_a_text_asks_for_all_of_its_class(tmp_path):
+    """Half of the cups would be a wrong answer to "the cup"."""
+    members = [{"segmentation": encode(mask(n, n + 2)), "category_id": 1} for n in (0, 5)]
+    one, cup = turns(coco(tmp_path, members[0] | {"text": "the left one"}, members[1] | {"text": None}))
+    assert (one.query, cup.query) == ("the left one", "tea cup")
+    assert np.array_equal(decode(cup.targets[0].mask), mask(0, 2) | mask(5, 7))
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [{}, {"segmentation": None}, {"segmentation": []}, {"segmentation": [[]]}, {"segmentation": encode(mask(0, 0))}],
+)
+@pytest.mark.parametrize("text", [{}, {"text": "the left cup"}])
+def test_a_box_without_a_mask_is_no_absence(tmp_path, nothing, text):
+    """An export of boxes alone must not teach that what is there is not."""
+    box = {"bbox": [1, 1, 9, 9], "area": 81, "category_id": 1}
+    source = coco(tmp_path, {"segmentation": encode(mask(0, 2)), "category_id": 1}, box | nothing | text)
+    for read in (source.record, source.look, source.__getitem__):
+        with pytest.raises(DataError, match=r"c\.json: annotation 1: segmentation: found .*has no mask"):
+            read(0)
+
+
+def test_names_that_differ_in_case_and_ids_that_are_text(tmp_path):
+    segments = [{"segmentation": encode(mask(n, n + 2)), "category_id": str(1 + n % 2)} for n in (0, 5, 10)]
+    coco(tmp_path, *segments)
+    content = json.loads((tmp_path / "c.json").read_text())
+    content["categories"] = [{"id": "1", "name": "Cup"}, {"id": 2, "name": "cup "}]
+    content["images"] = [{"id": "1", "file_name": "a.jpg"}, {"id": "b", "file_name": ".\\a.jpg"}]
+    content["annotations"][2] |= {"image_id": "b"}
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    source = open_source("coco:c.json", tmp_path)
+    assert len(source) == 1  # one file under two ids
+    (cup,) = turns(source)
+    assert (cup.query, source.record(0).questions[0].category) == ("cup", "Cup")
+    assert np.array_equal(decode(cup.targets[0].mask), mask(0, 2) | mask(5, 7) | mask(10, 12))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"images": [], "annotations": []}, "images: is empty"),
+        ({"categories": [{"id": 1, "name": " "}, {"id": 2, "name": "x"}]}, "category 1: name: is blank"),
+        (
+            {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": "1", "file_name": "b.jpg"}]},
+            "id: 1 is another one's too",
+        ),
+        (
+            {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "a.jpg", "height": 9, "width": 9}]},
+            "under two ids",
+        ),
+    ],
+)
+def test_a_wrong_coco_file_is_named(tmp_path, change, said):
+    coco(tmp_path, {"segmentation": encode(mask(0, 2)), "category_id": 1})
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=rf"c\.json: .*{said}"):
+        open_source("coco:c.json", tmp_path)
+
+
+def test_one_bad_annotation_costs_one_picture(tmp_path):
+    """`skip` skips it, and everything else is read."""
+    coco(tmp_path, {"segmentation": [], "category_id": 1})
+    content = json.loads((tmp_path / "c.json").read_text())
+    content["images"].append({"id": 2, "file_name": "b.jpg"})
+    content["annotations"].append({"id": 9, "image_id": 2, "category_id": 1, "segmentation": encode(mask(0, 2))})
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    write_picture(tmp_path / "images" / "b.jpg", SIZE)
+    out = tmp_path / "x.jsonl"
+    assert main(["data", "check", str(tmp_path), "--source", "coco:c.json"]) == 1
+    assert main(["data", "dump", "coco:c.json", "--data", str(tmp_path), "--out", str(out)]) == 2
+    assert main(["data", "dump", "coco:c.json", "--data", str(tmp_path), "--out", str(out), "--on-bad", "skip"]) == 0
+    assert [json.loads(line)["image"] for line in out.read_text().splitlines()] == ["images/b.jpg"]
 
 
 def test_pictures_that_are_nowhere_are_looked_for_in_words(tmp_path):

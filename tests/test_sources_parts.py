@@ -100,6 +100,22 @@ def test_part_imagenet_asks_for_a_class_at_once(tmp_path):
     assert np.array_equal(decode(mirror.find()[0].mask), mask(0, 3) | mask(5, 8))
 
 
+def test_what_has_no_mask_is_said_and_neither_trained_nor_scored(tmp_path, caplog):
+    """The dump keeps it, without targets, as the sets' own programs read it."""
+    paco(tmp_path, [(4, 1, mask(0, 9)), (6, 2, []), (7, 3, encode(np.zeros((20, 30), bool)))])
+    source = open_source("paco_lvis|train", tmp_path)
+    record = source.record(0)
+    assert [(q.text, len(q.find()) if q.lost else 1) for q in record.questions][:2] == [
+        ("car", 1),
+        ("car side_mirror", 0),
+    ]
+    assert "annotation 6: segmentation: found [], so what is there has no mask" in caplog.text
+    assert [c.turns[0].query for c in source[0].conversations] == ["car"]
+    drawn = [record.draw(3, np.random.default_rng(seed), rename=False) for seed in range(9)]
+    assert {turn.query for sample in drawn for c in sample.conversations for turn in c.turns} == {"car"}
+    assert [why.split(": ")[2] for _, why in source.problems()] == ["annotation 6", "annotation 7"]
+
+
 def test_seg_part_asks_in_sentences_where_there_are_any(tmp_path, caplog):
     paco(tmp_path, [(1, 2, mask(0, 3)), (2, 3, mask(3, 5))])
     pascal(tmp_path, [(1, 2, mask(0, 3))])
@@ -131,7 +147,8 @@ def test_a_part_of_another_size_is_an_error(tmp_path):
         ("annotations", [{"id": 1, "image_id": 5, "category_id": 8}], "category_id: there is no category 8"),
         ("annotations", [{"image_id": 5}], "annotations: number 0: the field 'id' is missing"),
         ("annotations", {}, "annotations: found {}, expected a list"),
-        ("categories", [{"id": "1", "name": "x"}], "id: found '1', expected a whole number"),
+        ("categories", [{"id": 1.5, "name": "x"}], "id: found 1.5, expected a whole number"),
+        ("categories", [{"id": 1, "name": " "}], "category 1: name: is blank"),
         ("images", [{"id": 5}], "image 5: the field 'file_name' is missing"),
         ("images", [{"id": 5, "file_name": "a.jpg", "height": -3, "width": 8}], "height, width: found"),
         ("images", [5], "found 5, expected an object"),

@@ -79,13 +79,16 @@ def test_sentences_of_a_split_with_the_union_of_their_parts(tmp_path):
     assert len(both) == 1
 
 
-def test_run_lengths_lists_of_them_and_nothing(tmp_path):
+def test_run_lengths_lists_of_them_and_nothing(tmp_path, caplog):
     write_set(tmp_path, REFS)
     ((text, masks),) = asked(open_source("refcoco|unc|val", tmp_path))
     assert text == "as a list"
     assert masks[0].all()
-    (nothing,) = asked(open_source("refcoco|unc|testA", tmp_path))
-    assert nothing == ("nothing drawn", [])
+    drawn = open_source("refcoco|unc|testA", tmp_path)
+    (nothing,) = drawn.record(0).questions  # a ref whose annotation is empty is dumped, and neither trained nor scored
+    assert (nothing.text, nothing.find(), asked(drawn)) == ("nothing drawn", (), [])
+    assert "annotation 102: segmentation: found [], so what is there has no mask" in caplog.text
+    assert len(list(drawn.problems())) == 1
     found = dict(asked(open_source("refcoco|unc|testB", tmp_path)))
     assert np.array_equal(found["right"][0], MASK_A | MASK_B)
 
@@ -117,6 +120,10 @@ def test_an_image_stands_once_for_every_split_it_is_in(tmp_path):
 def test_grefcoco_has_several_targets_and_none(tmp_path):
     refs = [ref(1, 7, [100, 103, 102], "val", "two"), ref(2, 7, [-1], "val", "no such thing")]
     write_set(tmp_path, refs, "grefcoco", "grefs(unc).json")
+    source = open_source("grefcoco|unc|val", tmp_path)
+    assert [len(question.find()) for question in source.record(0).questions] == [2, 0]
+    assert asked(source) == [("no such thing", [])]  # one of the two has an annotation that is empty
+    write_set(tmp_path, [ref(1, 7, [100, 103], "val", "two"), refs[1]], "grefcoco", "grefs(unc).json")
     two, none = asked(open_source("grefcoco|unc|val", tmp_path))
     assert [mask.sum() for mask in two[1]] == [MASK_A.sum(), (MASK_A | MASK_B).sum()]
     assert none == ("no such thing", [])
@@ -147,6 +154,7 @@ def test_masks_turn_with_a_picture_that_is_turned(tmp_path):
         (SIZE, [ref(1, 7, 999, "train", "x")], "ref 0: ann_id: found 999, which is no annotation of"),
         (SIZE, [ref(1, 5, 100, "train", "x")], "image_id: 5 is no image of"),
         (SIZE, [ref(1, 9, 100, "train", "x")], r"COCO_9\.jpg: there is no such file"),
+        (SIZE, [ref(1, 7, 100, "train", "x", " ")], r"refs\(unc\)\.p: ref 0: sentence 1: sent: is blank"),
         (SIZE, [{"image_id": 7}], "ref 0: the field 'split' is missing"),
         (SIZE, [ref(1, 7, 100, "val", "x")], "no ref is in this split; there are val"),
         (SIZE, {}, r"refs\(unc\)\.p: found {}, expected a list"),

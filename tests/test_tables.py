@@ -10,6 +10,7 @@ import pytest
 from data_files import write_picture
 from PIL import Image
 
+from cores.data.inspect.doctor import examine
 from cores.data.sources import open_source
 from cores.errors import DataError
 from cores.masks import decode, encode
@@ -167,6 +168,43 @@ def test_one_split_of_each_configuration_needs_no_name(tmp_path):
         open_source("hf:.|b|test", tmp_path)
 
 
+README = """---
+license: mit
+configs:
+- config_name: easy
+  data_files:
+  - {split: testA, path: "raw/x*"}
+  - {split: testB, path: [raw/y.parquet]}
+- config_name: hard
+  data_files: {val: "raw/z.*"}
+---
+# Words
+"""
+
+
+def test_a_readme_says_which_files_are_which_split(tmp_path):
+    lay(tmp_path, "raw/x1.parquet", "raw/y.parquet", "raw/z.parquet", "raw/nobody.parquet")
+    (tmp_path / "README.md").write_text(README)
+    with pytest.raises(DataError, match="which configuration.* easy, hard"):
+        open_source("hf:.", tmp_path)
+    assert [column(open_source(f"hf:.|{name}", tmp_path)) for name in ("easy|testA", "easy|testB", "hard")] == [
+        0,
+        1,
+        2,
+    ]
+    (tmp_path / "README.md").write_text("# Words alone")
+    with pytest.raises(DataError, match="which split.* nobody, x1, y, z"):
+        open_source("hf:.", tmp_path)
+
+
+@pytest.mark.parametrize("path", ["/etc/*", "../*", "[7]", "{}"])
+def test_a_readme_that_leads_elsewhere_is_refused(tmp_path, path):
+    lay(tmp_path, "x.parquet")
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n- data_files:\n  - split: train\n    path: {path}\n---\n")
+    with pytest.raises(DataError, match=r"README\.md: path"):
+        open_source("hf:.", tmp_path)
+
+
 def test_a_missing_part_of_a_split_is_told(tmp_path):
     lay(tmp_path, "train-00000-of-00003.parquet", "train-00002-of-00003.parquet")
     with pytest.raises(DataError, match="found 2 files of this split, expected 3"):
@@ -216,6 +254,19 @@ def test_a_wrong_line_of_a_folder_is_named(tmp_path, line, said):
         open_source("hf:.", tmp_path)[0]
 
 
+def test_rows_of_two_splits_are_shared_by_their_pictures_not_their_numbers(tmp_path):
+    other = png(np.ones((*SIZE, 3), np.uint8))
+    for split, pictures in (("train", [PICTURE, other]), ("val", [png(np.full((*SIZE, 3), 9, np.uint8)), other])):
+        texts = [f"the {split} {n}" for n in range(2)]
+        table = pa.table({"image": pictures, "text": texts, "mask": pa.array([None, None], NESTED)})
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    report = examine(tmp_path, ["hf:.|train", "hf:.|val"])
+    assert report.ok
+    assert [finding.problem for finding in report.findings if "shares" in finding.problem] == [
+        "shares 1 images with hf:.|val, such as row-000001 and row-000001"
+    ]
+
+
 # -- damage ----------------------------------------------------------------------------------------------------------
 
 
@@ -248,3 +299,21 @@ def test_page_checksums_are_verified(tmp_path):
     (tmp_path / "t.parquet").write_bytes(content)
     with pytest.raises(DataError, match=r"t\.parquet: .*(CRC|checksum)"):
         open_source("hf:t.parquet", tmp_path)
+
+
+def test_what_is_far_larger_than_its_file_is_not_unpacked(tmp_path, monkeypatch):
+    """Equal values take no room in Parquet: a kilobyte can say that a mask has a thousand million of them."""
+    write(tmp_path / "t.parquet", (RIGHT == 17).tolist())
+    monkeypatch.setattr("cores.data.formats.tables.VALUES", 599)
+    with pytest.raises(DataError, match=r"t\.parquet: is damaged: .* 1 rows, of up to 600 values"):
+        open_source("hf:t.parquet", tmp_path)
+    monkeypatch.setattr("cores.data.formats.tables.VALUES", 600)
+    assert len(open_source("hf:t.parquet", tmp_path)) == 1
+
+
+def test_a_mask_far_larger_than_its_picture_is_not_decoded(tmp_path, monkeypatch):
+    write(tmp_path / "t.parquet", {"bytes": png(np.zeros((9000, 9000), bool)), "path": None})
+    source = open_source("hf:t.parquet", tmp_path)
+    monkeypatch.setattr("cores.data.formats.mask_pixels.inside_numbers", None)  # which decoded pixels are given to
+    with pytest.raises(DataError, match=r"is \(9000, 9000\) \(h, w\), but the picture"):
+        source[0]

@@ -197,7 +197,6 @@ def test_a_gradient_that_is_no_number_stops_before_it_is_taken(tmp_path):
     ("settings", "message"),
     [
         ({"trainer__tf32": "true"}, "trainer: --tf32 requires"),
-        ({"trainer__log_level": "loud"}, "trainer: .*loud"),
         ({"trainer__deepspeed": "nowhere.json"}, "trainer"),
         ({"trainer__report_to": "tensorboard"}, "trainer.report_to: tensorboard is not installed: pip install"),
     ],

@@ -3,6 +3,7 @@
 Legend: h, w = height and width of the picture in pixels. Arrays are (h, w), True inside.
 """
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -64,8 +65,11 @@ def runs(counts: str) -> NDArray[np.int64] | None:
     return None if values.min() < 0 else values
 
 
-def merge(rles: list[RLE], size: tuple[int, int]) -> RLE:
-    """Run lengths of the pixels inside any of the masks, without their pixels; `size` (h, w), when there is none."""
+def union_rle(rles: Sequence[RLE], size: tuple[int, int]) -> RLE:
+    """Run lengths of the pixels inside any of the masks, without decoding one; `size` (h, w), when there is none.
+
+    They must hold no run of no length (`encode` and `compress` leave none): COCO's library would stop there.
+    """
     if not rles:
         return encode(np.zeros(size, dtype=bool))
     stored = [{"size": rle["size"], "counts": rle["counts"].encode("ascii")} for rle in rles]
@@ -79,11 +83,18 @@ def area(rle: RLE) -> int:
     return 0 if lengths is None else int(lengths[1::2].sum())
 
 
-def union(masks: list[Mask], size: tuple[int, int]) -> Mask:
-    """Pixels inside any of the masks, each (h, w); all False when there is none. `size` is (h, w)."""
-    total = np.zeros(size, dtype=bool)
-    for mask in masks:
-        if mask.shape != size:
-            raise DataError(f"a mask of shape {mask.shape} does not fit a picture of {size}")
-        total |= mask
-    return total
+def compress(lengths: Sequence[int], size: tuple[int, int]) -> str:
+    """Compressed counts of run lengths (outside, inside, outside, ...) that fill `size` (h, w); none inside is 0 long.
+
+    Nothing of the mask is made. COCO's library stops at a run of no length when it joins masks, so such runs go.
+    """
+    tidy: list[int] = [0]
+    for number, length in enumerate(lengths):
+        if not length:
+            continue
+        if number % 2 == (len(tidy) - 1) % 2:
+            tidy[-1] += length
+        else:
+            tidy.append(length)
+    found = coco.frPyObjects({"size": list(size), "counts": tidy}, *size)
+    return str(found["counts"].decode("ascii"))

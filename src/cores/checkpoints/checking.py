@@ -1,6 +1,7 @@
 """Can a folder be used, and what is it? Answered from names, shapes and ids alone: no tensor is read."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cores.checkpoint_errors import checkpoint_errors
+from cores.checkpoints.configs import CONFIG
 from cores.checkpoints.find import find, is_checkpoint
-from cores.checkpoints.load import check_plain
-from cores.checkpoints.published.convert_model import same_in, shapes_of
+from cores.checkpoints.load import check_plain, read_config
+from cores.checkpoints.runs.adapter_config import read_adapter_config
 from cores.checkpoints.runs.bases import folders_of
-from cores.checkpoints.runs.learned import ADAPTER, PEFT_PREFIX, TRAINED
+from cores.checkpoints.runs.learned import ADAPTER, ADAPTER_CONFIG, PEFT_PREFIX, TRAINED
 from cores.checkpoints.runs.origin import Base
-from cores.checkpoints.tensors.lazy import Entry, open_shards
+from cores.checkpoints.shapes import SECOND_NAMES, shapes_of
+from cores.checkpoints.tensors.digests import read_digests, stored_faults
+from cores.checkpoints.tensors.lazy import Entry, open_shards, wrong_types
 from cores.errors import CheckpointError
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.strict import refuse
@@ -47,30 +52,41 @@ def check_static(path: str | Path | None) -> Facts:
     checkpoint = is_checkpoint(folder)
     if not checkpoint:
         check_plain(folder)
-    try:
-        config = CoresConfig.from_pretrained(folder)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: cannot be read as a model's config: {error}") from None
-    expected = shapes_of(config)
-    second = same_in(expected)
+    config = read_config(folder)
+    expected = shapes_of(config, folder / CONFIG)
     if checkpoint:
         entries, kind = _check_learned(folder, expected), _check_base(folder)
     else:
         kind = "a model folder"
         entries = dict(open_shards(folder))
         wrong = [(n, e.shape, expected[n]) for n, e in entries.items() if n in expected and e.shape != expected[n]]
-        refuse(folder, expected.keys() - entries.keys() - second.keys(), entries.keys() - expected.keys(), wrong)
+        missing = expected.keys() - entries.keys() - SECOND_NAMES.keys()
+        refuse(folder, missing, entries.keys() - expected.keys(), wrong, wrong_types(entries))
     processor = CoresProcessor.from_pretrained(folder)
     _check_processor(folder, config, processor, expected)
     sizes: dict[str, int] = {}
     for entry in entries.values():
         name = str(entry.dtype).removeprefix("torch.")
         sizes[name] = sizes.get(name, 0) + torch.Size(entry.shape).numel()
-    parameters = sum(torch.Size(shape).numel() for name, shape in expected.items() if name not in second)
+    parameters = sum(torch.Size(shape).numel() for name, shape in expected.items() if name not in SECOND_NAMES)
     odd = [] if config.style == processor.prompt.style else [
         f"the model's style is {config.style}, its prompts are of style {processor.prompt.style}"
     ]  # fmt: skip
     return Facts(folder, kind, config, processor, parameters, sizes, odd)
+
+
+def check_weights(folder: Path) -> str:
+    """Read every tensor of a model folder once, and hold it to what was saved; gives that in words.
+
+    Raises CheckpointError that names every tensor with NaN, zeros alone, or other numbers than were saved. A run's
+    checkpoint is held to its base by fingerprints, when it is loaded.
+    """
+    if is_checkpoint(folder):
+        refuse(folder / TRAINED, unusable=stored_faults(open_shards(folder / TRAINED), None))
+        return "learned on a base that has not changed"
+    saved = read_digests(folder)
+    refuse(folder, unusable=stored_faults(open_shards(folder), saved))
+    return "not known: there is no digests.json" if saved is None else "every tensor as it was saved"
 
 
 def _check_processor(
@@ -79,7 +95,8 @@ def _check_processor(
     """Raise CheckpointError that names every id and size on which model and processor do not agree."""
     mllm: Any = config.mllm_config
     segmenter: Any = config.segmenter_config
-    patches = (mllm.vision_config.image_size // mllm.vision_config.patch_size) ** 2
+    with checkpoint_errors(folder / CONFIG, "be used", "take the config of its own weights"):
+        patches = (mllm.vision_config.image_size // mllm.vision_config.patch_size) ** 2
     tokens = patches if mllm.vision_feature_select_strategy == "default" else patches + 1
     levels = [(level["name"], level["token"]) for level in config.levels or []]
     told = list(zip(processor.prompt.level_names, processor.prompt.level_tokens, strict=True))
@@ -111,6 +128,8 @@ def _check_learned(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> dic
     unexpected = [name for name in entries if name not in expected]
     wrong = [(n, e.shape, expected[n]) for n, e in entries.items() if n in expected and e.shape != expected[n]]
     if (folder / ADAPTER).exists():
+        targets = read_adapter_config(folder).target_modules
+        adapted: set[str] = set()
         for key, entry in open_shards(folder / ADAPTER).items():
             layer, _, part = key.removeprefix(PEFT_PREFIX).rpartition(".lora_")
             weight = expected.get(f"{layer}.weight")
@@ -119,8 +138,25 @@ def _check_learned(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> dic
             elif entry.shape["A" in part] != weight["A" in part]:
                 wrong.append((key, entry.shape, weight))
             entries[key] = entry
-    refuse(folder, [], unexpected, wrong)
+            adapted.add(layer)
+        _check_targets(folder, targets, adapted, expected)
+    refuse(folder, [], unexpected, wrong, wrong_types(entries))
     return entries
+
+
+def _check_targets(folder: Path, targets: Any, adapted: set[str], expected: Iterable[str]) -> None:
+    """Raise CheckpointError unless the layers that an adapter's config means are those that it has matrices for."""
+    layers = [name.removesuffix(".weight") for name in expected if name.endswith(".weight")]
+    with checkpoint_errors(folder / ADAPTER_CONFIG, "be read: target_modules is no pattern"):
+        if isinstance(targets, str):
+            meant = {layer for layer in layers if re.fullmatch(targets, layer)}
+        else:
+            meant = {layer for layer in layers for name in targets if f".{layer}".endswith(f".{name}")}
+    if meant != adapted:
+        raise CheckpointError(
+            f"{folder / ADAPTER_CONFIG}: target_modules means {len(meant)} layers, the adapter is of {len(adapted)}: "
+            "take the two files that were saved together"
+        )
 
 
 def _check_base(folder: Path) -> str:

@@ -1,15 +1,11 @@
-"""transformers around its files: a bar for each, which is noise beside our own, and errors of many kinds."""
+"""transformers around its files: a bar for each, which is noise beside our own."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers.utils import logging
-
-from cores.errors import CheckpointError
 
 
 @contextmanager
@@ -27,14 +23,3 @@ def quietly() -> Iterator[None]:
     finally:
         if enabled:
             logging.enable_progress_bar()
-
-
-@contextmanager
-def readable(folder: Path) -> Iterator[None]:
-    """Files that cannot be read, or are cut off, are a CheckpointError with the folder's name."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: cannot be read: {error}; is it whole?") from None

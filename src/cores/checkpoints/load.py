@@ -1,15 +1,19 @@
 """A model and its processor from a folder: plain, or a run's checkpoint on its base. Strict: whole or not at all."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cores.checkpoints.find import find, is_checkpoint
-from cores.checkpoints.library_errors import quietly, readable
-from cores.checkpoints.runs.bases import draw_rows, load_parts, weights_of
-from cores.checkpoints.runs.learned import fold_lora, read_learned
+from cores.checkpoint_errors import checkpoint_errors
+from cores.checkpoints.configs import CONFIG, make_config, read_json, refuse_fields
+from cores.checkpoints.find import find, is_checkpoint, shipped
+from cores.checkpoints.library_errors import quietly
+from cores.checkpoints.runs.bases import draw_rows, folders_of, load_parts, weights_of
+from cores.checkpoints.runs.learned import ADAPTER, TRAINED, fold_lora, read_learned
 from cores.checkpoints.runs.origin import Base
+from cores.checkpoints.shapes import shapes_of
 from cores.checkpoints.tensors.lazy import open_shards, wrong_types
 from cores.errors import CheckpointError, UserError
 from cores.loss_keys import LOSS_KEYS
@@ -17,6 +21,10 @@ from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
 from cores.modeling.strict import refuse
 from cores.processing.processor import CoresProcessor
+
+# model_type of LLaVA's, LISA's and CoReS's own programs
+PUBLISHED = ("llava", "llava_llama", "llama", "lisa", "cores_llama")
+FAMILIES = {"mllm_config": "llava", "segmenter_config": "sam"}
 
 
 def load(
@@ -48,12 +56,15 @@ def load_model(folder: Path, dtype: torch.dtype | None, attn_implementation: str
     """The model of a model folder or checkpoint, on the CPU; a checkpoint's LoRA layers stay as they are."""
     if not is_checkpoint(folder):
         check_plain(folder)
-        with quietly(), readable(folder):
-            refuse(folder, unusable=wrong_types(open_shards(folder)))
-            return CoresModel.from_pretrained(folder, dtype=dtype or "auto", attn_implementation=attn_implementation)
+        refuse(folder, unusable=wrong_types(open_shards(folder)))
+        how = {"config": read_config(folder), "attn_implementation": attn_implementation}
+        with quietly(), checkpoint_errors(folder):
+            return CoresModel.from_pretrained(folder, dtype=dtype or "auto", **how)
     base = Base.load(folder)
     base.check(weights_of(base))
-    model = build(base, CoresConfig.from_pretrained(folder), dtype, attn_implementation)
+    config = read_config(folder)
+    shapes_of(config, folder / CONFIG)  # a config of no model is said here, by the name of its file
+    model = build(base, config, dtype, attn_implementation)
     read_learned(model, folder)
     return model
 
@@ -112,6 +123,39 @@ def as_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
+def read_config(folder: Path) -> CoresConfig:
+    """The config of a model folder or checkpoint of ours. Its numbers are bounded before anything is built by it.
+
+    Raises CheckpointError that names every field which no model of ours can have.
+    """
+    file = folder / CONFIG
+    stored = read_json(file, "a model's config")
+    for role, family in FAMILIES.items():
+        part = stored.get(role)
+        found = part.get("model_type") if isinstance(part, dict) else type(part).__name__
+        if found != family:
+            raise CheckpointError(f"{file}: {role}: found a {found!s:.80}, expected the config of a {family}")
+    refuse_fields(file, stored, count_tensors(folder))
+    config = make_config(file, CoresConfig, stored)
+    ids = [level.get("token_id") for level in config.levels or []]
+    if any(isinstance(n, bool) or not isinstance(n, int | None) or (n or 0) < 0 for n in ids):
+        raise CheckpointError(f"{file}: levels: found the ids {ids!r:.80}, expected those of tokens")
+    return config
+
+
+def count_tensors(folder: Path) -> int:
+    """How many tensors the files of a model hold; of a checkpoint, its own and its base's."""
+    if not is_checkpoint(folder):
+        return len(open_shards(folder))
+    paths = Base.load(folder).paths
+    if "start" in paths:
+        bases = [find(paths["start"])]
+    else:
+        bases = [shipped("cores-tiny")] if paths.get("bases") == "shipped" else [*folders_of(Base(paths)).values()]
+    own = [folder / name for name in (TRAINED, ADAPTER) if (folder / name).is_file()]
+    return sum(len(open_shards(file)) for file in own) + sum(map(count_tensors, bases))
+
+
 def as_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:
     """A torch dtype; None is float32 on a CPU and stays None, the stored one, elsewhere."""
     if dtype is None:
@@ -124,15 +168,27 @@ def as_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dty
 
 def check_plain(folder: Path) -> None:
     """Raise CheckpointError unless the folder looks like a model of ours; transformers' own words are less clear."""
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).exists():
         there = ", ".join(sorted(file.name for file in folder.iterdir())[:6]) or "nothing"
         raise CheckpointError(f"{folder}: holds no model: there is no config.json, only {there}")
-    try:
-        kind = CoresConfig.get_config_dict(folder)[0].get("model_type")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: cannot be read: {error}") from None
+    stored = read_json(folder / CONFIG, "a model's config")
+    kind = stored.get("model_type")
     if kind != "cores":
-        hint = f"`cores convert` makes one of a {kind} checkpoint" if kind else "expected model_type cores"
-        raise CheckpointError(f"{folder}: is a model of type {kind!r}, not of cores: {hint}")
+        raise CheckpointError(f"{folder}: is a model of type {kind!r:.80}, not of cores: {way_in(folder, stored)}")
     if not any(folder.glob("model*.safetensors")):
         raise CheckpointError(f"{folder}: holds no weights, expected model.safetensors or its shards")
+
+
+def way_in(folder: Path, stored: Mapping[str, Any]) -> str:
+    """What makes a model of ours of a folder that is somebody else's, by its config and tokenizer."""
+    kind = stored.get("model_type")
+    if kind in FAMILIES.values() and ("text_config" in stored or "vision_config" in stored):
+        role = next(role for role, family in FAMILIES.items() if family == kind).removesuffix("_config")
+        return f"it is a base; a recipe takes it as it is: `cores train ... model.{role}={folder}`"
+    if kind not in PUBLISHED:
+        return "expected model_type cores"
+    files = [file for file in sorted(folder.glob("*token*.json")) if file.is_file()]
+    said = "".join(file.read_text("utf-8", "replace") for file in files)
+    chain = [name for name, token in (("cores", "[SEG_SEMA]"), ("lisa", "[SEG]")) if token in said]
+    verb = chain[0] if chain else "llava"
+    return f"`cores convert --from {verb} --src {folder} --clip CLIP --out DIR` makes one of it"

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from cores.asking.asker import Asker, Query
+from cores.errors import CheckpointError
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
 
@@ -25,6 +26,17 @@ def probe(model: CoresModel, processor: CoresProcessor, seed: int = 0) -> list[T
     queries: list[Query] = [(query, "phrase") for query in QUERIES]
     answered = asker.teacher_force(asker.encode_image(drawn_picture()), queries, [None] * len(queries))
     return [torch.cat(level).float().cpu() for level in zip(*(a.low_res_logits for a in answered), strict=True)]
+
+
+def refuse_silent(where: object, names: Sequence[str], levels: Sequence[Tensor]) -> None:
+    """Raise CheckpointError when a level's logits (masks, h, w) are no masks: not finite, or the same everywhere."""
+    for name, logits in zip(names, levels, strict=True):
+        if not bool(logits.isfinite().all()):
+            raise CheckpointError(f"{where}: the {name} mask of a given answer is NaN: weights or config are broken")
+        if any(bool((mask == mask.flatten()[0]).all()) for mask in logits):
+            raise CheckpointError(
+                f"{where}: the {name} mask of a given answer is the same everywhere: the segmenter does not see"
+            )
 
 
 def drawn_picture(height: int = 96, width: int = 128) -> Image.Image:

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 
 from cores import __version__
-from cores.checkpoints.folder import new_folder
 from cores.checkpoints.library_errors import quietly
+from cores.checkpoints.tensors.digests import write_digests
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
+from cores.whole import whole_folder
 
 MAX_SHARD = "5GB"
 
@@ -42,7 +43,7 @@ def save(
     Raises CheckpointError when the folder is there, and when the disk is full.
     """
     folder = Path(folder)
-    with new_folder(folder, replace) as part:
+    with whole_folder(folder, replace) as part:
         write_model(model, processor, part, card or Card(), dtype)
     return folder
 
@@ -61,6 +62,7 @@ def write_model(
     config = model.config.__class__.from_pretrained(folder)
     config.dtype = stored  # save_pretrained writes the dtype in memory
     config.save_pretrained(folder)
+    write_digests(folder)
     processor.save_pretrained(folder)
     (folder / "README.md").write_text(card_text(model, card), encoding="utf-8")
 

@@ -9,10 +9,10 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from cores import __version__
-from cores.checkpoints.folder import FULL
 from cores.cli.signals import stoppable
 from cores.cli.terminal import escaped_output, printable
 from cores.errors import CheckFailed, CoresError
+from cores.whole import FULL
 
 VERBS = {
     "train": ("cores.cli.train:main", "train a model by a recipe"),

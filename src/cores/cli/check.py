@@ -71,13 +71,17 @@ def about(facts: "Facts") -> dict[str, str]:
 
 
 def _try(args: argparse.Namespace, facts: "Facts") -> list[str]:
-    """Load the model, look at its grounding rows, ask it once. Gives what looks odd."""
-    from cores.checkpoints.checking import untrained_rows
-    from cores.checkpoints.probe import drawn_picture
+    """Read and load the model, look at its grounding rows, ask it with given answers and once freely.
+
+    Gives what looks odd. Raises CheckpointError when a tensor is broken, or a level gives no mask.
+    """
+    from cores.checkpoint_errors import checkpoint_errors
+    from cores.checkpoints.checking import check_weights, untrained_rows
+    from cores.checkpoints.probe import drawn_picture, probe, refuse_silent
     from cores.checkpoints.runs.fingerprint import fingerprint
     from cores.inference.facade import load
 
-    _say({"fingerprint": fingerprint(facts.folder)})
+    _say({"fingerprint": fingerprint(facts.folder), "weights": check_weights(facts.folder)})
     cores = load(str(facts.folder), args.device, args.dtype, args.seed)
     model: Any = cores.model
     ids = {level["token"]: level["token_id"] for level in model.config.levels}
@@ -86,7 +90,13 @@ def _try(args: argparse.Namespace, facts: "Facts") -> list[str]:
         for token, why in untrained_rows(layer.weight, ids).items():
             odd.append(f"{token}: its row in the {name} looks untrained: {why}")
     _say({"grounding rows": "look untrained" if odd else "look trained"})
-    (found,) = cores.segment(drawn_picture(), [QUERY])
+    names = [level["name"] for level in model.config.levels]
+    with checkpoint_errors(facts.folder, "be asked", "the config is not that of its weights"):
+        given = probe(model, cores.processor, args.seed)
+        refuse_silent(facts.folder, names, given)
+        (found,) = cores.segment(drawn_picture(), [QUERY])
+    shares = (f"{name} {float((logits > 0).float().mean()):.1%}" for name, logits in zip(names, given, strict=True))
+    _say({"given answers": f"cover {' -> '.join(shares)} of the picture"})
     covered = f"its mask covers {found.mask.mean():.1%} of the picture" if found.targets else "no mask"
     _say({f"asked for {QUERY!r}": f"{found.answer!r} ({found.status}, {covered})"})
     return odd

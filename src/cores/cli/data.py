@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cores.cli.terminal import printable
 from cores.errors import UserError
+from cores.whole import whole_file
 
 if TYPE_CHECKING:
     from cores.data.inspect.doctor import Report
@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
     check.add_argument(
         "--decode", type=int, metavar="N", help="images a source to decode (default: 16; of one's own 500)"
     )
+    check.add_argument("--model", help="say which words of the texts this model's tokenizer does not know")
     check.set_defaults(run=_check)
 
     show = verbs.add_parser("show", help="pictures with queries and masks, as the model will see them")
@@ -69,19 +70,15 @@ def main(argv: list[str]) -> int:
 
 
 @contextmanager
-def _whole_file(out: Path, overwrite: bool) -> Iterator[Path]:
+def _new_file(out: Path, overwrite: bool) -> Iterator[Path]:
     """A file to write into, which takes the place of `out` when the block ends well. Raises UserError."""
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder, expected a file")
     if out.exists() and out.stat().st_size and not overwrite:
         raise UserError(f"--out {out}: exists already: take another, or add --overwrite to replace it")
-    part = out.with_name(f".{out.name}.part-{os.getpid()}{out.suffix}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out) as part:
         yield part
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _open(name: str, data_dir: Path | None) -> "FileSource":
@@ -108,10 +105,34 @@ def _check(args: argparse.Namespace) -> int:
 
     report = examine(args.dir, args.source, args.decode, watch)
     if args.fix_report:
-        with _whole_file(args.fix_report, overwrite=True) as part:
+        with _new_file(args.fix_report, overwrite=True) as part:
             part.write_text("".join(f"{line}\n" for line in report.lines()), "utf-8")
     sys.stdout.write(_told(report, args.fix_report))
+    if args.model is not None:
+        sys.stdout.write(_unknown_words(args.model, args.dir, [row.source for row in report.rows]))
     return 0 if report.ok and report.rows else 1
+
+
+def _unknown_words(model: str, data_dir: Path, names: list[str]) -> str:
+    """A line on the words of these sources that a model's tokenizer does not know."""
+    from cores.checkpoints.find import find
+    from cores.data.inspect.texts import texts_of
+    from cores.data.sources import FileSource, open_source
+    from cores.errors import DataError
+    from cores.processing import CoresProcessor
+    from cores.processing.unknown_words import find_unknown_words
+
+    def texts() -> Iterator[str]:
+        for name in names:
+            try:
+                source = open_source(name, data_dir)
+            except DataError:
+                continue  # the report says so
+            if isinstance(source, FileSource):
+                yield from texts_of(source)
+
+    unknown = find_unknown_words(CoresProcessor.from_pretrained(find(model)).tokenizer, texts())
+    return f"warning: {unknown}\n" if unknown else "the model's tokenizer knows every word\n"
 
 
 def _told(report: "Report", fix_report: Path | None) -> str:
@@ -151,7 +172,7 @@ def _show(args: argparse.Namespace) -> int:
     count = min(args.n, len(source))
     numbers = sorted(np.random.default_rng(args.seed).permutation(len(source))[:count].tolist())
     panels = []
-    with _whole_file(args.out, args.overwrite) as part:
+    with _new_file(args.out, args.overwrite) as part:
         for number in numbers:
             sample = draw_questions(source, number, args.questions, np.random.default_rng([args.seed, number]))
             size = resized_size(sample.size, args.side)
@@ -173,7 +194,7 @@ def _dump(args: argparse.Namespace) -> int:
 
     source = _open(args.source, args.data)
     bad = BadItems(args.on_bad)
-    with _whole_file(args.out, args.overwrite) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+    with _new_file(args.out, args.overwrite) as part, part.open("w", encoding="utf-8", newline="\n") as file:
         for numbers in tqdm(dump_order(source), desc=printable(args.source), unit="img", disable=args.quiet):
             try:
                 line = dump_line(source, numbers)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder, whole_files
+from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder
 from cores.errors import UserError
+from cores.whole import whole_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image

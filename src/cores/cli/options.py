@@ -1,19 +1,15 @@
 """Flags that every verb with a model has, and result folders: taken at once, their files whole or not there."""
 
 import argparse
-import errno
 import itertools
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cores.checkpoints.folder import FULL
 from cores.errors import UserError
+from cores.whole import writing
 
 DTYPES = ("float32", "bfloat16", "float16")
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
 def model_options(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +72,7 @@ def taken_folder(out: Path, overwrite: bool, numbered: bool = False) -> Iterator
         if not numbered:
             check_out(out, overwrite)
         try:
-            with _writing(out):
+            with writing(out):
                 out.mkdir(parents=True, exist_ok=overwrite)
             break
         except FileExistsError:  # without `numbered` another command made it since the check, which now says so
@@ -89,34 +85,3 @@ def taken_folder(out: Path, overwrite: bool, numbered: bool = False) -> Iterator
         with suppress(OSError):  # not empty, or somebody's by now: the rest of them exists then, too
             for folder in made:
                 folder.rmdir()
-
-
-@contextmanager
-def whole_files(out: Path) -> Iterator[Path]:
-    """A folder to write files into; when the block ends well, they go to the folder `out`, each of them whole.
-
-    Files of the same names are replaced and others stay. When it ends otherwise (error, full disk, Ctrl-C), nothing
-    of them is left behind. Raises UserError when they cannot be written.
-    """
-    part = out / f".part-{os.getpid()}"
-    try:
-        with _writing(out):
-            part.mkdir()
-            yield part
-            for file in sorted(part.iterdir()):
-                file.replace(out / file.name)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Inside, `out` is written: what the system says against it becomes a UserError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise UserError(f"--out {out}: the disk is full; nothing was written, free some space") from error
-        if error.errno in FORBIDDEN:
-            raise UserError(f"--out {out}: cannot be written ({error.strerror}): take another folder") from error
-        raise

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder, whole_files
+from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder
 from cores.cli.pictures import find_pictures, names_of, read_queries
 from cores.cli.terminal import printable
 from cores.errors import DataError, UserError
+from cores.whole import whole_files
 
 if TYPE_CHECKING:
     from cores.inference.facade import Cores
@@ -69,10 +70,14 @@ def main(argv: list[str]) -> int:
         from cores.checkpoints.checking import check_static
         from cores.checkpoints.runs.origin import moved
         from cores.inference.facade import load
+        from cores.processing.unknown_words import find_unknown_words
 
         with moved(places_of(args.base)):
             check_static(args.model)
             cores = load(args.model, args.device, args.dtype, args.seed)
+        unknown = find_unknown_words(cores.processor.tokenizer, queries)
+        if unknown:
+            sys.stderr.write(f"warning: {unknown}\n")
         _predict(args, cores, images, queries, out)
     if args.model is None and not args.quiet:
         sys.stderr.write(f"{SHIPPED}\n")

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         "--query", required=True, help="the name of what is asked for, or with --sentence a whole request"
     )
     parser.add_argument("--answer", help="the answer, with {loc} and {seg} for the tokens (default: the usual one)")
-    parser.add_argument("--sentence", action="store_true", help="the query is a whole sentence")
+    parser.add_argument("--sentence", action="store_true", help="it is a whole sentence (a model tells by itself)")
     parser.add_argument(
         "--seed", type=int, help="draw wordings and exemplars as training does (default: the first ones)"
     )
@@ -64,6 +64,7 @@ def main(argv: list[str]) -> int:
     pieces = prompt.whole([_turn(args, prompt)], Random(args.seed or 0))
     tokens = encode_prompt(tokenizer, pieces)
     text = "".join(piece.text for piece in pieces)
+    _say_unknown_words(tokenizer, f"{args.query} {args.answer or ''}")
     if args.json:
         sys.stdout.write(json.dumps({"prompt": text, "ids": tokens.ids, "labels": tokens.labels}) + "\n")
         return 0
@@ -73,9 +74,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _say_unknown_words(tokenizer: "PreTrainedTokenizerBase", text: str) -> None:
+    from cores.processing.unknown_words import find_unknown_words
+
+    unknown = find_unknown_words(tokenizer, [text])
+    if unknown:
+        sys.stderr.write(f"warning: {unknown}\n")
+
+
 def _turn(args: argparse.Namespace, prompt: "Prompt") -> tuple[str, str | None]:
     """The question, after the picture's place, and its answer."""
-    form = "sentence" if args.sentence else "phrase"
+    from cores.prompts.forms import form_of
+
+    form = "sentence" if args.sentence or (_is_model(args) and form_of(args.query) == "sentence") else "phrase"
     if args.mode != "train":
         # the published programs have a blank more in validation, which their tokenizer drops
         blank = " " if args.mode == "val" and prompt.settings.style != "paper" else ""
@@ -84,6 +95,11 @@ def _turn(args: argparse.Namespace, prompt: "Prompt") -> tuple[str, str | None]:
     rng = First() if args.seed is None else Random(args.seed)
     question = prompt.ask(args.query, form, rng)
     return f"<image>\n{question}", prompt.fill(args.answer or prompt.answer([None], rng))
+
+
+def _is_model(args: argparse.Namespace) -> bool:
+    """A model, which is asked by the rule of `cores predict`; of a tokenizer.model alone the flags say everything."""
+    return args.model is None or not Path(args.model).is_file()
 
 
 class First(Random):
@@ -96,7 +112,7 @@ class First(Random):
 def _open(args: argparse.Namespace) -> "tuple[PreTrainedTokenizerBase, Prompt]":
     from cores.prompts import Prompt, PromptSettings
 
-    if args.model is not None and Path(args.model).is_file():
+    if not _is_model(args):
         from cores.processing.legacy_tokenizer import read_legacy_tokenizer
 
         prompt = Prompt(PromptSettings(format=args.format or "llava_v1", style=args.style or "published"))

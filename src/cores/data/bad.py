@@ -89,3 +89,18 @@ def faults_of(error: Exception) -> tuple[str, ...]:
     if isinstance(error, ManyFaults):
         return error.faults
     return (str(error) if isinstance(error, CoresError) else f"{type(error).__name__}: {error}",)
+
+
+class Counted:
+    """Warns of the first, tenth, hundredth, ... of different messages, with how many there were: none is lost."""
+
+    def __init__(self) -> None:
+        self.messages: set[str] = set()
+
+    def warn(self, message: str) -> None:
+        if message in self.messages:
+            return
+        self.messages.add(message)
+        count = len(self.messages)
+        if str(count).strip("0") == "1":
+            log.warning("%s (%d so far)", message, count)

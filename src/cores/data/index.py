@@ -1,7 +1,8 @@
 """What a source's annotation files hold, image by image, as an Arrow table on disk, mapped into memory.
 
 It is built once and keyed by the content of the files: changed files make another. To find out whether they changed,
-their sizes and times are compared with those noted when they were last read; only then are they read again. Tables
+what the file system knows of them (size, times, and the inode and change time, which no copy can take along) and
+blocks of their content are compared with those noted when they were last read; only then are they read again. Tables
 lie in $CORES_CACHE, else ~/.cache/cores, and may be deleted at any time.
 """
 
@@ -20,12 +21,14 @@ import pyarrow.compute as pc
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from cores.data.formats.json_files import regular_file
 from cores.errors import DataError
 
 log = logging.getLogger(__name__)
-VERSION = 1  # of the tables; another one makes all of them anew
+VERSION = 2  # of the tables; another one makes all of them anew
 SCHEMA = pa.schema([("image", pa.string()), ("split", pa.string()), ("record", pa.binary())])
 BATCH = 1024  # rows
+SAMPLES, BLOCK = 5, 1 << 14  # places of a file that are looked at, and bytes at each
 UNSETTLED = 2.0  # seconds in which a file may change again without its time telling
 
 
@@ -83,10 +86,13 @@ def cached(kind: str, inputs: Sequence[Path], write: Callable[[Path], None]) -> 
     missing = [str(path) for path in inputs if not path.exists()]
     if missing:
         raise DataError(f"{kind}: there is no {' and no '.join(missing)}")
+    for path in inputs:
+        if not path.is_dir():
+            regular_file(path)
     home = cache_dir()
     names = json.dumps([VERSION, kind, [str(path.resolve()) for path in inputs]])
     note = home / f"{hashlib.sha256(names.encode()).hexdigest()[:32]}.json"
-    states = [[path.stat().st_size, path.stat().st_mtime_ns] for path in inputs]
+    states = [_state(path) for path in inputs]
     noted = _read_note(note)
     if noted.get("states") == states and _whole(home / noted["table"]):
         return home / str(noted["table"])
@@ -103,7 +109,7 @@ def cached(kind: str, inputs: Sequence[Path], write: Callable[[Path], None]) -> 
                 part.replace(table)
             finally:
                 part.unlink(missing_ok=True)
-    if max(time_ns for _, time_ns in states) < (time.time() - UNSETTLED) * 1e9:
+    if max(max(path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in inputs) < (time.time() - UNSETTLED) * 1e9:
         part = note.with_suffix(f".part-{os.getpid()}")
         part.write_text(json.dumps({"states": states, "table": table.name}), "utf-8")
         part.replace(note)
@@ -141,8 +147,25 @@ def _whole(path: Path) -> bool:
     return True
 
 
+def _state(path: Path) -> list[Any]:
+    """What is cheap to know of a file or folder, and changes with its content. Raises DataError."""
+    try:
+        state = path.stat()
+        found = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_dev]
+        if path.is_dir():
+            return found
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            for number in range(SAMPLES):
+                file.seek(max(0, state.st_size - BLOCK) * number // (SAMPLES - 1))
+                digest.update(file.read(BLOCK))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return [*found, digest.hexdigest()]
+
+
 def _content(path: Path) -> bytes:
-    """A digest of a file, or of the names in a folder and below."""
+    """A digest of a file, or of the names in a folder."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()

@@ -24,7 +24,8 @@ class Question:
 
     `text`: what is asked, and `others`: other words for it, drawn with equal chances. `find`: decodes the targets.
     `answer`: see Turn. `category`: the annotation's own name of the class. `is_sentence`: ReasonSeg's own word on the
-    text. `kind`: the family that reports count it under.
+    text. `kind`: the family that reports count it under. `lost`: why the annotation of something that is there has no
+    mask; such a question can be neither trained on nor scored.
     """
 
     text: str
@@ -35,6 +36,7 @@ class Question:
     is_sentence: bool = False
     others: tuple[str, ...] = ()
     kind: str | None = None
+    lost: str | None = None
 
     def conversation(self) -> Conversation:
         return Conversation((Turn(self.text, self.answer, self.find(), self.form),))
@@ -59,13 +61,26 @@ class Record:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def sample(self) -> Sample:
-        """Everything: each question once, a question with each explanation, each talk. Nothing random."""
-        explained = [replace(self.questions[0], form="explain", answer=text) for text in self.explanations]
-        return self._sample([*self.questions, *(explained if self.questions else [])], self.talks)
+        """Everything: each question once, a question with each explanation, each talk. Nothing random.
+
+        Questions whose mask is lost are left out.
+        """
+        kept = self.answerable
+        explained = [replace(kept[0], form="explain", answer=text) for text in self.explanations] if kept else []
+        return self._sample([*kept, *explained], self.talks)
+
+    @property
+    def answerable(self) -> tuple[Question, ...]:
+        """The questions whose masks are known, or known to be none."""
+        return tuple(question for question in self.questions if question.lost is None)
+
+    def of(self, split: str, meta: dict[str, Any]) -> "Record":
+        """The record as one of a split, with this added to its meta."""
+        return replace(self, split=split, meta=self.meta | meta)
 
     def first(self) -> "Record":
         """The record with its first question alone: how the published programs validate on ReasonSeg."""
-        return replace(self, questions=self.questions[:1], explanations=())
+        return replace(self, questions=self.answerable[:1], explanations=())
 
     def draw(self, count: int, rng: np.random.Generator, explain: float = 0.1, rename: bool = True) -> Sample:
         """Up to `count` questions, or one talk, without replacement, as the published programs draw them.
@@ -73,10 +88,11 @@ class Record:
         An image with an explanation is asked, with chance `explain`, for that alone; else, with equal chances, for
         masks or for masks and explanation. `explain` -1: never for explanations. `rename`: also use other words.
         """
-        if not self.questions:
+        questions = self.answerable
+        if not questions:
             chosen = rng.permutation(len(self.talks))[:1]
             return self._sample([], tuple(self.talks[i] for i in chosen))
-        asked = [self.questions[i] for i in rng.permutation(len(self.questions))[:count]]
+        asked = [questions[i] for i in rng.permutation(len(questions))[:count]]
         if rename:
             names = [(question.text, *question.others) for question in asked]
             asked = [replace(q, text=n[rng.integers(len(n))]) for q, n in zip(asked, names, strict=True)]

@@ -49,7 +49,7 @@ def selections(records: Sequence[Record], each: int, seed: int) -> dict[str, lis
 
     Nothing is shown twice; questions of equal IoU keep their order.
     """
-    wrong = [r for r in records if bool(r.truth) != bool(r.levels)]
+    wrong = [r for r in records if not r.right_about_presence]
     masked = sorted((r for r in records if r.truth and r.levels), key=lambda r: r.iou)
     worst = masked[:each]
     best = masked[len(worst) :][-each:][::-1]
@@ -99,8 +99,8 @@ def _card(record: Record, others: Sequence[Record], pictures: "_Pictures") -> st
     if record.truth:
         panels.append(pictures.figure(record.sample, [masks.decode(rle) for rle in record.truth], "truth"))
     sentence = re.sub(r"(\[[A-Z_]+\])", r'<span class="pill">\1</span>', escape(record.sentence))
-    good = bool(record.truth) == bool(record.levels)
-    facts = [f'<span class="{"good" if good else "bad"}">{escape(record.status)}</span>']
+    good = "good" if record.right_about_presence else "bad"
+    facts = [f'<span class="{good}">{escape(record.status)}</span>']
     if record.truth:
         each = ", ".join(tables.number(iou) for iou in record.ious)
         facts.insert(

@@ -127,6 +127,11 @@ class Record:
             return sum(self.ious) / len(self.ious)
         return 0.0 if self.levels else 1.0
 
+    @property
+    def right_about_presence(self) -> bool:
+        """Is there a chain where something is, and no mask where nothing is?"""
+        return bool(self.levels) if self.truth else self.iou == 1
+
 
 @dataclass
 class Result:

@@ -3,8 +3,6 @@
 Legend: H, W = the picture's own size in pixels; h, w = low-res logits.
 """
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from cores.geometry import Size, restore_bands
 from cores.inference.outlines import Box, Polygon, box_of, polygons_of
 from cores.inference.pictures import Picturelike, as_picture
 from cores.masks import RLE, Mask
+from cores.plain_json import dumps, without_nan
 from cores.processing.pixels import open_picture
 from cores.processing.reading import Status
 
@@ -140,7 +139,7 @@ class Segmentation:
     @property
     def rle(self) -> RLE:
         """`mask` as compressed COCO run lengths."""
-        return masks.merge([target.rle for target in self.targets], self.size)
+        return masks.union_rle([target.rle for target in self.targets], self.size)
 
     @property
     def mask(self) -> Mask:
@@ -159,7 +158,8 @@ class Segmentation:
 
     def __repr__(self) -> str:
         cut = ", cut" if self.cut else ""
-        found = f"{len(self.targets)} targets, {_area(self.rle)}" if self.targets else _short(self.text)
+        count = f"{len(self.targets)} target{'s' * (len(self.targets) > 1)}"
+        found = f"{count}, {_area(self.rle)}" if self.targets else _short(self.text)
         return f"Segmentation({_short(self.query)!r}: {self.status}{cut}, {found})"
 
     def overlay(self, picture: Picturelike, longest: int = LONGEST) -> Image.Image:
@@ -204,7 +204,7 @@ class Segmentation:
                 paths.append(folder / f"{name}.{number}.{level.name}.png")
                 Image.fromarray(level.mask).save(paths[-1])
         paths.append(folder / f"{name}.json")
-        text = json.dumps({**(about or {}), **self.to_dict()}, indent=1, ensure_ascii=False, allow_nan=False)
+        text = dumps({**(about or {}), **self.to_dict()}, indent=1, ensure_ascii=False)
         paths[-1].write_text(text + "\n", encoding="utf-8")
         return paths
 
@@ -214,34 +214,31 @@ class Segmentation:
         targets = [
             {
                 "phrase": target.phrase,
-                "score": _finite(target.score),
+                "score": target.score,
                 "box": target.box,
                 "mask": target.rle,
-                "levels": [
-                    {"name": level.name, "score": _finite(level.score), "mask": level.rle} for level in target.levels
-                ],
+                "levels": [{"name": level.name, "score": level.score, "mask": level.rle} for level in target.levels],
             }
             for target in self.targets
         ]
-        return {
-            "query": self.query,
-            "answer": self.answer,
-            "text": self.text,
-            "cut": self.cut,
-            "status": self.status,
-            "score": _finite(self.score),
-            "size": list(self.size),
-            "mask": self.rle,
-            "targets": targets,
-        }
+        found: dict[str, Any] = without_nan(
+            {
+                "query": self.query,
+                "answer": self.answer,
+                "text": self.text,
+                "cut": self.cut,
+                "status": self.status,
+                "score": self.score,
+                "size": self.size,
+                "mask": self.rle,
+                "targets": targets,
+            }
+        )
+        return found
 
 
 def _short(text: str, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _area(rle: RLE) -> str:

@@ -1,5 +1,6 @@
 """What a model folder keeps of a processor: sizes, the tokenizer, and a few texts with the ids that they had."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from cores.checkpoint_errors import checkpoint_errors
 from cores.errors import CheckpointError
 from cores.processing.tokens import encode
 from cores.prompts.styles import ClipFit
@@ -58,6 +60,7 @@ def write_processor(folder: Path, tokenizer: PreTrainedTokenizerBase, sizes: Pro
     )
     tests = [{"text": text, "ids": encode(tokenizer, text)} for text in texts]
     stored = {"processor_class": "CoresProcessor", **asdict(sizes), "self_test": tests}
+    stored["vocabulary"] = vocabulary_of(tokenizer)
     (folder / FILE).write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -68,23 +71,36 @@ def read_processor(folder: Path) -> tuple[PreTrainedTokenizerBase, ProcessorSize
         stored = json.loads(file.read_text("utf-8"))
         tests = [(str(test["text"]), list(test["ids"])) for test in stored.pop("self_test")]
         stored.pop("processor_class", None)
+        known = stored.pop("vocabulary", None)  # older folders have none
         sizes = ProcessorSizes(**stored)
     except FileNotFoundError:
         raise CheckpointError(f"{file}: is missing; expected the folder of a CoReS model") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read as a processor's settings: {error}") from None
-    try:
+    with checkpoint_errors(folder, "be read as a tokenizer", "take the tokenizer that it was saved with"):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: holds no tokenizer that can be read: {error}") from None
-    for text, ids in tests:
-        found = encode(tokenizer, text)
+        readings = [(text, ids, encode(tokenizer, text)) for text, ids in tests]
+        vocabulary = vocabulary_of(tokenizer)
+    if known not in (None, vocabulary):
+        raise CheckpointError(
+            f"{folder}/tokenizer.json: its words and their ids are not those that the model was saved with (digest "
+            f"{vocabulary}, expected {known!s:.40}): take the file that it was saved with"
+        )
+    for text, ids, found in readings:
         if found != ids:
             raise CheckpointError(
                 f"{folder}/tokenizer.json: reads {text!r} as {found}, expected {ids}: the file was changed, or this "
                 "version of tokenizers reads it otherwise; take the file or the version that it was saved with"
             )
     return tokenizer, sizes
+
+
+def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A digest of every token and its id, and of the merges: the few texts hold only few of the words."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model.get("merges") or []]
+    said = json.dumps([sorted(tokenizer.get_vocab().items()), merges])
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def fetch_processor(name: str, **where: Any) -> Path:

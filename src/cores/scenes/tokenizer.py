@@ -1,4 +1,4 @@
-"""The tiny models' own tokenizer, built offline: every word of the synthetic world, letters and bytes for others."""
+"""The tiny models' own tokenizer, built offline: every word of the synthetic world; letters or bytes of others."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -10,13 +10,15 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from cores.checkpoints.find import checkpoints_of
-from cores.checkpoints.folder import is_full
 from cores.checkpoints.runs.best import WRITING, mend, step_of
 from cores.checkpoints.runs.origin import Base
+from cores.data.inspect.texts import texts_of
 from cores.data.mixture import Mixture
-from cores.data.sources.base import Source
+from cores.data.sources.base import FileSource, Source
 from cores.errors import DataError, UserError
 from cores.processing.pixels import open_picture
+from cores.processing.processor import CoresProcessor
+from cores.processing.unknown_words import find_unknown_words
 from cores.recipe import Recipe
 from cores.training.arguments import training_arguments
 from cores.training.callbacks import Interruption, LastStep, LogFile
@@ -28,6 +30,7 @@ from cores.training.resuming import check_batch, check_length, check_same
 from cores.training.start import start
 from cores.training.trainable import choose_parts
 from cores.training.trainer import CoresTrainer, Evaluate, said_as
+from cores.whole import is_full
 
 # A source by name, in a data directory or none.
 OpenSource = Callable[[str, Path | None], Source]
@@ -86,6 +89,7 @@ def _train(
         found = checkpoints_of(run)[-1:] if resume else []
         said = _check_resume(recipe, run, found, moved, arguments, draws) if resume else []
         base, model, processor = start(recipe, arguments.seed)
+        said += _unknown_words(processor, draws) if arguments.should_save else []
         for checkpoint in found:
             Base.load(checkpoint).check(base.fingerprints)
         torch.manual_seed(arguments.seed)
@@ -173,3 +177,10 @@ def _step(arguments: TrainingArguments) -> int:
     """How many pictures an optimiser's step has, over all processes."""
     size: int = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     return size
+
+
+def _unknown_words(processor: CoresProcessor, draws: Draws) -> list[str]:
+    """One line about the words that training would meet and the tokenizer does not know, if there are any."""
+    sources = (source for family in draws.mixture.sources for source in family if isinstance(source, FileSource))
+    unknown = find_unknown_words(processor.tokenizer, (text for source in sources for text in texts_of(source)))
+    return [f"warning: {unknown}"] if unknown else []

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlavaConfig, PreTrainedTokenizerBase, SamConfig
 
+from cores.checkpoint_errors import checkpoint_errors
+from cores.checkpoints.configs import read_part
 from cores.checkpoints.find import find, shipped
-from cores.checkpoints.load import build
+from cores.checkpoints.load import build, read_config
 from cores.checkpoints.runs.bases import folders_of, weights_of
 from cores.checkpoints.runs.origin import Base
 from cores.errors import RecipeError
@@ -41,8 +43,8 @@ def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
 
 def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
     folder = find(base.paths["start"])
-    config, processor = CoresConfig.from_pretrained(folder), CoresProcessor.from_pretrained(folder)
-    found = {"levels": len(config.levels), "refiner": config.refiner, "style": config.style}
+    config, processor = read_config(folder), CoresProcessor.from_pretrained(folder)
+    found = {"levels": len(config.levels or ()), "refiner": config.refiner, "style": config.style}
     for name, value in found.items():
         wanted = getattr(recipe.model, name)
         if wanted not in (None, value):
@@ -93,12 +95,9 @@ def _configs(base: Base) -> tuple[LlavaConfig, SamConfig, PreTrainedTokenizerBas
         config = CoresConfig.from_pretrained(folder)
         return config.mllm_config, config.segmenter_config, AutoTokenizer.from_pretrained(folder)
     folders = folders_of(base)
-    try:
-        mllm = LlavaConfig.from_pretrained(folders["mllm"])
-        segmenter = SamConfig.from_pretrained(folders["segmenter"])
+    mllm, segmenter = read_part(folders["mllm"], LlavaConfig), read_part(folders["segmenter"], SamConfig)
+    with checkpoint_errors(folders["mllm"], "be read as a tokenizer"):
         return mllm, segmenter, AutoTokenizer.from_pretrained(folders["mllm"])
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"model: {' or '.join(map(str, folders.values()))} cannot be used: {error}") from None
 
 
 def _add_tokens(tokenizer: PreTrainedTokenizerBase, grounding: list[str], mllm: LlavaConfig) -> list[int]:

@@ -277,7 +277,7 @@ def said_as(key: str) -> Iterator[None]:
     """What transformers says about an argument, as an error of the recipe's."""
     try:
         yield
-    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+    except (TypeError, ValueError, LookupError, ImportError, RuntimeError) as error:
         raise RecipeError(f"{key}: {' '.join(str(error).split())}") from None
 
 

@@ -12,9 +12,10 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedConfig
 
-from cores.checkpoints.folder import new_folder
+from cores.checkpoints.configs import read_json, refuse_fields
 from cores.checkpoints.hub import fetch
-from cores.checkpoints.published.convert_config import language_config, read_json, tower_config
+from cores.checkpoints.load import PUBLISHED
+from cores.checkpoints.published.convert_config import language_config, tower_config
 from cores.checkpoints.published.convert_lora import DEFAULT_ALPHA, Folded
 from cores.checkpoints.published.convert_model import STYLE_OF, Tower, plan_model
 from cores.checkpoints.published.convert_proof import Proof, prove
@@ -22,10 +23,12 @@ from cores.checkpoints.published.convert_tokens import MODEL, levels_of, make_pr
 from cores.checkpoints.published.plan import Plan
 from cores.checkpoints.save import Card, card_text
 from cores.checkpoints.tensors.deepspeed_shards import Consolidated, is_sharded
+from cores.checkpoints.tensors.digests import write_digests
 from cores.checkpoints.tensors.lazy import Tensors, open_shards
 from cores.errors import CheckpointError
 from cores.modeling.model import CoresModel
 from cores.prompts import PromptSettings
+from cores.whole import whole_folder
 
 EMBEDDINGS = "model.embed_tokens.weight"
 Seen = Callable[[str], None]
@@ -80,6 +83,7 @@ def convert(
     about = about if about.is_dir() else about.parent
     published = read_json(about / "config.json", "the config of a published checkpoint (or give its base as --base)")
     check_kind(about, published)
+    refuse_fields(about / "config.json", published, len(tensors))
     if EMBEDDINGS not in tensors:
         raise CheckpointError(f"{src}: holds no {EMBEDDINGS}: these are no weights of a whole {kind} model")
     base_rows = None if base is None else language_config(about, published).vocab_size
@@ -93,9 +97,10 @@ def convert(
     config.architectures = [CoresModel.__name__]
     told(plan)
 
-    with new_folder(Path(folder), replace) as part:
+    with whole_folder(Path(folder), replace) as part:
         with progress(len(plan.places), quiet) as seen:
             plan.write(part, dtype, seen)
+        write_digests(part)
         write_settings(part, config, make_processor(tokenizer, settings, config), about / MODEL)
         with torch.device("meta"):
             card = card_text(CoresModel(config), _card(kind, src, tensors, alpha))
@@ -113,8 +118,9 @@ def open_tower(path: Path) -> Tower:
     """CLIP's vision tower in a folder of transformers' format."""
     if not path.is_dir():
         raise CheckpointError(f"{path}: is a file, expected the folder of a CLIP with its config.json")
-    stored = read_json(path / "config.json", "the config of a CLIP")
-    return Tower(f"clip {path.name}", open_shards(path), tower_config(path / "config.json", stored))
+    stored, tensors = read_json(path / "config.json", "the config of a CLIP"), open_shards(path)
+    refuse_fields(path / "config.json", stored, len(tensors))
+    return Tower(f"clip {path.name}", tensors, tower_config(path / "config.json", stored))
 
 
 def check_kind(folder: Path, published: dict[str, object]) -> None:
@@ -124,7 +130,7 @@ def check_kind(folder: Path, published: dict[str, object]) -> None:
         raise CheckpointError(f"{folder}: is a model folder of cores already: there is nothing to convert")
     if "text_config" in published:
         raise CheckpointError(f"{folder}: is in transformers' own format: recipes take it as model.mllm as it is")
-    if kind not in ("llava", "llava_llama", "llama", "lisa", "cores_llama", None):
+    if kind not in (*PUBLISHED, None):
         raise CheckpointError(f"{folder / 'config.json'}: is the config of a {kind}, expected a LLaVA's or LLaMA's")
 
 

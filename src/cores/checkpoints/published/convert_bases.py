@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPImageProcessorPil, SamImageProcessorPil
 
-from cores.checkpoints.folder import new_folder
+from cores.checkpoints.configs import read_json, refuse_fields
 from cores.checkpoints.hub import fetch
 from cores.checkpoints.published.conversion import (
     EMBEDDINGS,
@@ -17,18 +17,20 @@ from cores.checkpoints.published.conversion import (
     open_tower,
     progress,
 )
-from cores.checkpoints.published.convert_config import llava_config, read_json, sam_config
+from cores.checkpoints.published.convert_config import llava_config, sam_config
 from cores.checkpoints.published.convert_model import TOWER_PREFIX, clip_source
 from cores.checkpoints.published.convert_tokens import MODEL, read_base_tokenizer
 from cores.checkpoints.published.deltas import Summed
 from cores.checkpoints.published.keys import CLIP, LLAVA, SAM, inside
 from cores.checkpoints.published.plan import Plan, Source, make_plan
+from cores.checkpoints.shapes import SECOND_NAMES
 from cores.checkpoints.tensors.lazy import open_shards
 from cores.errors import CheckpointError
 from cores.modeling.mllms.llava import LlavaMLLM
 from cores.modeling.segmenters.sam import SamSegmenter
+from cores.whole import whole_folder
 
-SAME = {"prompt_encoder.shared_embedding.positional_embedding": "shared_image_embedding.positional_embedding"}
+SAME = {second.removeprefix("segmenter."): first.removeprefix("segmenter.") for second, first in SECOND_NAMES.items()}
 Told = Callable[[Plan], None]
 
 
@@ -55,6 +57,7 @@ def convert_llava(
     about = source if source.is_dir() else source.parent
     published = read_json(about / "config.json", "the config of a LLaVA")
     check_kind(about, published)
+    refuse_fields(about / "config.json", published, len(tensors))
     tower = open_tower(fetch(clip))
     shapes = {name: entry.shape for name, entry in tensors.items()}
     if EMBEDDINGS not in shapes:
@@ -69,7 +72,7 @@ def convert_llava(
     sources = [Source(name_of(src), tensors, table), clip_source(tower, "model.vision_tower.", own)]
     plan = make_plan(src, sources, expected)
     told(plan)
-    with new_folder(Path(folder), replace) as part:
+    with whole_folder(Path(folder), replace) as part:
         with progress(len(plan.places), quiet) as seen:
             plan.write(part, dtype, seen)
         config.save_pretrained(part)
@@ -103,7 +106,7 @@ def convert_sam(
         expected = {name: tuple(value.shape) for name, value in SamSegmenter(config).state_dict().items()}
     plan = make_plan(src, [Source(name_of(src), tensors, SAM)], expected, SAME)
     told(plan)
-    with new_folder(Path(folder), replace) as part:
+    with whole_folder(Path(folder), replace) as part:
         with progress(len(plan.places), quiet) as seen:
             plan.write(part, dtype, seen)
         config.save_pretrained(part)

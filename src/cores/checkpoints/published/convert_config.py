@@ -3,10 +3,8 @@
 Published checkpoints say nothing about SAM and little about CLIP: what they leave out is read off the tensors.
 """
 
-import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from transformers import (
@@ -20,6 +18,7 @@ from transformers import (
     SamVisionConfig,
 )
 
+from cores.checkpoint_errors import checkpoint_errors
 from cores.errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -43,19 +42,6 @@ SAM_DECODER_HEADS = 8
 SAM_EPS, SAM_DECODER_EPS = 1e-6, 1e-5
 
 
-def read_json(file: Path, what: str = "a config") -> dict[str, Any]:
-    """A JSON file's mapping. Raises CheckpointError."""
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{file}: is missing, expected {what}: download the folder again") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read as {what}: {error}") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{file}: holds a {type(found).__name__}, expected {what}")
-    return found
-
-
 def language_config(where: object, stored: Mapping[str, Any], rows: int | None = None) -> LlamaConfig:
     """The LLaMA of a published config. `rows`: of the embedding table, when the config is that of its base."""
     lacking = [name for name in LLAMA[:5] if name not in stored]
@@ -66,7 +52,8 @@ def language_config(where: object, stored: Mapping[str, Any], rows: int | None =
     fields["pad_token_id"] = pad if isinstance(pad, int) and pad >= 0 else None  # some say -1 for none
     fields["vocab_size"] = rows or fields["vocab_size"]
     fields.setdefault("rope_theta", 10000.0)  # LLaMA's own, which older configs leave out
-    return LlamaConfig(**fields)
+    with checkpoint_errors(str(where), "be read as a LLaMA's config"):
+        return LlamaConfig(**fields)
 
 
 def tower_config(where: object, stored: Mapping[str, Any]) -> CLIPVisionConfig:
@@ -75,8 +62,9 @@ def tower_config(where: object, stored: Mapping[str, Any]) -> CLIPVisionConfig:
     if kind not in (None, "clip", "clip_vision_model"):
         raise CheckpointError(f"{where}: is the config of a {kind}, expected a CLIP's or its tower's")
     whole = kind == "clip" or "vision_config" in stored
-    vision: CLIPVisionConfig = CLIPConfig(**stored).vision_config if whole else CLIPVisionConfig(**stored)
-    return CLIPVisionConfig(**{name: getattr(vision, name) for name in TOWER})  # old configs hold much else
+    with checkpoint_errors(str(where), "be read as a CLIP's config"):
+        vision: CLIPVisionConfig = CLIPConfig(**stored).vision_config if whole else CLIPVisionConfig(**stored)
+        return CLIPVisionConfig(**{name: getattr(vision, name) for name in TOWER})  # old configs hold much else
 
 
 def llava_config(
@@ -98,7 +86,8 @@ def llava_config(
             f"the tower that the checkpoint was trained with (its config says {stored.get('mm_vision_tower')!r}) as "
             "--clip"
         )
-    patches = (tower.image_size // tower.patch_size) ** 2
+    with checkpoint_errors(str(where), "be read as a LLaVA's config", "is it the CLIP that it was trained with?"):
+        patches = (tower.image_size // tower.patch_size) ** 2
     layer = stored.get("mm_vision_select_layer", -2)
     strategy = SELECT[select]
     return LlavaConfig(

@@ -1,18 +1,17 @@
 """From a published checkpoint's tensors and config to the model that they are, before anything is read."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformers import CLIPVisionConfig
 
 from cores.checkpoints.published.convert_config import llava_config, sam_config
-from cores.checkpoints.published.keys import CLIP, PUBLISHED, Table, ignored, inside
-from cores.checkpoints.published.plan import Plan, Shape, Source, make_plan
+from cores.checkpoints.published.keys import CLIP, PUBLISHED, Table, inside
+from cores.checkpoints.published.plan import Plan, Source, make_plan
+from cores.checkpoints.shapes import SECOND_NAMES, shapes_of
 from cores.checkpoints.tensors.lazy import Tensors
 from cores.modeling.configuration import CoresConfig
-from cores.modeling.model import CoresModel
 from cores.prompts.styles import StyleName
 
 SAM_PREFIX = "model.visual_model."
@@ -61,8 +60,8 @@ def plan_model(
     )
     own = any(name.startswith(TOWER_PREFIX) for name in shapes)
     sources = [Source(name, tensors, PUBLISHED), clip_source(tower, "mllm.model.vision_tower.", own)]
-    expected = shapes_of(config)
-    return config, make_plan(where, sources, expected, same_in(expected))
+    expected = shapes_of(config, str(where))
+    return config, make_plan(where, sources, expected, SECOND_NAMES)
 
 
 def clip_source(tower: Tower, ours: str, unused: bool = False) -> Source:
@@ -74,15 +73,3 @@ def clip_source(tower: Tower, ours: str, unused: bool = False) -> Source:
         return "the checkpoint brings a vision tower of its own" if unused else None
 
     return Source(tower.name, tower.tensors, inside(CLIP_FILE, "", ours), leave)
-
-
-def shapes_of(config: CoresConfig) -> dict[str, Shape]:
-    """The shapes of a model's tensors by name; none is made."""
-    with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in CoresModel(config).state_dict().items()}
-
-
-def same_in(names: Iterable[str]) -> dict[str, str]:
-    """Which of a model's names are another tensor's second name, and of which."""
-    own = {name: reason for name in names if (reason := ignored(name)) is not None}
-    return {name: reason.removeprefix("the same tensor as ") for name, reason in own.items()}

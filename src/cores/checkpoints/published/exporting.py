@@ -11,14 +11,14 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from cores.checkpoints.checking import check_static
 from cores.checkpoints.find import find, is_checkpoint
-from cores.checkpoints.folder import new_folder
+from cores.checkpoints.load import read_config
 from cores.checkpoints.published.convert_config import SAM_DECODER_EPS
-from cores.checkpoints.published.convert_model import shapes_of
 from cores.checkpoints.published.convert_tokens import MODEL
 from cores.checkpoints.published.export_config import published_fields, refuse_what_is_not_held
 from cores.checkpoints.published.held_tokens import ADDED
-from cores.checkpoints.published.keys import CLIP, PUBLISHED, ignored, inside, rename
+from cores.checkpoints.published.keys import CLIP, PUBLISHED, inside, rename
 from cores.checkpoints.published.plan import FILE, Line, Plan, Source, make_plan, table_text
+from cores.checkpoints.shapes import SECOND_NAMES, shapes_of
 from cores.checkpoints.tensors.lazy import open_shards
 from cores.checkpoints.tensors.writing import Item, split
 from cores.errors import CheckpointError
@@ -28,6 +28,7 @@ from cores.processing.legacy_tokenizer import PROOF, read_legacy_tokenizer
 from cores.processing.processor import CoresProcessor
 from cores.processing.tokens import encode
 from cores.vocabulary import IM_END, IM_START
+from cores.whole import whole_folder
 
 MAX_SHARD = 2 * 10**9  # a pickle is written from memory: this much of it
 TOWER = "mllm.model.vision_tower."
@@ -62,8 +63,8 @@ def export(
     if is_checkpoint(source):
         raise CheckpointError(f"{source}: is a run's checkpoint: make a model of it first, with `cores merge`")
     check_static(source)
-    config, processor = CoresConfig.from_pretrained(source), CoresProcessor.from_pretrained(source)
-    shapes = {name: shape for name, shape in shapes_of(config).items() if ignored(name) is None}
+    config, processor = read_config(source), CoresProcessor.from_pretrained(source)
+    shapes = {name: shape for name, shape in shapes_of(config).items() if name not in SECOND_NAMES}
     published = {str(rename(n, TO_PUBLISHED)): shape for n, shape in shapes.items() if not n.startswith(TOWER)}
     refuse_what_is_not_held(config, published, source)
     pieces = tokenizer or source / MODEL
@@ -81,7 +82,7 @@ def export(
     lines += [Line("", (), "computed", n, str(v.dtype)[6:], tuple(v.shape), note) for n, v in frequencies.items()]
     told(lines)
 
-    with new_folder(Path(folder), replace) as part:
+    with whole_folder(Path(folder), replace) as part:
         write_pickles(part, plan, frequencies)
         (part / "clip").mkdir()
         clip.write(part / "clip")

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cores.checkpoints.published.convert_config import read_json
+from cores.checkpoints.configs import read_json
 from cores.errors import CheckpointError
 
 ADDED, SETTINGS, FAST = "added_tokens.json", "tokenizer_config.json", "tokenizer.json"

@@ -7,6 +7,8 @@ sides, so that a line read backwards is a line too. A test holds that no name ma
 import re
 from functools import cache
 
+from cores.checkpoints.shapes import SECOND_NAMES
+
 Table = tuple[tuple[str, str], ...]
 
 # SAM's own names (its .pth files) and transformers' `SamModel`
@@ -122,10 +124,6 @@ IGNORED: Table = (
         "position numbers: counted, no weight",
     ),
     ("vision_model.embeddings.position_ids", "position numbers: counted, no weight"),
-    (
-        "segmenter.prompt_encoder.shared_embedding.positional_embedding",
-        "the same tensor as segmenter.shared_image_embedding.positional_embedding",
-    ),
 )
 
 
@@ -141,7 +139,14 @@ def rename(key: str, table: Table, back: bool = False) -> str | None:
 
 def ignored(key: str) -> str | None:
     """Why a tensor is left out when it is renamed; None when it is not."""
+    if key in SECOND_NAMES:
+        return same_as(SECOND_NAMES[key])
     return next((reason for name, reason in IGNORED if _pattern(name).fullmatch(key)), None)
+
+
+def same_as(first: str) -> str:
+    """What a table of keys says of a tensor's second name."""
+    return f"the same tensor as {first}"
 
 
 @cache

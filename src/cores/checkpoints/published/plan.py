@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cores.checkpoints.published.keys import Table, ignored, rename
+from cores.checkpoints.published.keys import Table, ignored, rename, same_as
 from cores.checkpoints.tensors.lazy import Entry, Tensors, wrong_types
 from cores.checkpoints.tensors.writing import Item, write_shards
 from cores.modeling.strict import fault, refuse
@@ -124,7 +124,7 @@ def make_plan(
             mismatched.append((target, found, expected[target]))
     read = {name: sources[number].tensors[name] for number, name in places.values()}
     refuse(where, missing, unexpected, mismatched, wrong_types(read))
-    lines += [Line("", (), "computed", name, "", (), f"the same tensor as {other}") for name, other in same.items()]
+    lines += [Line("", (), "computed", name, "", (), same_as(other)) for name, other in same.items()]
     return Plan(sources, places, lines)
 
 

@@ -12,8 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from cores.checkpoint_errors import checkpoint_errors
+from cores.checkpoints.configs import read_part
 from cores.checkpoints.find import find, shipped
-from cores.checkpoints.library_errors import quietly, readable
+from cores.checkpoints.library_errors import quietly
 from cores.checkpoints.runs.fingerprint import fingerprint, fingerprint_of
 from cores.checkpoints.runs.origin import Base
 from cores.checkpoints.tensors.lazy import open_shards, wrong_types
@@ -67,7 +69,7 @@ def weights_of(base: Base) -> dict[str, str]:
 def _shipped_weights() -> dict[str, str]:
     """Of the parts of the shipped bases. What else is in the shipped model (its refiner) is no base of anything."""
     file = shipped("bases-tiny") / DIFFERENCE
-    with readable(file):
+    with checkpoint_errors(file):
         difference = load_file(file)
         model = {
             name: value
@@ -117,9 +119,10 @@ def load_strictly(kind: type[P], folder: Path, **options: Any) -> P:
 
     Raises CheckpointError that names every tensor that is missing, left over, of another shape or type, or not finite.
     """
-    with quietly(), readable(folder):
-        refuse(folder, unusable=wrong_types(open_shards(folder)))
-        model, info = kind.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    refuse(folder, unusable=wrong_types(open_shards(folder)))
+    options |= {"config": read_part(folder, kind.config_class), "output_loading_info": True}
+    with quietly(), checkpoint_errors(folder):
+        model, info = kind.from_pretrained(folder, ignore_mismatched_sizes=True, **options)
     refuse(folder, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
     refuse_broken(folder, model.state_dict())
     return model
@@ -144,7 +147,7 @@ def write_difference(bases: Path, model: CoresModel, folder: Path) -> None:
 def _shipped_parts(**options: Any) -> Parts:
     """The tiny CoReS with the tensors put back in which its bases differ from it."""
     file = shipped("bases-tiny") / DIFFERENCE
-    with quietly(), readable(file):
+    with quietly(), checkpoint_errors(file):
         model = CoresModel.from_pretrained(shipped("cores-tiny"), **options)
     state, difference = model.state_dict(), load_file(file)
     wrong = sorted(name for name, value in difference.items() if name not in state or state[name].shape != value.shape)

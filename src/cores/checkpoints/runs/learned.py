@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cores.checkpoint_errors import checkpoint_errors
+from cores.checkpoints.runs.adapter_config import read_adapter_config
 from cores.errors import CheckpointError
 from cores.modeling.model import CoresModel
 from cores.modeling.strict import refuse_broken, refuse_differences
@@ -98,7 +100,8 @@ def read_learned(model: CoresModel, folder: Path) -> None:
     if (folder / ADAPTER_CONFIG).exists():
         if not has_lora(model):
             kept = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            inject_adapter_in_model(LoraConfig.from_pretrained(str(folder)), model)
+            with checkpoint_errors(folder / ADAPTER_CONFIG, "be put into the model"):
+                inject_adapter_in_model(read_adapter_config(folder), model)
             for parameter in kept:  # PEFT freezes all that is not its own
                 parameter.requires_grad_(True)
         state = {name.removeprefix(PEFT_PREFIX): value for name, value in _read(folder / ADAPTER).items()}

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from cores.checkpoints.find import find, is_checkpoint
-from cores.checkpoints.folder import new_folder
 from cores.checkpoints.load import load_model
 from cores.checkpoints.probe import TOLERANCE, largest_difference, probe, smallest_iou
 from cores.checkpoints.runs.learned import fold_lora
@@ -18,6 +17,7 @@ from cores.checkpoints.runs.origin import Base
 from cores.checkpoints.save import Card, write_model
 from cores.errors import CheckFailed, CheckpointError
 from cores.processing.processor import CoresProcessor
+from cores.whole import whole_folder
 
 SAME_MASKS = 0.999  # IoU that masks keep when weights are rounded to the stored dtype
 
@@ -51,8 +51,8 @@ def merge(
     written, in fp32 on `device`. `run`: its folder (the best checkpoint) or one of its checkpoints; `dtype`: of the
     stored weights, None for fp32; `seed`: for an exemplar drawn at random; `about`: what the model card says of it.
 
-    Raises CheckpointError when `run` is no run's, its base has changed, or `folder` is there (without `replace`);
-    CheckFailed when the merged model does not say the same, or not after rounding to `dtype` (IoU below 0.999).
+    Raises CheckpointError when `run` is no run's or its base has changed; UserError when `folder` is there (without
+    `replace`); CheckFailed when the merged model says something else, or does after rounding to `dtype` (IoU < 0.999).
     """
     checkpoint, folder = find(run), Path(folder)
     if not is_checkpoint(checkpoint):
@@ -69,7 +69,7 @@ def merge(
             f"{checkpoint}: the merged model's masks are not the checkpoint's: low-res logits differ by "
             f"{difference:.1e} relative, expected at most {TOLERANCE:.0e}; nothing was written"
         )
-    with new_folder(folder, replace) as part:
+    with whole_folder(folder, replace) as part:
         write_model(model, processor, part, _card(checkpoint, folder.name, about), dtype)
         del model  # so that two never stand in memory
         stored = load_model(part, torch.float32).to(device).eval()

@@ -33,6 +33,13 @@ class Base:
     dtype: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("paths", "fingerprints"):
+            told = getattr(self, name)
+            if not isinstance(told, dict) or not all(isinstance(one, str) for one in (*told, *told.values())):
+                raise CheckpointError(f"{name}: found {told!r:.80}, expected texts by role")
+        for name, numbers in (("seed", [self.seed]), ("new_tokens", self.new_tokens)):
+            if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+                raise CheckpointError(f"{name}: found {numbers!r:.80}, expected whole numbers")
         if set(self.paths) not in ROLES:
             raise CheckpointError(f"a base is start, bases, or mllm and segmenter; found {sorted(self.paths)}")
 
@@ -55,7 +62,7 @@ class Base:
         """Raises CheckpointError when the folder has no readable description."""
         try:
             found = cls(**json.loads((folder / BASE).read_text("utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{folder / BASE}: cannot be read as the description of a base: {error}") from None
         places = MOVED.get() or {}
         known = {role: path for role, path in places.items() if role in found.paths}

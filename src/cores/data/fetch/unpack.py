@@ -15,6 +15,7 @@ from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, cast
 
+from cores.data.formats.json_files import short
 from cores.errors import CoresError, DataError
 from cores.regular_files import open_regular
 
@@ -51,7 +52,7 @@ def unpack(archive: Path, home: Path, into: dict[str, str], progress: Callable[[
     except Exception as error:  # zipfile, tarfile and what they decompress with raise whatever Python has
         if isinstance(error, OSError) and (error.errno in FULL or isinstance(error, PermissionError)):
             raise
-        what = str(error) or type(error).__name__
+        what = str(error)[:200] or type(error).__name__
         raise DataError(f"{archive}: is damaged or no archive that can be read ({what}): fetch it again") from None
 
 
@@ -67,7 +68,7 @@ def _unpack(
             continue
         place = (home / f"{into[begin]}{member.name[len(begin) :]}").resolve()
         if not place.is_relative_to(home):  # by way of a link that is there already
-            raise DataError(f"{archive}: {member.name} would be written to {place}, outside of {home}: refused")
+            raise DataError(f"{archive}: {short(member.name)} would be written to {place}, outside of {home}: refused")
         places.append((member, place))
     if not places:
         raise DataError(f"{archive}: nothing in it begins with {', '.join(into)}: it is not what the catalogue says")
@@ -90,7 +91,7 @@ def _unpack(
 def _check_name(name: str, archive: Path) -> None:
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or ":" in "".join(parts.parts[:1]):
-        raise DataError(f"{archive}: {name} would be written outside of its folder: refused")
+        raise DataError(f"{archive}: {short(name)} would be written outside of its folder: refused")
 
 
 @contextmanager
@@ -126,7 +127,7 @@ class _Bounded:
 def _in_zip(file: zipfile.ZipFile, path: Path) -> Iterator[Member]:
     for info in file.infolist():
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise DataError(f"{path}: {info.filename} is a link: refused")
+            raise DataError(f"{path}: {short(info.filename)} is a link: refused")
         if not info.is_dir():
             yield Member(info.filename, info.file_size, partial(file.open, info))
 
@@ -135,9 +136,9 @@ def _in_tar(file: tarfile.TarFile, path: Path) -> Iterator[Member]:
     """The members, and then the rest of the stream: a compressed one says at its very end whether it was whole."""
     for info in file:
         if info.size < 0:
-            raise DataError(f"{path}: {info.name} is {info.size} bytes long: refused")
+            raise DataError(f"{path}: {short(info.name)} is {info.size} bytes long: refused")
         if not (info.isfile() or info.isdir()):
-            raise DataError(f"{path}: {info.name} is a link or a device: refused")
+            raise DataError(f"{path}: {short(info.name)} is a link or a device: refused")
         if info.isfile():
             yield Member(info.name, info.size, partial(_extract, file, info))
     stream: Any = file.fileobj

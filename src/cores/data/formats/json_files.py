@@ -1,21 +1,20 @@
 """Annotation files: JSON in UTF-8, and fields that must be there and of their type."""
 
-import io
 import json
+import os
 import re
 import reprlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import stat
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from cores.data.formats.names import is_blank
 from cores.errors import DataError
-from cores.regular_files import open_regular
 
 Kind = TypeVar("Kind")
 BLANKS, DECODER, ENDS = re.compile(r"\s*"), json.JSONDecoder(), tuple(",] \t\r\n")
-WIDE = re.compile(rb"\xff\xfe|\xfe\xff|.?\0", re.DOTALL)  # how text of two or four bytes a letter begins
 NAMES = {
     dict: "an object",
     list: "a list",
@@ -26,36 +25,53 @@ NAMES = {
 }
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """An annotation file, open to read its bytes. Raises DataError for what is no regular file or cannot be read."""
+def regular_file(path: Path) -> os.stat_result:
+    """The state of a file that can be read to its end. Raises DataError for a folder, a pipe, a lost link.
+
+    Opening a pipe would wait for somebody to write into it.
+    """
     try:
-        with open_regular(path) as file:
-            yield file
+        state = path.stat()
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
+        raise DataError(f"{clipped(path)}: there is no such file") from None
+    except (OSError, ValueError) as error:  # a link to itself, a name too long, a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{clipped(path)}: cannot be read: {reason}") from None
+    if not stat.S_ISREG(state.st_mode):
+        kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe or device"
+        raise DataError(f"{clipped(path)}: is {kind}, expected a file")
+    return state
+
+
+def read_bytes(path: Path) -> bytes:
+    """All bytes of a file. Raises DataError when it is no regular file or cannot be read."""
+    regular_file(path)
+    try:
+        return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise DataError(f"{clipped(path)}: cannot be read: {error.strerror}") from None
 
 
-def read_text(path: Path, *fallbacks: str) -> str:
-    """A text file, decoded as `decode` says. Raises DataError."""
-    with opened(path) as file:
-        return decode(file.read(), path, *fallbacks)
-
-
-def decode(content: bytes, where: str | Path, *fallbacks: str) -> str:
+def decode(content: bytes, where: str | Path, fallback: str | None = None) -> str:
     """Bytes of a text file as text: UTF-8, with or without a byte order mark.
 
-    Args: `fallbacks`: other encodings in which files of this kind are known to come. There are none for others: nearly
-    any bytes are text in some encoding, of wrong words. Raises DataError.
+    Args: `fallback`: the encoding of what is no UTF-8, where a published set has such files. Raises DataError.
     """
-    wide = WIDE.match(content)
-    for encoding in () if wide else ("utf-8-sig", *fallbacks):
-        with suppress(UnicodeDecodeError):
-            return content.decode(encoding)
-    found = "is UTF-16 or UTF-32 text" if wide else " and ".join(["is no UTF-8 text", *(f"no {e}" for e in fallbacks)])
-    raise DataError(f"{where}: {found}: save it as UTF-8")
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content[:4]:
+        raise DataError(f"{where}: is UTF-16 or UTF-32 text, expected UTF-8: save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        broken = error
+    if fallback is not None:
+        try:
+            return content.decode(fallback)
+        except UnicodeDecodeError:
+            raise DataError(f"{where}: is neither UTF-8 nor {fallback} text: save it as UTF-8") from None
+    raise DataError(
+        f"{where}: is no UTF-8 text (byte {broken.start}: {broken.reason}), expected UTF-8: save it as UTF-8; "
+        "another encoding cannot be told from its bytes"
+    )
 
 
 def parse(text: str | bytes, where: str | Path) -> Any:
@@ -68,9 +84,9 @@ def parse(text: str | bytes, where: str | Path) -> Any:
         raise DataError(f"{where}: is no JSON that can be read: {error}") from None
 
 
-def read_json(path: Path, *fallbacks: str) -> Any:
-    """What a JSON file holds, decoded as `decode` says. Raises DataError that names the file."""
-    return parse(read_text(path, *fallbacks), path)
+def read_json(path: Path, fallback: str | None = None) -> Any:
+    """What a JSON file holds. Args and errors as `decode`; every DataError names the file."""
+    return parse(decode(read_bytes(path), path, fallback), path)
 
 
 def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
@@ -78,8 +94,9 @@ def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
 
     Raises DataError that names the item at which it breaks.
     """
+    regular_file(path)
     try:
-        with opened(path) as content, io.TextIOWrapper(content, "utf-8-sig") as file:
+        with path.open(encoding="utf-8-sig") as file:
             text = _Ahead(file, block)
             if text.sign() != "[":
                 raise DataError(f"{path}: found {short(text.text[:60])}, expected a list")
@@ -95,6 +112,8 @@ def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"{path}: record {number}: is no JSON: {error}") from None
                 number += 1
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is no UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
 
@@ -142,7 +161,7 @@ def take(record: Any, key: str, kind: type[Kind], where: str | Path) -> Kind:
     if not isinstance(record, dict):
         raise DataError(f"{where}: found {short(record)}, expected an object with the field {key!r}")
     if key not in record:
-        raise DataError(f"{where}: the field {key!r} is missing; there are {', '.join(map(repr, record)) or 'none'}")
+        raise DataError(f"{where}: the field {key!r} is missing; there are {listed(map(repr, record))}")
     return check(record[key], kind, f"{where}: {key}")
 
 
@@ -173,6 +192,14 @@ def texts(value: Any, where: str) -> list[str]:
     return list(value)
 
 
+def take_id(record: Any, key: str, where: str | Path) -> int | str:
+    """An id that must be there: a whole number, or text; text of digits alone is the number ("7" and 7 are one)."""
+    if isinstance(record, dict) and isinstance(value := record.get(key), str):
+        text = check(value, str, f"{where}: {key}")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text else text
+    return take(record, key, int, where)
+
+
 class _Short(reprlib.Repr):
     """`repr` of a bounded part of a value: a few hundred bytes of pickle can hold 2 to the 40 items."""
 
@@ -193,3 +220,16 @@ def short(value: Any) -> str:
     """A value for a message."""
     text = _Short().repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def clipped(text: object) -> str:
+    """What somebody else named, for a message: as it is, or its beginning when it is too long."""
+    said = str(text)
+    limit = 1000 if isinstance(text, Path) else 60
+    return said if len(said) <= limit else f"{said[: limit - 3]}..."
+
+
+def listed(names: Iterable[str], count: int = 20) -> str:
+    """The first names of several, for a message."""
+    members = [clipped(name) for name in islice(names, count + 1)]
+    return ", ".join(members[:count]) + (", ..." if len(members) > count else "") or "none"

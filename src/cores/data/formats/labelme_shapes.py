@@ -1,208 +1,210 @@
-"""Shapes of labelme's files, all that have an inside: polygons, rectangles, circles, masks; and holes in them.
+"""The shapes of a labelme file: what each encloses, as labelme draws it, and which are one object.
 
-Legend: h, w = height and width of the picture in pixels; points = vertices (x, y).
+Legend: h, w = height and width in pixels; points = vertices (x, y).
 """
 
 import base64
-import binascii
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from cores import masks
-from cores.data.formats.coordinates import check_inside, check_outline, check_pixels
 from cores.data.formats.json_files import maybe, short, take
-from cores.data.formats.mask_pixels import read_inside
 from cores.data.formats.names import as_asked
-from cores.data.formats.picture_headers import Size, read_header
-from cores.data.formats.polygons import paint, read_points
+from cores.data.formats.picture_headers import Header, turned
+from cores.data.formats.polygons import check_inside, check_pixels, paint, read_points
 from cores.errors import DataError
-from cores.masks import RLE
+from cores.masks import Mask
+from cores.picture_errors import picture_errors
 
 IGNORE = 255
-Canvas = NDArray[np.uint8]
-Draw = Callable[[Canvas, int], None]
-FLAT = ("line", "linestrip", "point", "points")  # labelme's shapes that have no inside
+CORNERS = {"polygon": range(3, 1 << 31), "oriented_rectangle": (4,), "rotation": (4,), "rectangle": (2, 4)}
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """A label with its pixels. `draw`: paints a value on a canvas (h, w), in place; `area`: how many pixels."""
+class Region:
+    """What a shape encloses: `inside`, a mask of its bounding box, the first pixel of which is at (`top`, `left`)."""
 
     label: str
-    draw: Draw
-    area: int
+    group: int | str | None
+    top: int
+    left: int
+    inside: Mask
 
     @property
     def ignored(self) -> bool:
         """Is it neither target nor background?"""
         return "ignore" in self.label.lower()
 
+    @property
+    def name(self) -> str:
+        """What it is asked for by."""
+        return as_asked(self.label, "label")
 
-def painted(shapes: list[Shape], size: Size) -> Canvas:
-    """A canvas (h, w): 0 background, 1 target, 255 ignored; large shapes lie under small ones, late under early."""
+    def within(self, canvas: NDArray) -> NDArray:
+        """The part of a canvas (h, w) that its bounding box covers."""
+        height, width = self.inside.shape
+        return canvas[self.top : self.top + height, self.left : self.left + width]
+
+
+def read_regions(annotation: dict[str, Any], header: Header, where: Path, published: bool = False) -> list[Region]:
+    """What the shapes of a file enclose in the picture after EXIF rotation, in the file's order. Raises DataError.
+
+    Shapes labelled `flag` are dropped. Args: `published`: the file is one of ReasonSeg's, whose points are a polygon
+    whatever else it says, and lie on the rotated picture.
+    """
+    size, turn = (header.size, False) if published else _drawn_on(annotation, header, where)
     canvas = np.zeros(size, np.uint8)
-    for number in sorted(range(len(shapes)), key=lambda n: (-shapes[n].area, -n)):
-        shapes[number].draw(canvas, IGNORE if shapes[number].ignored else 1)
+    found, corners = [], [np.zeros((0, 2))]
+    for number, shape in enumerate(take(annotation, "shapes", list, where)):
+        here = f"{where}: shape {number}"
+        label = take(shape, "label", str, here)
+        if label.lower() == "flag":
+            continue
+        points, group = read_points(take(shape, "points", list, here), f"{here}: points"), shape.get("group_id")
+        if published:
+            paint(canvas, points, 1)
+        else:
+            as_asked(label, f"{here}: label")
+            if not isinstance(group, int | str | None):
+                raise DataError(f"{here}: group_id: found {short(group)}, expected a whole number")
+            corners.append(np.asarray(shape["points"], np.float64))
+            if (corners[-1] % 1).any():
+                check_pixels(corners[-1], size, here)
+            _draw(shape, points, canvas, here)
+            if not canvas.any():
+                raise DataError(f"{here}: covers no pixel of the picture of {size[0]} x {size[1]} (h x w)")
+        found.append(_lift(label, group, canvas, header.orientation if turn else 1))
+    if not published:
+        check_pixels(np.concatenate(corners), size, f"{where}: shapes")
+    return found if published else list(_objects(found, where))
+
+
+def painted(regions: list[Region], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A canvas (h, w): 0 background, 1 target, 255 ignored; large regions lie under small ones, late under early."""
+    canvas = np.zeros(size, np.uint8)
+    areas = [int(region.inside.sum()) for region in regions]
+    for number in sorted(range(len(regions)), key=lambda n: (-areas[n], -n)):
+        region = regions[number]
+        region.within(canvas)[region.inside] = IGNORE if region.ignored else 1
     return canvas
 
 
-def read_polygons(annotation: dict[str, Any], size: Size, where: Path) -> list[Shape]:
-    """ReasonSeg's shapes as the published program takes them: whatever a shape says it is, its points are a polygon.
-
-    Shapes labelled `flag` are dropped. Raises DataError for a field that is missing or of another type.
-    """
-    found = []
-    for number, shape in enumerate(take(annotation, "shapes", list, where)):
-        here = f"{where}: shape {number}"
-        label = take(shape, "label", str, here)
-        if label.lower() != "flag":
-            points = read_points(take(shape, "points", list, here), f"{here}: points")
-            check_outline(points, f"{here}: points")
-            found.append(_measured(label, partial(_draw_polygon, points), size))
-    return found
+def _drawn_on(annotation: dict[str, Any], header: Header, where: Path) -> tuple[tuple[int, int], bool]:
+    """The size (h, w) of the picture that was drawn on, and whether EXIF turned it since. Raises DataError."""
+    height, width = (maybe(annotation, key, int, where) for key in ("imageHeight", "imageWidth"))
+    if height is None or width is None:
+        return header.size, False
+    return (height, width), header.turn((height, width), f"{where}: imageHeight x imageWidth")
 
 
-def read_shapes(annotation: dict[str, Any], size: Size, where: Path) -> list[Shape]:
-    """The shapes that count, in the file's order, drawn on a picture of `size` (h, w).
-
-    Shapes labelled `flag` are dropped. Those of one label and one `group_id` are one object: of these, a shape that
-    lies wholly inside the larger ones is a hole in them, and one inside a hole is solid again.
-    Raises DataError for shapes that have no inside, lie outside the picture, or are no labelme shapes.
-    """
-    groups: dict[Any, list[Shape]] = {}
-    all_points = []
-    for number, shape in enumerate(take(annotation, "shapes", list, where)):
-        here = f"{where}: shape {number}"
-        label = take(shape, "label", str, here)
-        name = as_asked(label, f"{here}: label")
-        if name == "flag":
-            continue
-        points = take(shape, "points", list, here)
-        whole = read_points(points, f"{here}: points")  # (points, 2), cut to whole pixels
-        exact = np.asarray(points, np.float64)
-        if (exact % 1).any():
-            check_pixels([exact], f"{here}: points")
-        draw = _drawn(shape, whole, exact, size, here)
-        found = _measured(label, draw, size)
-        if not found.area:
-            raise DataError(f"{here}: covers no pixel of the picture of {size[0]} x {size[1]} (h x w)")
-        group = maybe(shape, "group_id", int, here)
-        groups.setdefault(number if group is None else (name, group), []).append(found)
-        all_points.append(exact)
-    check_pixels(all_points, f"{where}: shapes")
-    return [members[0] if len(members) == 1 else _one_object(members, size, where) for members in groups.values()]
+def _lift(label: str, group: int | str | None, canvas: NDArray[np.uint8], orientation: int) -> Region:
+    """What is painted on a canvas (h, w), turned upright, as a region; the canvas is blank again."""
+    upright = turned(canvas, orientation)
+    rows, columns = np.flatnonzero(upright.any(1)), np.flatnonzero(upright.any(0))
+    if not len(rows):
+        return Region(label, group, 0, 0, np.zeros((0, 0), bool))
+    box = upright[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    inside = box.astype(bool)
+    box[:] = 0
+    return Region(label, group, int(rows[0]), int(columns[0]), inside)
 
 
-def _drawn(shape: dict[str, Any], whole: NDArray[np.int32], exact: NDArray, size: Size, where: str) -> Draw:
-    """How a shape is drawn, by its type. Raises DataError."""
-    kind = maybe(shape, "shape_type", str, where) or "polygon"
-    if kind in FLAT:
-        raise DataError(f"{where}: shape_type: {kind} has no inside: draw a polygon, rectangle, circle or mask")
-    expected = {"rectangle": (2, 4), "oriented_rectangle": (4,), "rotation": (4,), "circle": (2,), "mask": (2,)}
-    if kind != "polygon" and kind not in expected:
-        raise DataError(f"{where}: shape_type: found {short(kind)}, expected polygon, {', '.join(expected)}")
-    if len(whole) not in expected.get(kind, (len(whole),)):
-        wanted = " or ".join(map(str, expected[kind]))
-        raise DataError(f"{where}: points: found {len(whole)}, expected {wanted} of a shape of type {kind}")
-    if kind == "circle":
-        return _circle(exact, where)
-    if kind == "mask":
-        return _crop(take(shape, "mask", str, where), exact, size, where)
-    if kind != "polygon":
-        whole, exact = _corners(whole), _corners(exact)
+def _draw(shape: dict[str, Any], points: NDArray[np.int32], canvas: NDArray[np.uint8], where: str) -> None:
+    """Paint one shape of labelme's on a canvas (h, w), in place. Raises DataError for what encloses nothing."""
+    kind = shape.get("shape_type") or "polygon"
+    special: dict[Any, Callable[[], None]] = {
+        "circle": lambda: _draw_circle(np.asarray(shape["points"], np.float64), canvas, where),
+        "mask": lambda: _draw_mask(shape, points, canvas, where),
+    }
+    if not isinstance(kind, str) or kind not in (*CORNERS, *special):
+        raise DataError(f"{where}: shape_type: is {short(kind)}, expected one of {', '.join((*CORNERS, *special))}")
+    if len(points) not in CORNERS.get(kind, (2,)):
+        wanted = "at least 3" if kind == "polygon" else " or ".join(map(str, CORNERS.get(kind, (2,))))
+        raise DataError(f"{where}: points: is a {kind} of {len(points)} points, expected {wanted}")
+    if kind in special:
+        special[kind]()
+        return
+    check_inside(points, canvas.shape, where)
+    exact = np.asarray(shape["points"], np.float64)
+    if len(points) == 2:
+        points = np.stack([points[[0, 1, 1, 0], 0], points[[0, 0, 1, 1], 1]], axis=1)
+        exact = np.stack([exact[[0, 1, 1, 0], 0], exact[[0, 0, 1, 1], 1]], axis=1)
+    elif kind != "polygon":  # four corners, in any order
+        points = cv2.convexHull(points)[:, 0].astype(np.int32)
     if np.linalg.matrix_rank(exact - exact[0]) < 2:
         raise DataError(f"{where}: points: lie on one line, so that this {kind} has no inside")
-    check_outline(whole, f"{where}: points")
-    check_inside(whole, size, where)
-    return partial(_draw_polygon, whole)
+    paint(canvas, points, 1)
 
 
-def _corners(points: NDArray) -> NDArray:
-    """The corners (4, 2) of a rectangle in turn, from two opposite ones or from all four in any order."""
-    if len(points) == 2:
-        (left, top), (right, bottom) = points
-        return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], points.dtype)
-    kind = np.int32 if points.dtype == np.int32 else np.float32
-    return cv2.convexHull(points.astype(kind))[:, 0].astype(points.dtype)
-
-
-def _circle(points: NDArray, where: str) -> Draw:
-    """A disc from its centre and a point of its edge, with an outline of one pixel as all shapes have."""
-    (x, y), edge = points
-    radius = math.dist((x, y), edge) + 0.5
-    if radius == 0.5:
+def _draw_circle(points: NDArray[np.float64], canvas: NDArray[np.uint8], where: str) -> None:
+    """A circle by its centre and a point on it: the pixels whose corner nearest to 0, 0 is no further than that."""
+    (x, y), rim = points[0], points[1]
+    radius = float(np.hypot(*(rim - points[0])))
+    if not radius:
         raise DataError(f"{where}: points: are one point, so that this circle has no inside")
-
-    def draw(canvas: Canvas, value: int) -> None:
-        last = np.array(canvas.shape[::-1]) - 1
-        (left, top), (right, bottom) = np.clip([[x - radius, y - radius], [x + radius, y + radius]], 0, last).astype(
-            int
-        )
-        rows, columns = np.arange(top, bottom + 1)[:, None], np.arange(left, right + 1)
-        canvas[top : bottom + 1, left : right + 1][(rows - y) ** 2 + (columns - x) ** 2 <= radius**2] = value
-
-    return draw
+    check_inside(np.array([[x - radius, y - radius], [x + radius, y + radius]]), canvas.shape, where)
+    rows, columns = np.ogrid[: canvas.shape[0], : canvas.shape[1]]
+    canvas[(columns - x) ** 2 + (rows - y) ** 2 <= radius**2] = 1
 
 
-def _crop(text: str, points: NDArray, size: Size, where: str) -> Draw:
-    """A part of the picture as a PNG in base64, whose first and last pixel are the points."""
+def _draw_mask(shape: dict[str, Any], points: NDArray[np.int32], canvas: NDArray[np.uint8], where: str) -> None:
+    """A mask by its bounding box, first and last pixel, and a PNG in base64 of what is in it; 0 is outside."""
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    content = decode_base64(take(shape, "mask", str, where), f"{where}: mask")
+    with picture_errors(f"{where}: mask"), Image.open(BytesIO(content)) as image:
+        box = (int(right - left + 1), int(bottom - top + 1))
+        if any(abs(side - wanted) > 1 for side, wanted in zip(image.size, box, strict=True)):
+            raise DataError(f"{where}: mask: is {image.size} (w, h), but its points enclose {box}: they do not match")
+        if image.mode not in ("1", "L"):
+            raise DataError(f"{where}: mask: is {image.mode}, expected one number a pixel, 0 outside")
+        if left < 0 or top < 0 or left + image.width > canvas.shape[1] or top + image.height > canvas.shape[0]:
+            raise DataError(f"{where}: mask: reaches out of the picture: is it another's?")
+        inside = np.asarray(image) != 0
+    if not inside.any():
+        raise DataError(f"{where}: mask: is empty; remove the shape")
+    canvas[top : top + inside.shape[0], left : left + inside.shape[1]][inside] = 1
+
+
+def decode_base64(text: str, where: str) -> bytes:
+    """The bytes of base64 text. Raises DataError when it is none."""
     try:
-        content = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise DataError(f"{where}: mask: is no base64, expected a PNG in it") from None
-    name = Path(f"{where}: mask")
-    (left, top), (right, bottom) = np.sort(np.round(points).astype(int), axis=0)
-    held = read_header(name, content).stored
-    if abs(held[0] - (bottom - top + 1)) > 1 or abs(held[1] - (right - left + 1)) > 1 or max(held) > max(size):
-        raise DataError(
-            f"{name}: is {held[0]} x {held[1]} (h x w), but its points say {bottom - top + 1} x {right - left + 1} "
-            f"in a picture of {size[0]} x {size[1]}"
-        )
-    inside = read_inside(name, content)
-
-    def draw(canvas: Canvas, value: int) -> None:
-        part = canvas[max(0, top) : max(0, top + inside.shape[0]), max(0, left) : max(0, left + inside.shape[1])]
-        seen = inside[max(0, -top) :, max(0, -left) :][: part.shape[0], : part.shape[1]]
-        part[seen] = value
-
-    return draw
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise DataError(f"{where}: is no base64: {error}") from None
 
 
-def _one_object(shapes: list[Shape], size: Size, where: Path) -> Shape:
-    """The shapes of a group as one shape, with its holes. Raises DataError when the holes leave nothing of it."""
-    solid, seen = np.zeros(size, bool), set()
-    for shape in sorted(shapes, key=lambda shape: -shape.area):
-        canvas = np.zeros(size, np.uint8)
-        shape.draw(canvas, 1)
-        alone = canvas.astype(bool)
-        rle = masks.encode(alone)["counts"]
-        if rle not in seen:  # the same shape twice is no hole
-            solid[alone] = not solid[alone].all()
-        seen.add(rle)
-    if not solid.any():
-        raise DataError(
-            f"{where}: nothing is left of {short(shapes[0].label)}: shapes of its group_id cover it as holes"
-        )
-    return Shape(shapes[0].label, partial(_draw_mask, masks.encode(solid)), int(solid.sum()))
+def _objects(regions: list[Region], where: Path) -> Iterator[Region]:
+    """Regions of one label and `group_id` as one each, at the place of the first.
+
+    Of such an object, a shape that lies wholly inside the larger ones is a hole in them, and one inside a hole is not.
+    Raises DataError when the holes leave nothing.
+    """
+    groups: dict[Any, list[Region]] = {}
+    for number, region in enumerate(regions):
+        key = (number,) if region.group is None else (region.name, region.group)
+        groups.setdefault(key, []).append(region)
+    for members in groups.values():
+        yield members[0] if len(members) == 1 else _joined(members, where)
 
 
-def _draw_polygon(points: NDArray[np.int32], canvas: Canvas, value: int) -> None:
-    paint(canvas, points, value)
-
-
-def _draw_mask(rle: RLE, canvas: Canvas, value: int) -> None:
-    canvas[masks.decode(rle)] = value
-
-
-def _measured(label: str, draw: Draw, size: Size) -> Shape:
-    alone = np.zeros(size, np.uint8)
-    draw(alone, 1)
-    return Shape(label, draw, int(alone.sum()))
+def _joined(members: list[Region], where: Path) -> Region:
+    top, left = min(m.top for m in members), min(m.left for m in members)
+    bottom = max(m.top + m.inside.shape[0] for m in members)
+    right = max(m.left + m.inside.shape[1] for m in members)
+    canvas, seen = np.zeros((bottom - top, right - left), bool), set()
+    for member in sorted(members, key=lambda m: -int(m.inside.sum())):
+        place = (member.top, member.left, member.inside.shape, member.inside.tobytes())
+        if place not in seen:  # the same shape twice is no hole
+            part = replace(member, top=member.top - top, left=member.left - left).within(canvas)
+            part[member.inside] = not part[member.inside].all()
+        seen.add(place)
+    if not canvas.any():
+        raise DataError(f"{where}: nothing is left of {short(members[0].label)}: shapes of its group_id are its holes")
+    return Region(members[0].label, members[0].group, top, left, canvas)

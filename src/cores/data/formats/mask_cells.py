@@ -60,11 +60,11 @@ def _read_one(value: Any, header: Header, home: Path, where: str) -> RLE:
         return found
     content, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if isinstance(content, bytes):
-        inside = read_inside(Path(where), content)
+        inside = read_inside(Path(where), content, header)
     elif isinstance(name := name or content, str):
         path = home / name
         try:
-            inside = read_inside(path)
+            inside = read_inside(path, fits=header)
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
     else:

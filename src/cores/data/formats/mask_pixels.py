@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from cores.data.formats.picture_headers import Header, read_header
 from cores.errors import DataError
 from cores.masks import Mask
 from cores.picture_errors import opened_picture
@@ -26,23 +27,26 @@ LABELS = 4  # this many levels without noise are classes, not soft edges
 RICH = 32  # more levels than this are noise or a soft mask
 NEAR = 1 / 16  # of the scale: as far as noise moves a level
 STRAY = 0.01  # of the even pixels: what noise may leave at other levels
-HUES = 0.4  # as far as noise moves the share of a colour in a bright pixel
+HUES = 0.4  # as far as noise moves the share of a colour in a bright one
 
 
-def read_inside(path: Path, content: bytes | None = None) -> Mask:
+def read_inside(path: Path, content: bytes | None = None, fits: Header | None = None) -> Mask:
     """The mask (h, w), True inside, of a picture's file, or of its content under that name; upright by its own EXIF.
 
+    Args: `fits`: the picture that it belongs to; a mask of another size is refused before it is decoded.
     Raises DataError when it is no picture, and when its colours do not say what is inside.
     """
+    if fits is not None:
+        fits.turn(read_header(path, content).size, str(path))
     with opened_picture(path, content) as image:
         noisy = image.format in LOSSY
-        mode = image.mode
-        if mode not in (*GREYS, *COLORS):
-            raise DataError(f"{path}: is {mode}, expected a grey, palette or RGB picture: {RULE}")
+        if image.mode not in (*GREYS, *COLORS):
+            raise DataError(f"{path}: is {image.mode}, expected a grey, palette or RGB picture: {RULE}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd EXIF
-            image = ImageOps.exif_transpose(image)
-        levels = _grey_of(image, str(path)) if mode in COLORS or _sees_through(image) else np.asarray(image)
+            upright = ImageOps.exif_transpose(image)
+        colored = upright.mode in COLORS or _sees_through(upright)
+        levels = _grey_of(upright, str(path)) if colored else np.asarray(upright)
     return inside_numbers(levels, str(path), noisy)
 
 
@@ -112,18 +116,20 @@ def _grey_of(image: Image.Image, where: str) -> NDArray[np.uint8]:
     if _sees_through(image) or image.mode in ("RGBA", "LA", "PA"):
         if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
             raise DataError(f"{where}: can be seen through in places: {RULE}; save it without transparency")
-    indices = np.asarray(image) if image.mode == "P" else None
     colors = np.asarray(image.convert("RGBA" if _sees_through(image) else "RGB"))[..., :3]  # (h, w, 3)
+    levels = colors.max(-1)
+    if image.mode != "P" and np.array_equal(levels, colors.min(-1)):
+        return levels
     packed = colors.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     known = np.unique(packed)
-    if indices is not None and len(np.unique(indices)) > len(known):
+    if image.mode == "P" and len(np.unique(np.asarray(image))) > len(known):
         raise DataError(f"{where}: its palette shows different indices in one colour: {RULE}")
-    levels = colors.max(-1)
     if len(known) == 2 and known[0] == 0:
         return levels
-    bright = levels > 127
-    shares = colors[bright] / levels[bright][:, None]  # (pixels, 3): red, green and blue, the strongest 1
-    if bright.any() and np.abs(shares - np.median(shares, axis=0)).max() > HUES:
+    found = known[:, None] >> np.array([16, 8, 0]) & 0xFF  # (colours, 3)
+    found = found[found.max(-1) > 127]
+    shares = found / found.max(-1, keepdims=True)  # of red, green and blue, the strongest 1
+    if len(shares) and np.abs(shares - np.median(shares, axis=0)).max() > HUES:
         raise DataError(f"{where}: has {len(known)} colours, which may be labels: {RULE}; keep one object a mask")
     return levels
 

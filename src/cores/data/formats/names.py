@@ -1,8 +1,6 @@
-"""Names in annotation files: of things, as they are asked for, and of files, as another system wrote them."""
+"""Words of annotation files: whether there are any, and what a thing is called when it is asked for."""
 
-import os
 import unicodedata
-from pathlib import Path, PurePosixPath
 
 from cores.errors import DataError
 
@@ -19,10 +17,3 @@ def as_asked(label: str, where: str) -> str:
     if is_blank(label):
         raise DataError(f"{where}: is blank: give the thing a name")
     return " ".join(unicodedata.normalize("NFC", label).split()).lower()
-
-
-def named_file(folder: Path, name: str) -> Path:
-    """The file that an annotation in `folder` names; Windows' backslashes are read, unless a file is called so."""
-    if "\\" in name and not os.path.isfile(folder / name):
-        name = name.replace("\\", "/")
-    return folder / PurePosixPath(name)

@@ -3,7 +3,6 @@
 Legend: h, w = height and width of the picture in pixels; points = vertices (x, y).
 """
 
-import math
 from typing import Any
 
 import cv2
@@ -11,15 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from cores import masks
 from cores.data.formats.json_files import short
 from cores.errors import DataError
 from cores.masks import RLE
 
 FAR = 1_000_000  # no vertex lies that many pixels away; painting to there takes OpenCV seconds
+OUTLINE = 2_000_000  # pixels: COCO's library makes five points of each, whatever memory there is; OpenCV takes minutes
 
 
 def read_points(value: Any, where: str) -> NDArray[np.int32]:
-    """Vertices (points, 2), cut to whole pixels towards zero. Raises DataError for what are no points.
+    """Vertices (points, 2), cut to whole pixels towards zero.
+
+    Raises DataError for what are no points, and for an outline that is longer than any thing's.
 
     Points may lie outside the picture, repeat, or be fewer than three: then they are a line or a dot.
     """
@@ -28,12 +31,35 @@ def read_points(value: Any, where: str) -> NDArray[np.int32]:
     for point in value:
         if not isinstance(point, list) or len(point) != 2 or not all(map(_near, point)):
             raise DataError(f"{where}: found {short(point)}, expected [x, y] in pixels")
-    return np.trunc(np.asarray(value, dtype=np.float64)).astype(np.int32)
+    points = np.trunc(np.asarray(value, dtype=np.float64)).astype(np.int32)
+    _check_outline(points, where)
+    return points
 
 
 def _near(number: Any) -> bool:
-    known = isinstance(number, int | float) and not isinstance(number, bool)
-    return known and math.isfinite(number) and abs(number) < FAR
+    """Is this a coordinate? Compared, not converted: a whole number of JSON may be larger than any float."""
+    return isinstance(number, int | float) and not isinstance(number, bool) and -FAR < number < FAR
+
+
+def check_pixels(points: NDArray, size: tuple[int, int], where: str) -> None:
+    """Vertices (points, 2) of a picture of `size` (h, w) are in pixels.
+
+    Raises DataError when all lie within 0..1: then they are shares of its sides.
+    """
+    if len(points) and points.min() >= 0 and points.max() <= 1 < min(size):
+        raise DataError(f"{where}: all coordinates lie within 0..1, expected pixels of a picture of {_said(size)}")
+
+
+def check_inside(points: NDArray, size: tuple[int, int], where: str) -> None:
+    """Vertices (points, 2) enclose something of a picture of `size` (h, w). Raises DataError if not."""
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    if right < 0 or bottom < 0 or left >= size[1] or top >= size[0]:
+        box = f"x {left:g} to {right:g}, y {top:g} to {bottom:g}"
+        raise DataError(f"{where}: lies outside the picture ({box}; the picture is {_said(size)}): is it another's?")
+
+
+def _said(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]} (h x w)"
 
 
 def paint(canvas: NDArray[np.uint8], points: NDArray[np.int32], value: int) -> None:
@@ -42,8 +68,14 @@ def paint(canvas: NDArray[np.uint8], points: NDArray[np.int32], value: int) -> N
     cv2.fillPoly(canvas, [points], value)
 
 
-def coco_polygon(value: Any, size: tuple[int, int], where: str) -> RLE:
-    """Run lengths of one COCO polygon [x1, y1, x2, y2, ...] in a picture of `size` (h, w), by COCO's own rule.
+def _check_outline(points: NDArray, where: str) -> None:
+    length = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
+    if length > OUTLINE:
+        raise DataError(f"{where}: a polygon with an outline of {length:,.0f} pixels, expected {OUTLINE:,} at most")
+
+
+def coco_points(value: Any, where: str) -> NDArray[np.float64]:
+    """Vertices (points, 2) of one COCO polygon [x1, y1, x2, y2, ...].
 
     Raises DataError for fewer than three points: COCO's library would take two for a box.
     """
@@ -51,5 +83,37 @@ def coco_polygon(value: Any, size: tuple[int, int], where: str) -> RLE:
         raise DataError(f"{where}: found {short(value)}, expected a polygon [x1, y1, x2, y2, ...]")
     if len(value) < 6:
         raise DataError(f"{where}: a polygon of {len(value) // 2} points has no inside, expected at least 3")
-    (found,) = coco.frPyObjects([value], *size)
+    return np.asarray(value, dtype=np.float64).reshape(-1, 2)
+
+
+def coco_polygon(value: Any, size: tuple[int, int], where: str) -> RLE:
+    """Run lengths of one COCO polygon [x1, y1, x2, y2, ...] in a picture of `size` (h, w), by COCO's own rule.
+
+    What lies further away than the picture is large is cut off first, so that the memory is bounded by the picture.
+    Raises DataError as `coco_points`, and for an outline that is longer than any thing's.
+    """
+    points = coco_points(value, where)
+    margin = max(size)
+    if (points < -margin).any() or (points > 2 * margin).any():
+        points = _cut(points, -margin, 2 * margin)
+    if len(points) < 3:  # nothing of it is near the picture
+        return {"size": list(size), "counts": masks.compress([size[0] * size[1]], size)}
+    _check_outline(points, where)
+    (found,) = coco.frPyObjects([points.ravel().tolist()], *size)
     return {"size": list(size), "counts": found["counts"].decode("ascii")}
+
+
+def _cut(points: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    """The part of a polygon (points, 2) within a square, side after side (Sutherland and Hodgman, 1974)."""
+    for axis, sign, limit in ((0, 1, low), (0, -1, -high), (1, 1, low), (1, -1, -high)):
+        depth = sign * points[:, axis] - limit  # inside where not negative
+        kept: list[NDArray[np.float64]] = []
+        for here in range(len(points)):
+            before = here - 1
+            if (depth[before] < 0) != (depth[here] < 0):
+                share = depth[before] / (depth[before] - depth[here])
+                kept.append(points[before] + share * (points[here] - points[before]))
+            if depth[here] >= 0:
+                kept.append(points[here])
+        points = np.array(kept).reshape(-1, 2)
+    return points

@@ -1,13 +1,16 @@
 """Which files of a Hugging Face folder are which split of which configuration. Nothing is joined that is not named so.
 
-Read are what `save_to_disk` writes, Parquet files as the hub names them (`CONFIGURATION/SPLIT-00000-of-00002.parquet`,
-`data/SPLIT-...`, `CONFIGURATION/SPLIT/0000.parquet`), and folders of pictures with a `metadata.jsonl`.
+Read are what `save_to_disk` writes, Parquet files as the head of a README.md or else their own names say
+(`CONFIGURATION/SPLIT-00000-of-00002.parquet`, `data/SPLIT-...`, `CONFIGURATION/SPLIT/0000.parquet`), and folders of
+pictures with a `metadata.jsonl`.
 """
 
 import re
 from pathlib import Path
 
-from cores.data.formats.json_files import check, read_json, take
+import yaml
+
+from cores.data.formats.json_files import check, decode, maybe, read_json, short, take
 from cores.errors import DataError
 
 Splits = dict[str, list[Path]]
@@ -16,6 +19,7 @@ SHARD = re.compile(r"(?P<split>.+?)[-_.](?P<number>\d+)-of-(?P<count>\d+)\b.*")
 NUMBERED = re.compile(r"(\d+|data|((part|shard|chunk)[-_]?\d+\b.*))$")  # files that are called by no split's name
 USUAL = re.compile(r"(train|training|validation|valid|val|dev|eval|test|testing)([^a-z].*)?$")
 METADATA = "metadata.jsonl"
+HEAD = re.compile(r"---\s*\n(.*?)\n---\s*(\n|$)", re.DOTALL)  # of a README.md, in YAML
 
 
 def find_splits(home: Path) -> dict[str, Splits]:
@@ -24,24 +28,51 @@ def find_splits(home: Path) -> dict[str, Splits]:
         return {ONLY: {_split_of(home): [home]}}
     if (home / "dataset_dict.json").is_file() or (home / "state.json").is_file():
         return {ONLY: _saved(home)}
-    found: dict[str, Splits] = {}
-    tables = sorted(path for path in home.rglob("*.parquet") if not any(p.startswith(".") for p in _below(path, home)))
-    for path in tables:
-        configuration, split = _place(path, home)
-        found.setdefault(configuration, {}).setdefault(split, []).append(path)
-    for path in [] if found else sorted(home.rglob(METADATA)):
-        *folders, split = _below(path.parent, home) or [home.name]
-        found.setdefault("/".join(folders) or ONLY, {})[split] = [path]
+    found = _declared(home) or _by_names(home) or _with_metadata(home) or _saved_below(home)
     if not found:
-        found = _saved_below(home)
-    if not found:
-        raise DataError(
-            f"{home}: holds neither Parquet files nor what save_to_disk writes, nor pictures with {METADATA}"
-        )
+        what = f"Parquet files, what save_to_disk writes, or pictures with {METADATA}"
+        raise DataError(f"{home}: holds nothing to read, expected {what}")
     for splits in found.values():
         for files in splits.values():
             _check_whole(files)
     return found
+
+
+def _declared(home: Path) -> dict[str, Splits]:
+    """The Parquet files that the head of a README.md says are which split of which configuration; none where it does
+    not say. Raises DataError when it says it in another form."""
+    readme = home / "README.md"
+    if not readme.is_file():
+        return {}
+    head = HEAD.match(decode(readme.read_bytes(), readme))
+    try:
+        said = yaml.safe_load(head[1]) if head else None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataError(f"{readme}: its head is no YAML: {' '.join(str(error).split())[:200]}") from None
+    found: dict[str, Splits] = {}
+    for one in (maybe(said, "configs", list, readme) if isinstance(said, dict) else None) or []:
+        name = maybe(check(one, dict, f"{readme}: configs"), "config_name", str, readme) or ONLY
+        files = one.get("data_files")
+        if isinstance(files, dict):
+            files = [{"split": split, "path": path} for split, path in files.items()]
+        elif isinstance(files, str):
+            files = [{"split": "train", "path": files}]
+        for entry in check(files or [], list, f"{readme}: data_files of {name}"):
+            entry = {"split": "train", "path": entry} if isinstance(entry, str) else entry
+            split, paths = take(entry, "split", str, readme), entry.get("path")
+            for pattern in check([paths] if isinstance(paths, str) else paths, list, f"{readme}: path of {split}"):
+                tables = sorted(home.glob(_inside(pattern, readme)))
+                kept = found.setdefault(name, {}).setdefault(split, [])
+                kept += [path for path in tables if path.suffix == ".parquet" and path not in kept]
+    there = {name: {split: files for split, files in splits.items() if files} for name, splits in found.items()}
+    return {name: splits for name, splits in there.items() if splits}
+
+
+def _inside(pattern: str, readme: Path) -> str:
+    """A pattern of files below a folder. Raises DataError for one that leads out of it."""
+    if not check(pattern, str, f"{readme}: path").strip("/.") or pattern.startswith("/") or ".." in pattern:
+        raise DataError(f"{readme}: path: found {short(pattern)}, expected files below {readme.parent}")
+    return pattern
 
 
 def choose(found: dict[str, Splits], asked: list[str], path: str) -> tuple[str, list[Path]]:
@@ -63,6 +94,25 @@ def choose(found: dict[str, Splits], asked: list[str], path: str) -> tuple[str, 
         raise DataError(f"hf:{path}: which split? There are {', '.join(splits)}: say hf:{path}|{next(iter(splits))}")
     split = asked[0] if asked else next(iter(splits))
     return split, splits[split]
+
+
+def _by_names(home: Path) -> dict[str, Splits]:
+    """Parquet files in any depth, by what they and their folders are called."""
+    found: dict[str, Splits] = {}
+    for path in sorted(home.rglob("*.parquet")):
+        if not any(part.startswith(".") for part in _below(path, home)):
+            configuration, split = _place(path, home)
+            found.setdefault(configuration, {}).setdefault(split, []).append(path)
+    return found
+
+
+def _with_metadata(home: Path) -> dict[str, Splits]:
+    """Folders of pictures, each a split."""
+    found: dict[str, Splits] = {}
+    for path in sorted(home.rglob(METADATA)):
+        *folders, split = _below(path.parent, home) or [home.name]
+        found.setdefault("/".join(folders) or ONLY, {})[split] = [path]
+    return found
 
 
 def _place(path: Path, home: Path) -> tuple[str, str]:

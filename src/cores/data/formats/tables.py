@@ -18,6 +18,7 @@ from cores.errors import CoresError, DataError
 from cores.regular_files import open_regular
 
 ROWS = 64  # of a batch when Parquet is turned into Arrow: pictures are large
+VALUES = 1 << 28  # of a batch; a few bytes of Parquet can stand for any number of equal ones
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -102,13 +103,21 @@ def _validate(source: Path, columns: Sequence[str], note: Path) -> None:
 def _convert(source: Path, columns: Sequence[str], path: Path) -> None:
     with open_regular(source) as opened:
         file = pq.ParquetFile(opened, page_checksum_verification=True)
-        if file.metadata.num_rows > source.stat().st_size:  # rows with pictures take a byte each
-            raise DataError(
-                f"{source}: says that it has {file.metadata.num_rows} rows, more than bytes: it is damaged"
-            )
         names = [file.schema_arrow.names[place] for place in _wanted(file.schema_arrow, columns, source)]
         schema = pa.schema([file.schema_arrow.field(name) for name in names])
         with pa.ipc.new_file(str(path), schema) as writer:
-            for batch in file.iter_batches(ROWS, columns=names):
+            for batch in file.iter_batches(_rows_at_once(file, source), columns=names):
                 batch.validate(full=True)
                 writer.write_batch(batch.select(names))
+
+
+def _rows_at_once(file: pq.ParquetFile, path: Path) -> int:
+    """How many rows are unpacked together. Raises DataError when the file says that it holds more than can be true."""
+    rows = file.metadata.num_rows
+    groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+    values = max(
+        (g.column(n).num_values / max(1, g.num_rows) for g in groups for n in range(g.num_columns)), default=1
+    )
+    if rows > path.stat().st_size or values > VALUES:  # a row has a picture, which takes a byte at least
+        raise DataError(f"{path}: is damaged: it says that it has {rows} rows, of up to {values:.0f} values")
+    return max(1, min(ROWS, int(VALUES / max(1, values))))

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from PIL.ImageFile import ImageFile
+
 from cores import masks
 from cores.data.bad import Faults, faults_of
 from cores.data.formats.picture_headers import decode_check
@@ -206,15 +208,20 @@ class Sharing:
         self.sizes: dict[int, list[tuple[str, Path]]] = {}  # bytes of a file -> source, file
 
     def add(self, source: FileSource, i: int, record: Record | None) -> None:
-        name, split = source.place(i)
+        (name, split), files = source.place(i), source.files(i)
         as_asked = f"{source.name.partition('|')[0]}|{split}"
         coco = COCO_NAME.search(name)
-        self.images.setdefault(f"COCO {coco[1]}" if coco else name, {})[as_asked] = name
+        if files:
+            self.images.setdefault(f"COCO {coco[1]}" if coco else name, {})[as_asked] = name
+        elif record and isinstance(record.image, ImageFile) and record.image.fp:  # a table's: rows have no names
+            record.image.fp.seek(0)
+            digest = hashlib.sha256(record.image.fp.read()).hexdigest()
+            self.images.setdefault(f"content {digest}", {})[as_asked] = name
         for question in record.questions if record else ():
             if question.form == "sentence":
                 self.texts.setdefault(question.text.strip().lower(), {})[as_asked] = name
-        if not coco and source.files(i):
-            path = source.files(i)[0]
+        if not coco and files:
+            path = files[0]
             self.sizes.setdefault(path.stat().st_size, []).append((as_asked, path))
 
     def findings(self) -> Iterator[Finding]:

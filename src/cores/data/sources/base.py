@@ -4,9 +4,10 @@ import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Protocol, Self
 
+from cores.data.bad import Counted
 from cores.data.record import Record
 from cores.data.sample import Sample
 from cores.errors import DataError
@@ -34,6 +35,7 @@ class FileSource(ABC):
 
     def __init__(self, name: str, split: str, root: Path, note: str = "") -> None:
         self.name, self.split, self.root, self.note = name, split, root, note
+        self.lost = Counted()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -55,7 +57,11 @@ class FileSource(ABC):
         if not 0 <= i < len(self):
             raise IndexError(f"{self.name} has {len(self)} images, there is no number {i}")
         with file_errors(self.name):
-            return self.read_record(i)
+            record = self.read_record(i)
+        for question in record.questions:
+            if question.lost is not None:
+                self.lost.warn(f"{self.name}: not trained on and not scored: {question.lost}")
+        return record
 
     def __getitem__(self, i: int) -> Sample:
         return self.record(i).sample()
@@ -121,3 +127,24 @@ def locate(path: str, data_dir: Path | None) -> tuple[Path, Path]:
     if data_dir is not None and found.is_relative_to(data_dir):
         return found, Path(data_dir)
     return found, found if found.is_dir() else found.parent
+
+
+def is_file(path: Path) -> bool:
+    """Is there a regular file? No name is an error here, not even one that no file system takes."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def named_file(folder: Path, name: str) -> Path:
+    """The file that an annotation names, below a folder; also where it was named on Windows.
+
+    A name with backslashes is read as such a path when there is no file of just that name; of a path with a drive,
+    which is another machine's, the last part counts.
+    """
+    path = folder / name
+    if "\\" not in name or is_file(path):
+        return path
+    other = PureWindowsPath(name)
+    return folder / (other.name if other.drive or other.root else other.as_posix())

@@ -87,7 +87,7 @@ def _picture(value: Any, home: Path, where: str) -> tuple[Path | Image.Image, He
     """A picture from its bytes, or from a file that the row names."""
     name, content = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (None, value)
     if isinstance(content, bytes):
-        header = read_header(Path(name or where), content)
+        header = read_header(Path(name if isinstance(name, str) else where), content)
         with picture_errors(where):
             return Image.open(BytesIO(content)), header
     if not isinstance(name := name or content, str):
@@ -123,7 +123,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet"))
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=["*.parquet", "README.md"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"hf:{name}: is no folder or file here, and the hub does not give it: {first}") from None

@@ -63,7 +63,11 @@ def mapillary_classes(data_dir: Path) -> tuple[str, ...]:
     """The readable names of Mapillary's own configuration. Raises DataError."""
     path = data_dir / "mapillary" / "config_v2.0.json"
     labels = take(read_json(path), "labels", list, path)
-    return tuple(take(label, "readable", str, f"{path}: label {number}") for number, label in enumerate(labels))
+    names = tuple(take(label, "readable", str, f"{path}: label {number}") for number, label in enumerate(labels))
+    for number, name in enumerate(names):
+        if not name.strip():
+            raise DataError(f"{path}: label {number}: readable: is blank, expected what the class is called")
+    return names
 
 
 LAYOUTS = {

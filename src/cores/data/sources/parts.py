@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from cores.data.formats.coco_json import read_coco, size_of, stated_size
-from cores.data.formats.json_files import check, read_json
+from cores.data.formats.coco_json import Id, read_coco, size_of, stated_size
+from cores.data.formats.json_files import check, clipped, read_json
 from cores.data.formats.picture_headers import Header, read_header
-from cores.data.formats.segmentation_field import read_segmentation, union
+from cores.data.formats.segmentation_field import lost_mask, read_segmentation, union
 from cores.data.index import Row, open_index
 from cores.data.record import Question, Record
 from cores.data.sample import Target
@@ -123,23 +123,30 @@ class Parts(FileSource):
         header = read_header(self._image(row.image))
         size = stated_size(row.record["size"], header, self.json)
         questions = tuple(
-            self._question(category, partial(self._targets, members, size, header))
+            self._question(category, partial(self._targets, members, size, header), lost_mask(members, self.json))
             for category, members in row.record["questions"]
         )
         meta = {"source": self.name, "name": row.image}
         return Record(header.path, header.size, self.split, questions, meta=meta)
 
-    def _question(self, category: str, find: Callable[[], tuple[Target, ...]]) -> Question:
+    def problems(self) -> Iterator[tuple[Path, str]]:
+        """Annotations without a mask; they are dumped without targets, and otherwise left out."""
+        for i in range(len(self)):
+            for _, members in self.index[i].record["questions"]:
+                if (lost := lost_mask(members, self.json)) is not None:
+                    yield self.json, f"not trained on and not scored: {lost}"
+
+    def _question(self, category: str, find: Callable[[], tuple[Target, ...]], lost: str | None) -> Question:
         names = self.layout.thing(category).names
         text, *others = (name.lower() for name in names)
-        question = Question(text, find, category=category, others=tuple(others))
+        question = Question(text, find, category=category, others=tuple(others), lost=lost)
         sentence = self.reasons.get(names[0], self.reasons.get(text))
         return question if sentence is None else replace(question, text=sentence, form="sentence", others=())
 
     def _targets(
-        self, members: list[tuple[int, Any]], size: tuple[int, int] | None, header: Header
+        self, members: list[tuple[Id, Any]], size: tuple[int, int] | None, header: Header
     ) -> tuple[Target, ...]:
-        """The union of annotations; nothing where all are empty."""
+        """The union of annotations; nothing where all are empty, whose question is `lost`."""
         found = [read_segmentation(v, size, header, f"{self.json}: annotation {number}") for number, v in members]
         rle = union([part for part in found if part is not None], header.size)
         return () if rle is None else (Target(rle),)
@@ -157,14 +164,17 @@ def read_reasons(path: Path) -> dict[str, str]:
         log.warning("%s is not there: what it would ask in sentences is asked by name", path)
         return {}
     found = check(read_json(path), dict, str(path))
-    return {str(name): check(sentence, str, f"{path}: {name}") for name, sentence in found.items()}
+    for name, sentence in found.items():
+        if not check(sentence, str, f"{path}: {clipped(name)}").strip():
+            raise DataError(f"{path}: {clipped(name)}: is blank, expected a sentence that asks for it")
+    return found
 
 
 def _rows(path: Path, together: bool) -> Iterator[Row]:
     """One row an image: its questions as [category, [[annotation, segmentation], ...]], by annotation."""
     coco = read_coco(path)
     for image, annotations in coco.by_image():
-        groups: dict[tuple[str, int], list[Any]] = {}
+        groups: dict[tuple[str, Id], list[Any]] = {}
         for annotation in annotations:
             group = (coco.category(annotation), 0 if together else annotation["id"])
             groups.setdefault(group, []).append((annotation["id"], annotation.get("segmentation")))
@@ -201,6 +211,10 @@ class Joined(FileSource):
     def place(self, i: int) -> tuple[str, str]:
         part, i = self._find(i)
         return part.place(i)
+
+    def problems(self) -> Iterator[tuple[Path, str]]:
+        for part in self.parts:
+            yield from part.problems()
 
 
 def open_parts(parts: list[str], data_dir: Path | None, name: str) -> Parts:

@@ -8,19 +8,18 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from cores.data.formats.json_files import check, read_json, take
-from cores.data.formats.labelme_shapes import read_polygons
 from cores.data.formats.picture_headers import read_header
 from cores.data.record import Record
 from cores.data.sources.base import FileSource, folder, needs
-from cores.data.sources.labelme import Drawing, Pair, files_in, files_of, missing_partner
+from cores.data.sources.labelme import Pair, pairs_in, read_shapes
 from cores.errors import DataError
 
 FOLDER = Path("reason_seg", "ReasonSeg")
 EXPLANATIONS = Path("explanatory", "train.json")
-ENCODING = "cp1252"  # of some of its files; the others are in UTF-8
+ENCODING = "cp1252"  # of files that are no UTF-8: some of the published ones
 FILTERS = {"testshort": False, "testlong": True}
 
 
@@ -51,7 +50,7 @@ class ReasonSeg(FileSource):
 
     def read_record(self, i: int) -> Record:
         split, pair = self.items[i]
-        record = read_pair(pair, split, {"source": self.name})
+        record = read_pair(pair).of(split, {"source": self.name})
         if self.first_only:
             return record.first()
         explained = self.explanations.get(record.meta["name"], ()) if split == "train" else ()
@@ -59,7 +58,8 @@ class ReasonSeg(FileSource):
 
     def files(self, i: int) -> tuple[Path, ...]:
         split, pair = self.items[i]
-        return files_of(pair, self.home / split)
+        home = self.home / split
+        return pair.images[0] if pair.images else home / f"{pair.stem}.jpg", pair.json or home / f"{pair.stem}.json"
 
     def place(self, i: int) -> tuple[str, str]:
         return super().place(i)[0], self.items[i][0]
@@ -72,34 +72,31 @@ class ReasonSeg(FileSource):
 
     def problems(self) -> Iterator[tuple[Path, str]]:
         """Explanations of images that are not there: in the published file, some are of no image of train."""
-        there = {pair.image.name for _, pair in self.items if pair.image is not None}
+        there = {pair.images[0].name for _, pair in self.items if pair.images}
         if self.split in ("train", "explanatory"):
             for name in self.explanations:
                 if name not in there:
                     yield self.home / EXPLANATIONS, f"explains {name}, which is not in train"
 
     def _explained(self, pair: Pair) -> bool:
-        return pair.image is not None and pair.image.name in self.explanations
+        return bool(pair.images) and pair.images[0].name in self.explanations
 
 
 def _pairs(path: Path, name: str) -> list[Pair]:
-    """Pictures and annotations that share a name, sorted by it."""
-    images, jsons = files_in(folder(path, name))
-    return [Pair(stem, images.get(stem, [None])[0], jsons.get(stem)) for stem in sorted({**images, **jsons})]
+    return pairs_in(folder(path, name))
 
 
-def read_pair(pair: Pair, split: str, meta: dict[str, Any]) -> Record:
-    """The record of one picture. Raises DataError when either file is missing or cannot be used."""
-    if pair.json is None or pair.image is None:
-        raise missing_partner(pair)
-    header = read_header(pair.image)
+def read_pair(pair: Pair) -> Record:
+    """The record of one picture, read as the published programs do: points are a polygon, whatever a shape says it is.
+
+    Raises DataError when either file is missing or cannot be used.
+    """
+    if pair.json is None or not pair.images:
+        there, missing = (pair.images[0], f"{pair.stem}.json") if pair.images else (pair.json, f"{pair.stem}.jpg")
+        raise DataError(f"{there}: there is no {missing} beside it")
+    image = pair.images[0]
     annotation = check(read_json(pair.json, ENCODING), dict, str(pair.json))
-    take(annotation, "text", list, pair.json)
-    drawing = Drawing(read_polygons(annotation, header.size, pair.json), header.size, header)
-    questions = drawing.questions(annotation, pair.json)
-    return Record(
-        pair.image, header.size, split, questions, ignore=drawing.ignore(), meta=meta | {"name": pair.image.name}
-    )
+    return read_shapes(annotation, image, read_header(image), pair.json, published=True).of("", {"name": image.name})
 
 
 def _kept(pair: Pair, sentence: bool) -> bool:

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cores.data.formats.coco_json import CocoFile, read_coco, size_of, stated_size
-from cores.data.formats.json_files import check, read_json, short, take
+from cores.data.formats.coco_json import CocoFile, Id, read_coco, size_of, stated_size
+from cores.data.formats.json_files import check, listed, read_json, short, take, take_id
 from cores.data.formats.picture_headers import Header, read_header
-from cores.data.formats.segmentation_field import read_segmentation
+from cores.data.formats.segmentation_field import lost_mask, read_segmentation
 from cores.data.formats.unpickle import read_pickle, repaired
 from cores.data.index import Row, open_index
 from cores.data.record import Question, Record
@@ -41,7 +41,7 @@ class Refer(FileSource):
         self.index = open_index(f"refer {data_set} {split_by}", [refs, instances], partial(_rows, refs, instances))
         self.rows = self.index.where(partial(in_split, split))
         if not len(self.rows):
-            raise DataError(f"{name}: no ref is in this split; there are {', '.join(self.index.splits())}")
+            raise DataError(f"{name}: no ref is in this split; there are {listed(self.index.splits())}")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -51,16 +51,27 @@ class Refer(FileSource):
         header = read_header(self.images / row.image)
         size = stated_size(row.record["size"], header, self.instances)
         questions = []
-        for sentences, segmentations in row.record["refs"]:
+        for where, sentences, segmentations in row.record["refs"]:
             find = partial(self._targets, segmentations, size, header)
-            questions += [Question(sentence, find) for sentence in sentences]
+            lost = lost_mask(segmentations, self.instances)
+            for number, sentence in enumerate(sentences):
+                if not sentence:
+                    raise DataError(f"{where}: sentence {number}: sent: is blank: remove it, or say what to look for")
+                questions.append(Question(sentence, find, lost=lost))
         meta = {"source": self.name, "name": row.image}
         return Record(header.path, header.size, row.split, tuple(questions), meta=meta)
 
+    def problems(self) -> Iterator[tuple[Path, str]]:
+        """Refs whose annotation has no mask; they are dumped without targets, and otherwise left out."""
+        for i in self.rows:
+            for where, _, segmentations in self.index[int(i)].record["refs"]:
+                if (lost := lost_mask(segmentations, self.instances)) is not None:
+                    yield self.instances, f"{where} is not trained on and not scored: {lost}"
+
     def _targets(
-        self, segmentations: list[tuple[int, Any]], size: tuple[int, int] | None, header: Header
+        self, segmentations: list[tuple[Id, Any]], size: tuple[int, int] | None, header: Header
     ) -> tuple[Target, ...]:
-        """One target an annotation; an empty one is none."""
+        """One target an annotation; none of an empty one, whose question is `lost`."""
         found = [
             read_segmentation(value, size, header, f"{self.instances}: annotation {number}")
             for number, value in segmentations
@@ -95,33 +106,33 @@ def _rows(refs_file: Path, instances_file: Path) -> Iterator[Row]:
     """One row an image and split, in the order of their first refs."""
     refs = check(read_pickle(refs_file) if refs_file.suffix == ".p" else read_json(refs_file), list, str(refs_file))
     instances = read_coco(instances_file)
-    groups: dict[tuple[int, str], list[Any]] = {}
+    groups: dict[tuple[Id, str], list[Any]] = {}
     for number, ref in enumerate(refs):
         where = f"{refs_file}: ref {number}"
-        key = (take(ref, "image_id", int, where), _text(ref, "split", where))
+        key = (take_id(ref, "image_id", where), _text(ref, "split", where))
         groups.setdefault(key, []).append(_ref(ref, instances, where))
     for (image_id, split), members in groups.items():
         if image_id not in instances.images:
-            raise DataError(f"{refs_file}: image_id: {image_id} is no image of {instances_file}")
+            raise DataError(f"{refs_file}: image_id: {short(image_id)} is no image of {instances_file}")
         image = instances.images[image_id]
         size = size_of(image, f"{instances_file}: image {image_id}")
         yield Row(image["file_name"], split, {"size": size, "refs": members})
 
 
-def _ref(ref: dict[str, Any], instances: CocoFile, where: str) -> tuple[list[str], list[tuple[int, Any]]]:
-    """The sentences of a ref, as they are asked, and its annotations' segmentations."""
+def _ref(ref: dict[str, Any], instances: CocoFile, where: str) -> tuple[str, list[str], list[tuple[Id, Any]]]:
+    """Where a ref stands, its sentences, as they are asked, and its annotations' segmentations."""
     members = take(ref, "sentences", list, where)
     sentences = [_text(sentence, "sent", f"{where}: sentence").strip().lower() for sentence in members]
-    found = ref.get("ann_id")
-    numbers = found if isinstance(found, list) else [found]
+    numbers = ref.get("ann_id")
     segmentations = []
-    for number in numbers:
+    for number in numbers if isinstance(numbers, list) else [numbers]:
         if number == NOTHING:
             continue
-        if not isinstance(number, int) or number not in instances.annotations:
+        known = take_id({"ann_id": number}, "ann_id", where)
+        if known not in instances.annotations:
             raise DataError(f"{where}: ann_id: found {short(number)}, which is no annotation of {instances.path}")
-        segmentations.append((number, instances.annotations[number].get("segmentation")))
-    return sentences, segmentations
+        segmentations.append((known, instances.annotations[known].get("segmentation")))
+    return where, sentences, segmentations
 
 
 def _text(record: Any, key: str, where: str) -> str:

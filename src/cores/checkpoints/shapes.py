@@ -1,0 +1,22 @@
+"""What tensors a model of a config has, told without making one of them."""
+
+from pathlib import Path
+
+import torch
+
+from cores.checkpoint_errors import checkpoint_errors
+from cores.modeling.configuration import CoresConfig
+from cores.modeling.model import CoresModel
+
+# a tensor's second name in a model, and its first: SAM's positions are used in two places and stored once
+SECOND_NAMES = {
+    "segmenter.prompt_encoder.shared_embedding.positional_embedding": (
+        "segmenter.shared_image_embedding.positional_embedding"
+    )
+}
+
+
+def shapes_of(config: CoresConfig, where: str | Path = "config.json") -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's tensors by name. Raises CheckpointError when no model can be made by the config."""
+    with torch.device("meta"), checkpoint_errors(where, "be made a model", "take the config of its own weights"):
+        return {name: tuple(value.shape) for name, value in CoresModel(config).state_dict().items()}

@@ -1,0 +1,124 @@
+"""Files and folders that appear whole or not at all, whatever ends the program that writes them.
+
+Everything is written under a hidden name beside its place and moved there when it is done. What is left of a program
+that was killed begins with a dot, says `.part-` and the number of its process, and is taken away by the next one.
+"""
+
+import errno
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cores.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_WORDS = ("No space left", "File too large", "PytorchStreamWriter failed", "Disk quota")  # safetensors', torch's
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
+def is_full(error: BaseException) -> bool:
+    """Does an error mean that there is no room left? safetensors and torch raise errors of their own for it."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return any(words in str(error) for words in FULL_WORDS)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to write to; when the block ends well it takes its place at `path`, over what was there.
+
+    The folder above must exist. When the block ends otherwise, `path` is as it was.
+    """
+    part = _part_of(path)
+    sweep(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
+    """A folder to write into; when the block ends well it takes its place at `folder` in one move.
+
+    When it ends otherwise (error, full disk, Ctrl-C), `folder` is as it was and nothing is left behind. Raises
+    UserError when it is there (without `replace`), cannot be written, or the disk is full.
+    """
+    folder = folder.resolve()
+    if folder.exists() and not replace:
+        raise UserError(f"{folder} exists already: take another name, or say that it may be replaced")
+    part = _part_of(folder)
+    sweep(folder)
+    try:
+        with writing(folder):
+            part.mkdir(parents=True)
+            yield part
+            settle(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """A folder to write files into; when the block ends well, they go to the existing `folder`, each of them whole.
+
+    Files of the same names are replaced and others stay. When it ends otherwise, nothing of them is left behind.
+    Raises UserError when they cannot be written.
+    """
+    part = folder / f".part-{os.getpid()}"
+    try:
+        with writing(folder):
+            part.mkdir()
+            yield part
+            for file in sorted(part.iterdir()):
+                file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Inside, `place` is written: a full disk and a place that may not be written are a UserError that names it."""
+    try:
+        yield
+    except Exception as error:
+        if is_full(error):
+            raise UserError(f"{place}: the disk is full: free some space; nothing of it is half written") from error
+        if isinstance(error, OSError) and error.errno in FORBIDDEN:
+            raise UserError(f"{place}: cannot be written ({error.strerror}): take another place") from error
+        raise
+
+
+def settle(part: Path, folder: Path) -> None:
+    """Move a finished folder to its place, over what is there."""
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep(path: Path) -> None:
+    """Take away what programs that are no longer there left beside `path` of what they were writing."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.part-*"):
+        number = left.name.removeprefix(f".{path.name}.part-").removesuffix(path.suffix)
+        if number.isdecimal() and not _runs(int(number)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part-{os.getpid()}{path.suffix}")
