@@ -18,7 +18,7 @@ from PIL import Image
 from cores.data.formats.json_files import maybe, short, take
 from cores.data.formats.names import as_asked
 from cores.data.formats.picture_headers import Header, turned
-from cores.data.formats.polygons import check_inside, check_pixels, paint, read_points
+from cores.data.formats.polygons import check_inside, check_outline, check_pixels, paint, read_points
 from cores.errors import DataError
 from cores.masks import Mask
 from cores.picture_errors import picture_errors
@@ -68,6 +68,7 @@ def read_regions(annotation: dict[str, Any], header: Header, where: Path, publis
         if label.lower() == "flag":
             continue
         points, group = read_points(take(shape, "points", list, here), f"{here}: points"), shape.get("group_id")
+        check_outline(points, size, here)
         if published:
             paint(canvas, points, 1)
         else:

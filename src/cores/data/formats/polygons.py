@@ -16,13 +16,11 @@ from cores.errors import DataError
 from cores.masks import RLE
 
 FAR = 1_000_000  # no vertex lies that many pixels away; painting to there takes OpenCV seconds
-OUTLINE = 2_000_000  # pixels: COCO's library makes five points of each, whatever memory there is; OpenCV takes minutes
+OUTLINE = 2_000_000  # pixels: COCO's library makes five points of each without asking for memory, OpenCV sorts edges
 
 
 def read_points(value: Any, where: str) -> NDArray[np.int32]:
-    """Vertices (points, 2), cut to whole pixels towards zero.
-
-    Raises DataError for what are no points, and for an outline that is longer than any thing's.
+    """Vertices (points, 2), cut to whole pixels towards zero. Raises DataError for what are no points.
 
     Points may lie outside the picture, repeat, or be fewer than three: then they are a line or a dot.
     """
@@ -31,9 +29,7 @@ def read_points(value: Any, where: str) -> NDArray[np.int32]:
     for point in value:
         if not isinstance(point, list) or len(point) != 2 or not all(map(_near, point)):
             raise DataError(f"{where}: found {short(point)}, expected [x, y] in pixels")
-    points = np.trunc(np.asarray(value, dtype=np.float64)).astype(np.int32)
-    _check_outline(points, where)
-    return points
+    return np.trunc(np.asarray(value, dtype=np.float64)).astype(np.int32)
 
 
 def _near(number: Any) -> bool:
@@ -58,6 +54,17 @@ def check_inside(points: NDArray, size: tuple[int, int], where: str) -> None:
         raise DataError(f"{where}: lies outside the picture ({box}; the picture is {_said(size)}): is it another's?")
 
 
+def check_outline(points: NDArray, size: tuple[int, int], where: str) -> None:
+    """A polygon (points, 2) near a picture of `size` (h, w) is none that takes minutes or gigabytes to paint.
+
+    Raises DataError for an outline that is longer than any thing's.
+    """
+    near = points.clip(-max(size), 2 * max(size)).astype(np.float64)
+    length = np.abs(near - np.roll(near, 1, axis=0)).max(axis=1).sum()
+    if length > OUTLINE:
+        raise DataError(f"{where}: a polygon with an outline of {length:,.0f} pixels, expected {OUTLINE:,} at most")
+
+
 def _said(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} (h x w)"
 
@@ -66,12 +73,6 @@ def paint(canvas: NDArray[np.uint8], points: NDArray[np.int32], value: int) -> N
     """Fill a polygon (points, 2) with a closed outline of one pixel, on a canvas (h, w), in place."""
     cv2.polylines(canvas, [points], True, value, 1)
     cv2.fillPoly(canvas, [points], value)
-
-
-def _check_outline(points: NDArray, where: str) -> None:
-    length = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
-    if length > OUTLINE:
-        raise DataError(f"{where}: a polygon with an outline of {length:,.0f} pixels, expected {OUTLINE:,} at most")
 
 
 def coco_points(value: Any, where: str) -> NDArray[np.float64]:
@@ -98,7 +99,7 @@ def coco_polygon(value: Any, size: tuple[int, int], where: str) -> RLE:
         points = _cut(points, -margin, 2 * margin)
     if len(points) < 3:  # nothing of it is near the picture
         return {"size": list(size), "counts": masks.compress([size[0] * size[1]], size)}
-    _check_outline(points, where)
+    check_outline(points, size, where)
     (found,) = coco.frPyObjects([points.ravel().tolist()], *size)
     return {"size": list(size), "counts": found["counts"].decode("ascii")}
 

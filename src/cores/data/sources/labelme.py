@@ -33,10 +33,17 @@ class Pair(NamedTuple):
 
 
 def pairs_in(path: Path) -> list[Pair]:
-    """Pictures and annotations of a folder that share a name, sorted by it; a second JSON file by its whole name."""
+    """Pictures and annotations of a folder that share a name, sorted by it; a second JSON file by its whole name.
+
+    Raises DataError.
+    """
     images: dict[str, list[Path]] = {}
     jsons: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
+    try:
+        files = sorted(path.iterdir())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    for file in files:
         if file.suffix.lower() == ".json":
             jsons[file.name if file.stem in jsons else file.stem] = file
         elif file.suffix.lower() in SUFFIXES:

@@ -19,7 +19,7 @@ from cores.data.formats.json_files import decode, listed, maybe, parse, regular_
 from cores.data.formats.mask_pixels import read_inside
 from cores.data.formats.names import is_blank
 from cores.data.formats.picture_headers import Header, read_header
-from cores.data.formats.polygons import check_inside, check_pixels, paint, read_points
+from cores.data.formats.polygons import check_inside, check_outline, check_pixels, paint, read_points
 from cores.data.formats.segmentation_field import check_segmentation, has_mask, read_segmentation, union
 from cores.data.index import Row, open_index
 from cores.data.record import Question, Record
@@ -87,7 +87,7 @@ class Manifest(FileSource):
         if given == "raw" and answer is None and not targets:
             raise DataError(f"{where}: form: raw needs an answer or targets")
         for number, target in enumerate(targets or []):
-            _check(target, header, f"{where}: targets: {number}")
+            _check(target, header, self.path.parent, f"{where}: targets: {number}")
         find = partial(self._targets, targets or [], header, where)
         return Question(query, find, given or form, answer, kind=maybe(line, "kind", str, where))  # type: ignore[arg-type]
 
@@ -133,10 +133,14 @@ def _as_record(target: Any, where: str) -> dict[str, Any]:
     return record
 
 
-def _check(target: Any, header: Header, where: str) -> None:
+def _check(target: Any, header: Header, folder: Path, where: str) -> None:
     """What can be said of a target before its mask is made. Raises DataError."""
     value = _as_record(target, where)["mask"]
-    if isinstance(value, str) or _polygons(value, header, where) is not None:
+    if isinstance(value, str):
+        if not is_file(path := named_file(folder, value)):
+            raise DataError(f"{where}: {path}: there is no such file")
+        return
+    if _polygons(value, header, where) is not None:
         return
     if value is not None and not has_mask(value):
         raise DataError(f"{where}: mask: is empty; leave out what is not there")
@@ -154,6 +158,8 @@ def _polygons(value: Any, header: Header, where: str) -> list[NDArray[np.int32]]
     found = [read_points(polygon, where) for polygon in value]
     if (fewest := min(map(len, found))) < 3:
         raise DataError(f"{where}: a polygon of {fewest} points has no inside, expected at least 3")
+    for polygon in found:
+        check_outline(polygon, header.size, where)
     points = np.concatenate([np.asarray(polygon, np.float64) for polygon in value])
     check_pixels(points, header.size, where)
     check_inside(points, header.size, where)
