@@ -197,4 +197,4 @@ def test_a_polygon_that_takes_minutes_to_paint_is_refused():
     with pytest.raises(
         DataError, match="x: a polygon with an outline of 12,[0-9,]+ pixels, expected 2,000,000 at most"
     ):
-        check_outline(points, (480, 640), "x")
+        check_outline(points, "x")

@@ -100,7 +100,10 @@ def test_every_shape_counts_with_and_without_text(tmp_path, kind, text):
         (shape("rectangle", (1, 1), (1, 9)), "points: lie on one line, so that this rectangle has no inside"),
         (shape("circle", (9, 9), (9, 9)), "points: are one point"),
         (shape("polygon", (-30, 20), (20, -30), (-30, -30)), "covers no pixel of the picture of 60 x 80"),
-        (shape("polygon", *((n * (-1) ** n, n) for n in range(20_000))), "a polygon with an outline of"),
+        (
+            shape("polygon", *((n * (-1) ** n, n) for n in range(20_000))),
+            "a polygon with an outline of 399,980,000 pix",
+        ),
         (shape("polygon", (1, 1), (9, 1), (9, 9), label="\u200b\u3000"), "label: is blank"),
         (shape("polygon", (90, 1), (99, 1), (99, 9)), "lies outside the picture"),
         (shape("circle", (-90, 1), (-85, 1)), "lies outside the picture"),

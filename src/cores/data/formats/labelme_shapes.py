@@ -68,7 +68,7 @@ def read_regions(annotation: dict[str, Any], header: Header, where: Path, publis
         if label.lower() == "flag":
             continue
         points, group = read_points(take(shape, "points", list, here), f"{here}: points"), shape.get("group_id")
-        check_outline(points, size, here)
+        check_outline(points, here)
         if published:
             paint(canvas, points, 1)
         else:

@@ -54,13 +54,13 @@ def check_inside(points: NDArray, size: tuple[int, int], where: str) -> None:
         raise DataError(f"{where}: lies outside the picture ({box}; the picture is {_said(size)}): is it another's?")
 
 
-def check_outline(points: NDArray, size: tuple[int, int], where: str) -> None:
-    """A polygon (points, 2) near a picture of `size` (h, w) is none that takes minutes or gigabytes to paint.
+def check_outline(points: NDArray, where: str) -> None:
+    """A polygon (points, 2) is none that takes minutes or gigabytes to paint; outside the picture it takes them too.
 
     Raises DataError for an outline that is longer than any thing's.
     """
-    near = points.clip(-max(size), 2 * max(size)).astype(np.float64)
-    length = np.abs(near - np.roll(near, 1, axis=0)).max(axis=1).sum()
+    exact = points.astype(np.float64)
+    length = np.abs(exact - np.roll(exact, 1, axis=0)).max(axis=1).sum()
     if length > OUTLINE:
         raise DataError(f"{where}: a polygon with an outline of {length:,.0f} pixels, expected {OUTLINE:,} at most")
 
@@ -99,7 +99,7 @@ def coco_polygon(value: Any, size: tuple[int, int], where: str) -> RLE:
         points = _cut(points, -margin, 2 * margin)
     if len(points) < 3:  # nothing of it is near the picture
         return {"size": list(size), "counts": masks.compress([size[0] * size[1]], size)}
-    check_outline(points, size, where)
+    check_outline(points, where)
     (found,) = coco.frPyObjects([points.ravel().tolist()], *size)
     return {"size": list(size), "counts": found["counts"].decode("ascii")}
 

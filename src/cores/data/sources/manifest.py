@@ -159,7 +159,7 @@ def _polygons(value: Any, header: Header, where: str) -> list[NDArray[np.int32]]
     if (fewest := min(map(len, found))) < 3:
         raise DataError(f"{where}: a polygon of {fewest} points has no inside, expected at least 3")
     for polygon in found:
-        check_outline(polygon, header.size, where)
+        check_outline(polygon, where)
     points = np.concatenate([np.asarray(polygon, np.float64) for polygon in value])
     check_pixels(points, header.size, where)
     check_inside(points, header.size, where)
