@@ -60,10 +60,11 @@ class Manifest(FileSource):
                     questions.append(self._question(line, header, where))
                     if line.get("ignore") is not None:
                         ignored.append(self._mask(line["ignore"], header, f"{where}: ignore"))
-        faults.tell()
         ignore = union([mask for mask in ignored if mask is not None], header.size)
         meta = {"source": self.name, "name": row.image}
-        return Record(header.path, header.size, self.split, tuple(questions), ignore=ignore, meta=meta)
+        record = Record(header.path, header.size, self.split, tuple(questions), ignore=ignore, meta=meta)
+        faults.tell(record)
+        return record
 
     def _question(self, line: dict[str, Any], header: Header, where: str) -> Question:
         unknown = sorted(set(line) - FIELDS)
@@ -87,7 +88,7 @@ class Manifest(FileSource):
         if given == "raw" and answer is None and not targets:
             raise DataError(f"{where}: form: raw needs an answer or targets")
         for number, target in enumerate(targets or []):
-            _check(target, header, self.path.parent, f"{where}: targets: {number}")
+            _check(target, header, f"{where}: targets: {number}")
         find = partial(self._targets, targets or [], header, where)
         return Question(query, find, given or form, answer, kind=maybe(line, "kind", str, where))  # type: ignore[arg-type]
 
@@ -133,14 +134,10 @@ def _as_record(target: Any, where: str) -> dict[str, Any]:
     return record
 
 
-def _check(target: Any, header: Header, folder: Path, where: str) -> None:
+def _check(target: Any, header: Header, where: str) -> None:
     """What can be said of a target before its mask is made. Raises DataError."""
     value = _as_record(target, where)["mask"]
-    if isinstance(value, str):
-        if not is_file(path := named_file(folder, value)):
-            raise DataError(f"{where}: {path}: there is no such file")
-        return
-    if _polygons(value, header, where) is not None:
+    if isinstance(value, str) or _polygons(value, header, where) is not None:
         return
     if value is not None and not has_mask(value):
         raise DataError(f"{where}: mask: is empty; leave out what is not there")
