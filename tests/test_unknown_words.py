@@ -155,6 +155,5 @@ def test_a_new_word_is_taught_and_no_other_with_it(
             overlap[name].append((mask & truth).sum() / (mask | truth).sum())
         old, new = (model.segment(scene.picture, [CAR, "kettle"]) for model in (before, after))
         same += [one.status == other.status for one, other in zip(old, new, strict=True)]
-    print(overlap, same)
     assert np.mean(overlap["after"]) > max(0.4, np.mean(overlap["before"]) + 0.3)
     assert np.mean(same) >= 0.9
