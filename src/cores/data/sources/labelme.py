@@ -20,6 +20,7 @@ from cores.data.record import Question, Record
 from cores.data.sample import Form, Target
 from cores.data.sources.base import FileSource, folder, is_file, locate, named_file, relative
 from cores.errors import DataError
+from cores.prompts.forms import form_of
 
 
 class Pair(NamedTuple):
@@ -76,7 +77,8 @@ def _by_label(regions: list[Region], size: tuple[int, int]) -> tuple[Question, .
         if not region.ignored:
             labels.setdefault(region.name, region.label)
     return tuple(
-        Question(name, partial(_of_label, name, regions, size), category=label) for name, label in labels.items()
+        Question(name, partial(_of_label, name, regions, size), form_of(name), category=label)
+        for name, label in labels.items()
     )
 
 
