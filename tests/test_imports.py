@@ -14,6 +14,7 @@ LEAVES = {
     "geometry",
     "picture_errors",
     "checkpoint_errors",
+    "hub",
     "viz",
     "optional",
     "typed_yaml",

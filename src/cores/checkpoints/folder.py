@@ -26,6 +26,7 @@ def new_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
     try:
         part.mkdir(parents=True)
         yield part
+        open_to_others(part)
         settle(part, folder)
     except Exception as error:
         if is_full(error):
@@ -33,6 +34,15 @@ def new_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def open_to_others(folder: Path) -> None:
+    """Give a folder's files the mode that any new file has here: safetensors writes its own for the owner alone."""
+    usual = os.umask(0)
+    os.umask(usual)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~usual)
 
 
 def settle(part: Path, folder: Path) -> None:
