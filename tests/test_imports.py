@@ -15,6 +15,7 @@ LEAVES = {
     "picture_errors",
     "regular_files",
     "checkpoint_errors",
+    "hub",
     "viz",
     "fonts",
     "vocabulary",
