@@ -84,7 +84,7 @@ MISTAKES = {
     "trainer.save_strategy=best": "trainer.save_strategy: the best is saved in any case",
     "trainer.save_strategy=false": "trainer.save_strategy: found False, expected no or steps or epoch or best",
     "trainer.logging_steps=0": "trainer.logging_steps: found 0, expected more than 0",
-    "trainer.save_steps=2.5": "trainer.save_steps: found 2.5, expected a whole number, or a share of all steps below 1",
+    "trainer.save_steps=2.5": "found 2.5, expected a whole number, or a share of all steps below 1",
     "trainer.save_total_limit=0": "trainer.save_total_limit: found 0, expected at least 1",
     "trainer.adam_beta2=1": "trainer.adam_beta2: found 1, expected at least 0 and below 1",
     "trainer.bf16=yes": "trainer.bf16: found 'yes', expected true or false",
@@ -92,7 +92,7 @@ MISTAKES = {
     "trainer.dataloader_num_workers=-1": "trainer.dataloader_num_workers: found -1, expected at least 0",
     "trainer.parallelism_config=x": "trainer.parallelism_config: found 'x', expected null",
     "trainer.fsdp=full_shard": "trainer.fsdp: FSDP does not work with these models yet",
-    "trainer.deepspeed={zero_optimization: {stage: 3}}": "trainer.deepspeed: ZeRO-3 does not work with these models yet",
+    "trainer.deepspeed={zero_optimization: {stage: 3}}": "trainer.deepspeed: ZeRO-3 does not work",
     "trainer.deepspeed=zero3": "trainer.deepspeed: ZeRO-3 does not work with these models yet",
 }
 

@@ -31,9 +31,10 @@ def holder(run: Path) -> subprocess.Popen[str]:
     code = (
         "import os, sys, time; from pathlib import Path; from cores.training.folder import taken\n"
         "with taken(Path(sys.argv[1])):\n"
-        "    if os.fork():\n"
+        "    worker = not os.fork()\n"
+        "    if not worker:\n"
         "        print('held', flush=True)\n"
-        "    time.sleep(100)\n"
+        "    time.sleep(5 if worker else 100)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -43,15 +44,18 @@ def holder(run: Path) -> subprocess.Popen[str]:
 
 def test_two_runs_do_not_share_a_folder(tmp_path, capsys):
     """The second is refused while the first is there, and not any more when the first was killed."""
+    args = command(tmp_path)
     process = holder(tmp_path / "run")
+    capsys.readouterr()
     try:
-        assert main(command(tmp_path)) == 2
+        assert main(args) == 2
         error = capsys.readouterr().err
         assert "another process trains into it" in error
         assert error.count("\n") == 1
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
     assert main([*command(tmp_path), "--quiet"]) == 0
     for flag, words in (((), "exists already"), (("--resume", "--overwrite"), "take one")):
         assert main([*command(tmp_path), *flag]) == 2
