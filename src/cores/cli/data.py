@@ -101,7 +101,8 @@ def _check(args: argparse.Namespace) -> int:
         raise UserError(f"--decode {args.decode}: expected at least 0")
 
     def watch(name: str, numbers: range) -> Iterable[int]:
-        return tqdm(numbers, desc=printable(name), unit="img", disable=args.quiet)
+        bar: Iterable[int] = tqdm(numbers, desc=printable(name), unit="img", disable=args.quiet)
+        return bar
 
     report = examine(args.dir, args.source, args.decode, watch)
     if args.fix_report:

@@ -57,7 +57,7 @@ def escaped_output() -> Iterator[None]:
         return made
 
     logging.setLogRecordFactory(record)
-    sys.stdout, sys.stderr = _Escaping(out), _Escaping(err)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _Escaping(out), _Escaping(err)
     try:
         yield
     finally:

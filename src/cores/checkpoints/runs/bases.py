@@ -124,8 +124,9 @@ def load_strictly(kind: type[P], folder: Path, **options: Any) -> P:
     with quietly(), checkpoint_errors(folder):
         model, info = kind.from_pretrained(folder, ignore_mismatched_sizes=True, **options)
     refuse(folder, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
-    refuse_broken(folder, model.state_dict())
-    return model
+    loaded: P = model
+    refuse_broken(folder, loaded.state_dict())
+    return loaded
 
 
 def write_difference(bases: Path, model: CoresModel, folder: Path) -> None:

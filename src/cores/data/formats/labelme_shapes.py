@@ -47,7 +47,7 @@ class Region:
         """What it is asked for by."""
         return as_asked(self.label, "label")
 
-    def within(self, canvas: NDArray) -> NDArray:
+    def within(self, canvas: NDArray[Any]) -> NDArray[Any]:
         """The part of a canvas (h, w) that its bounding box covers."""
         height, width = self.inside.shape
         return canvas[self.top : self.top + height, self.left : self.left + width]

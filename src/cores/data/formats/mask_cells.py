@@ -72,11 +72,13 @@ def _read_one(value: Any, header: Header, home: Path, where: str) -> RLE:
     return masks.encode(np.ascontiguousarray(header.upright(inside, where)))
 
 
-def _of_rows(rows: NDArray, header: Header, where: str) -> RLE:
+def _of_rows(rows: NDArray[Any], header: Header, where: str) -> RLE:
     return masks.encode(np.ascontiguousarray(header.upright(inside_numbers(rows, where), where)))
 
 
-def _are_rows(array: NDArray | None, cell: pa.Scalar, kind: pa.DataType, sizes: tuple[tuple[int, int], ...]) -> bool:
+def _are_rows(
+    array: NDArray[Any] | None, cell: pa.Scalar, kind: pa.DataType, sizes: tuple[tuple[int, int], ...]
+) -> bool:
     """Are lists of numbers the rows of a mask, rather than polygons [x1, y1, x2, y2, ...]?
 
     They are when they have the picture's size, and when they could be no polygons: coordinates are no bytes, and not
@@ -102,7 +104,7 @@ def _leaf(kind: pa.DataType) -> tuple[int, pa.DataType]:
     return depth, kind
 
 
-def _array(cell: pa.Scalar) -> NDArray | None:
+def _array(cell: pa.Scalar) -> NDArray[Any] | None:
     """Nested lists of numbers as an array; None when they are not of one length, or hold nulls."""
     shape, values = [len(cell)], cell.values
     while _is_list(values.type):

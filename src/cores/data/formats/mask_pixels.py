@@ -10,6 +10,7 @@ Legend: h, w = height and width of the mask in pixels; levels = its grey values 
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def read_inside(path: Path, content: bytes | None = None, fits: Header | None = 
     return inside_numbers(levels, str(path), noisy)
 
 
-def inside_numbers(values: NDArray, where: str, noisy: bool = False) -> Mask:
+def inside_numbers(values: NDArray[Any], where: str, noisy: bool = False) -> Mask:
     """The mask (h, w), True inside, of numbers (h, w) of any type. `noisy`: they went through a lossy format.
 
     Raises DataError, beginning with `where`, for what is no number and where the numbers do not say what is inside.
@@ -75,7 +76,7 @@ def inside_numbers(values: NDArray, where: str, noisy: bool = False) -> Mask:
     return values >= scale / 2
 
 
-def _soft(levels: NDArray, found: NDArray, scale: float, noisy: bool) -> bool:
+def _soft(levels: NDArray[Any], found: NDArray[Any], scale: float, noisy: bool) -> bool:
     """Are the levels `found` between dark and bright only soft edges and noise, and not areas of their own?
 
     An area shows by its even pixels, those that are like all their neighbours: a mask has them at black and at one
@@ -97,7 +98,7 @@ def _soft(levels: NDArray, found: NDArray, scale: float, noisy: bool) -> bool:
     return int((far | between).sum()) <= STRAY * areas.size
 
 
-def _even(levels: NDArray) -> NDArray:
+def _even(levels: NDArray[Any]) -> NDArray[Any]:
     """The levels (pixels,) of those that are like their eight neighbours."""
     height, width = (max(0, side - 2) for side in levels.shape)
     middle = levels[1 : 1 + height, 1 : 1 + width]
@@ -117,7 +118,7 @@ def _grey_of(image: Image.Image, where: str) -> NDArray[np.uint8]:
         if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
             raise DataError(f"{where}: can be seen through in places: {RULE}; save it without transparency")
     colors = np.asarray(image.convert("RGBA" if _sees_through(image) else "RGB"))[..., :3]  # (h, w, 3)
-    levels = colors.max(-1)
+    levels: NDArray[np.uint8] = colors.max(-1)
     if image.mode != "P" and np.array_equal(levels, colors.min(-1)):
         return levels
     packed = colors.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)

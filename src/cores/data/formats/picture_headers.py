@@ -7,7 +7,7 @@ import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,7 +132,7 @@ def read_values(path: Path) -> NDArray[np.uint8]:
     return values.astype(np.uint8)
 
 
-def _pixels(path: Path, modes: tuple[str, ...], wanted: str) -> NDArray:
+def _pixels(path: Path, modes: tuple[str, ...], wanted: str) -> NDArray[Any]:
     with opened_picture(path) as image:
         if image.mode not in modes:
             raise DataError(f"{path}: is {image.mode}, expected {wanted}")

@@ -37,7 +37,7 @@ def _near(number: Any) -> bool:
     return isinstance(number, int | float) and not isinstance(number, bool) and -FAR < number < FAR
 
 
-def check_pixels(points: NDArray, size: tuple[int, int], where: str) -> None:
+def check_pixels(points: NDArray[Any], size: tuple[int, int], where: str) -> None:
     """Vertices (points, 2) of a picture of `size` (h, w) are in pixels.
 
     Raises DataError when all lie within 0..1: then they are shares of its sides.
@@ -46,7 +46,7 @@ def check_pixels(points: NDArray, size: tuple[int, int], where: str) -> None:
         raise DataError(f"{where}: all coordinates lie within 0..1, expected pixels of a picture of {_said(size)}")
 
 
-def check_inside(points: NDArray, size: tuple[int, int], where: str) -> None:
+def check_inside(points: NDArray[Any], size: tuple[int, int], where: str) -> None:
     """Vertices (points, 2) enclose something of a picture of `size` (h, w). Raises DataError if not."""
     (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
     if right < 0 or bottom < 0 or left >= size[1] or top >= size[0]:
@@ -54,7 +54,7 @@ def check_inside(points: NDArray, size: tuple[int, int], where: str) -> None:
         raise DataError(f"{where}: lies outside the picture ({box}; the picture is {_said(size)}): is it another's?")
 
 
-def check_outline(points: NDArray, where: str) -> None:
+def check_outline(points: NDArray[Any], where: str) -> None:
     """A polygon (points, 2) is none that takes minutes or gigabytes to paint; outside the picture it takes them too.
 
     Raises DataError for an outline that is longer than any thing's.
