@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cores.cli import VERBS, main
+from cores.errors import CheckpointError
 from cores.recipe import load_recipe, recipe_names
 
 
@@ -65,6 +66,15 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(args, message, tmp_path, ca
     assert captured.err.startswith("cores: ")
     assert captured.err.count("\n") == 1
     assert [file.name for file in tmp_path.iterdir()] == ["mine"], "a mistake leaves nothing behind"
+
+
+def test_an_error_that_is_a_list_stays_one(capsys, monkeypatch):
+    def fail(args):
+        raise CheckpointError("m: the weights do not fit:\n  a: has \x1b[31m\n  b: has\nnone")
+
+    monkeypatch.setattr("cores.cli.check.main", fail)
+    assert main(["check"]) == 2
+    assert capsys.readouterr().err == "cores: m: the weights do not fit:\n  a: has \\x1b[31m\n  b: has\\x0anone\n"
 
 
 def test_recipes_are_listed_shown_copied_and_checked(tmp_path, capsys):

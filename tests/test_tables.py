@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -109,6 +110,14 @@ def test_a_table_without_masks_is_no_table_of_refusals(tmp_path):
     pq.write_table(rows([None]).rename_columns(["image", "text", "label"]), tmp_path / "train-00001-of-00002.parquet")
     with pytest.raises(DataError, match="00001-of-00002.parquet: has no column mask; there are image, text, label"):
         open_source("hf:.", tmp_path)
+
+
+def test_a_file_without_any_mask_is_told(tmp_path):
+    write(tmp_path / "t.parquet", None, None)
+    write(tmp_path / "u.parquet", None, LEFT.tolist())
+    found = [(f.level, f.source, f.problem) for f in examine(tmp_path, ["hf:t.parquet", "hf:u.parquet"]).findings]
+    assert ("warning", "hf:t.parquet", "no row has a mask: all of them ask for what is not there") in found
+    assert "hf:u.parquet" not in [source for _, source, problem in found if "no row" in problem]
 
 
 # -- splits and configurations ---------------------------------------------------------------------------------------
@@ -283,6 +292,14 @@ def test_damage_is_told(tmp_path):
     for name in ("cut", "wild"):
         with pytest.raises(DataError, match=f"{name}.arrow: is no Arrow or Parquet file that can be read"):
             open_source(f"hf:{name}.arrow", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.arrow", "a.parquet"])
+def test_a_pipe_in_a_tables_place_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    with pytest.raises(DataError, match=f"{name}: is a pipe"):
+        open_source("hf:.", tmp_path)
 
 
 def test_columns_that_nobody_needs_are_not_read(tmp_path):

@@ -72,5 +72,6 @@ def _help() -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"cores: {printable(message)}\n")
+    lines = message.split("\n  ")  # what is wrong with each of many tensors stays a list
+    sys.stderr.write("\n  ".join(printable(line) for line in ["cores: " + lines[0], *lines[1:]]) + "\n")
     return code

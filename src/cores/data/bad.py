@@ -49,10 +49,13 @@ class BadItems:
 
 
 class ManyFaults(DataError):
-    """Several faults of one file or item, a line each in `faults`. Its own text says the first."""
+    """Several faults of one file or item, a line each in `faults`. Its own text says the first.
 
-    def __init__(self, faults: list[str]) -> None:
-        self.faults = tuple(faults)
+    `rest`: what could be read of it all the same, for those who look for further faults.
+    """
+
+    def __init__(self, faults: list[str], rest: object = None) -> None:
+        self.faults, self.rest = tuple(faults), rest
         more = f"; and {len(faults) - 1:,} more faults: `cores data check` lists them" if len(faults) > 1 else ""
         super().__init__(f"{faults[0]}{more}")
 
@@ -78,10 +81,10 @@ class Faults:
         except DataError as error:
             self.found += faults_of(error)
 
-    def tell(self) -> None:
-        """Raises DataError with all that was gathered, when there is anything."""
+    def tell(self, rest: object = None) -> None:
+        """Raises DataError with all that was gathered, when there is anything. `rest`: see ManyFaults."""
         if self.found:
-            raise ManyFaults(self.found)
+            raise ManyFaults(self.found, rest)
 
 
 def faults_of(error: Exception) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Archives unpacked into their places, and never anywhere else."""
 
 import bz2
-import errno
 import gzip
 import lzma
 import shutil
@@ -18,10 +17,10 @@ from typing import IO, Any, NamedTuple, cast
 from cores.data.formats.json_files import short
 from cores.errors import CoresError, DataError
 from cores.regular_files import open_regular
+from cores.whole import FULL
 
 BLOCK = 1 << 20
 HEADER = 1 << 24  # bytes; no header of a member is longer
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMPRESSED: dict[bytes, Callable[[BufferedReader], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cores.data.formats.json_files import clipped, maybe, read_json, short, take, take_id
+from cores.data.formats.names import is_blank
 from cores.data.formats.picture_headers import Header
 from cores.errors import DataError
 
@@ -41,7 +42,7 @@ class CocoFile:
         number = take_id(annotation, "category_id", where)
         if number not in self.categories:
             raise DataError(f"{where}: category_id: there is no category {short(number)}")
-        if not self.categories[number].strip():
+        if is_blank(self.categories[number]):
             raise DataError(f"{self.path}: category {clipped(number)}: name: is blank, expected what it is called")
         return self.categories[number]
 

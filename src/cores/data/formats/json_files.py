@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from cores.data.formats.names import is_blank
 from cores.errors import DataError
 
 Kind = TypeVar("Kind")
@@ -186,7 +187,7 @@ def check(value: Any, kind: type[Kind], where: str) -> Kind:
 def texts(value: Any, where: str) -> list[str]:
     """A list of texts, none of them blank."""
     for text in check(value, list, where):
-        if not check(text, str, f"{where}: item").strip():
+        if is_blank(check(text, str, f"{where}: item")):
             raise DataError(f"{where}: one of its texts is empty")
     return list(value)
 

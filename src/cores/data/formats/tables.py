@@ -4,7 +4,6 @@ A damaged offset in a table is an address that pyarrow would read without lookin
 may be taken apart. That is done once a file and noted in the cache.
 """
 
-import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,10 +15,10 @@ import pyarrow.parquet as pq
 from cores.data.index import cached
 from cores.errors import CoresError, DataError
 from cores.regular_files import open_regular
+from cores.whole import FULL
 
 ROWS = 64  # of a batch when Parquet is turned into Arrow: pictures are large
 VALUES = 1 << 28  # of a batch; a few bytes of Parquet can stand for any number of equal ones
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -47,8 +46,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
     Raises DataError when the file is missing, damaged in any place that can be told, or has a column twice.
     """
     kind = f"table of {', '.join(columns)}"
-    with table_errors(path):
-        open_regular(path).close()
+    with table_errors(path), open_regular(path):
         if path.suffix == ".parquet":
             path = cached(kind, [path], partial(_convert, path, columns))
         else:
@@ -58,11 +56,8 @@ def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
 
 def columns_of(path: Path) -> list[str]:
     """The names of a file's columns. Raises DataError."""
-    with table_errors(path):
-        if path.suffix == ".parquet":
-            with open_regular(path) as file:
-                return list(pq.ParquetFile(file).schema_arrow.names)
-        return list(_reader(path).schema.names)
+    with table_errors(path), open_regular(path) as file:
+        return list((pq.ParquetFile(file).schema_arrow if path.suffix == ".parquet" else _reader(path).schema).names)
 
 
 def _reader(path: Path, options: pa.ipc.IpcReadOptions | None = None) -> pa.ipc.RecordBatchFileReader:

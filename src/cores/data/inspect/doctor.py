@@ -13,7 +13,7 @@ from typing import Literal
 from PIL.ImageFile import ImageFile
 
 from cores import masks
-from cores.data.bad import Faults, faults_of
+from cores.data.bad import Faults, ManyFaults, faults_of
 from cores.data.formats.picture_headers import decode_check
 from cores.data.inspect.counts import count_note, published_count
 from cores.data.record import Record
@@ -172,7 +172,8 @@ def _examine(
         except Exception as error:
             row.unusable += 1
             fix = "mend or remove it, or train with on_bad: skip"
-            report.findings += [Finding("error", name, file, fault, fix) for fault in faults_of(error)]
+            faults = [*faults_of(error), *_faults_of_rest(error)]
+            report.findings += [Finding("error", name, file, fault, fix) for fault in faults]
 
 
 def _missing(name: str, path: Path) -> Finding:
@@ -192,6 +193,17 @@ def _decode(record: Record) -> list[str]:
                 empty.append(f"the mask of {question.text!r} is empty")
     faults.tell()
     return empty
+
+
+def _faults_of_rest(error: Exception) -> tuple[str, ...]:
+    """What is wrong with the masks of those questions that could be read where others could not."""
+    if not isinstance(error, ManyFaults) or not isinstance(error.rest, Record):
+        return ()
+    try:
+        _decode(error.rest)
+    except Exception as further:
+        return faults_of(further)
+    return ()
 
 
 def _remedy(name: str) -> str:

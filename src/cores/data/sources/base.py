@@ -1,6 +1,5 @@
 """What a source is: a list of images with everything that can be asked about each. No torch, nothing random."""
 
-import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +10,7 @@ from cores.data.bad import Counted
 from cores.data.record import Record
 from cores.data.sample import Sample
 from cores.errors import DataError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
+from cores.whole import FULL
 
 
 class Source(Protocol):

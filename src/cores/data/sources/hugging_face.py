@@ -6,6 +6,7 @@ PATH is a folder of `save_to_disk`, a folder of Parquet files, one such file, a 
 Legend: h, w = height and width of the picture in pixels.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -81,6 +82,11 @@ class HuggingFace(FileSource):
     def place(self, i: int) -> tuple[str, str]:
         files = self.files(i)
         return (relative(files[0], self.root) if files else f"row-{i:06}"), self.split
+
+    def problems(self) -> Iterator[tuple[Path, str]]:
+        for table, path in zip(self.tables, self.paths, strict=True):
+            if table.num_rows and table.column("mask").null_count == table.num_rows:
+                yield path, "no row has a mask: all of them ask for what is not there"
 
 
 def _picture(value: Any, home: Path, where: str) -> tuple[Path | Image.Image, Header]:

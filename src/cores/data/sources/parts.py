@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from cores.data.formats.coco_json import Id, read_coco, size_of, stated_size
 from cores.data.formats.json_files import check, clipped, read_json
+from cores.data.formats.names import is_blank
 from cores.data.formats.picture_headers import Header, read_header
 from cores.data.formats.segmentation_field import lost_mask, read_segmentation, union
 from cores.data.index import Row, open_index
@@ -165,7 +166,7 @@ def read_reasons(path: Path) -> dict[str, str]:
         return {}
     found = check(read_json(path), dict, str(path))
     for name, sentence in found.items():
-        if not check(sentence, str, f"{path}: {clipped(name)}").strip():
+        if is_blank(check(sentence, str, f"{path}: {clipped(name)}")):
             raise DataError(f"{path}: {clipped(name)}: is blank, expected a sentence that asks for it")
     return found
 
