@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from tiny_run import tiny_recipe
 
@@ -67,12 +68,27 @@ def test_ddp_is_one_process(alone):
     assert largest_difference(run, alone / "alone") < 1e-3
 
 
-@pytest.mark.slow
-def test_zero2_is_one_process_and_resumes(alone):
+def needs_deepspeed() -> None:
     if find_spec("deepspeed") is None:
         pytest.skip("DeepSpeed is not installed: pip install 'cores[deepspeed]'")
     if shutil.which("g++") is None:
         pytest.skip("DeepSpeed compiles its communication for CPUs, and there is no g++")
+
+
+@pytest.mark.slow
+def test_zero2_in_half_precision_saves_what_it_learned_on(alone):
+    """The masters in float32, not the copies in bfloat16 that the model computes with."""
+    needs_deepspeed()
+    run = torchrun(alone, "zero2-half", "trainer.deepspeed=zero2", "trainer.bf16=true", "model.dtype=bfloat16")
+    for name in ("trained.safetensors", "adapter_model.safetensors"):
+        for key, value in load_file(run / f"checkpoint-{STEPS}" / name).items():
+            assert value.dtype == torch.float32, key
+            assert not torch.equal(value, value.bfloat16().float()), f"{key} is a rounded copy"
+
+
+@pytest.mark.slow
+def test_zero2_is_one_process_and_resumes(alone):
+    needs_deepspeed()
     settings = ("trainer.deepspeed=zero2", "trainer.save_strategy=steps", f"trainer.save_steps={STEPS // 2}")
     run = torchrun(alone, "zero2", *settings)
     np.testing.assert_allclose(losses(run), losses(alone / "alone"), rtol=1e-4)
@@ -86,3 +102,16 @@ def test_zero2_is_one_process_and_resumes(alone):
     resumed = torchrun(alone, "zero2", *settings, "--resume")
     np.testing.assert_allclose(losses(resumed), losses(whole), rtol=1e-5)
     assert largest_difference(resumed, whole) < 1e-4
+
+
+@pytest.mark.slow
+def test_what_all_processes_find_wrong_is_said_once(alone):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29518"]
+    command += ["-m", "cores", "train", str(alone / "tiny.yaml"), "evaluation.sources=[ReasonSeg|val]"]
+    command += ["--out", str(alone / "wrong"), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if "cores: " in line]
+    assert len(said) == 1
+    assert "evaluation.sources: ReasonSeg|val: lies in a data directory" in said[0]
+    assert not (alone / "wrong").exists()
