@@ -183,10 +183,15 @@ def check(value: Any, kind: type[Kind], where: str) -> Kind:
     return value  # type: ignore[no-any-return]
 
 
+def is_blank(text: str) -> bool:
+    """Is there nothing to see in it: blanks, line ends, marks without width?"""
+    return not any(letter.isprintable() and not letter.isspace() for letter in text)
+
+
 def texts(value: Any, where: str) -> list[str]:
     """A list of texts, none of them blank."""
     for text in check(value, list, where):
-        if not check(text, str, f"{where}: item").strip():
+        if is_blank(check(text, str, f"{where}: item")):
             raise DataError(f"{where}: one of its texts is empty")
     return list(value)
 

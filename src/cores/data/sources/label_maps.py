@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cores import masks
-from cores.data.formats.json_files import read_json, take
+from cores.data.formats.json_files import is_blank, read_json, take
 from cores.data.formats.picture_headers import Header, read_header, read_values
 from cores.data.index import Row, open_index
 from cores.data.record import Question, Record
@@ -65,7 +65,7 @@ def mapillary_classes(data_dir: Path) -> tuple[str, ...]:
     labels = take(read_json(path), "labels", list, path)
     names = tuple(take(label, "readable", str, f"{path}: label {number}") for number, label in enumerate(labels))
     for number, name in enumerate(names):
-        if not name.strip():
+        if is_blank(name):
             raise DataError(f"{path}: label {number}: readable: is blank, expected what the class is called")
     return names
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from cores.data.formats.coco_json import Id, read_coco, size_of, stated_size
-from cores.data.formats.json_files import check, clipped, read_json
+from cores.data.formats.coco_json import Id, read_coco, size_of, spelled, stated_size
+from cores.data.formats.json_files import check, clipped, is_blank, read_json
 from cores.data.formats.picture_headers import Header, read_header
 from cores.data.formats.segmentation_field import lost_mask, read_segmentation, union
 from cores.data.index import Row, open_index
@@ -165,7 +165,7 @@ def read_reasons(path: Path) -> dict[str, str]:
         return {}
     found = check(read_json(path), dict, str(path))
     for name, sentence in found.items():
-        if not check(sentence, str, f"{path}: {clipped(name)}").strip():
+        if is_blank(check(sentence, str, f"{path}: {clipped(name)}")):
             raise DataError(f"{path}: {clipped(name)}: is blank, expected a sentence that asks for it")
     return found
 
@@ -174,13 +174,13 @@ def _rows(path: Path, together: bool) -> Iterator[Row]:
     """One row an image: its questions as [category, [[annotation, segmentation], ...]], by annotation."""
     coco = read_coco(path)
     for image, annotations in coco.by_image():
-        groups: dict[tuple[str, Id], list[Any]] = {}
+        groups: dict[Id, tuple[str, list[Any]]] = {}
         for annotation in annotations:
-            group = (coco.category(annotation), 0 if together else annotation["id"])
-            groups.setdefault(group, []).append((annotation["id"], annotation.get("segmentation")))
-        questions = [(category, members) for (category, _), members in groups.items()]
+            category = coco.category(annotation)
+            _, members = groups.setdefault(spelled(category) if together else annotation["id"], (category, []))
+            members.append((annotation["id"], annotation.get("segmentation")))
         size = size_of(image, f"{path}: image {image['id']}")
-        yield Row(image["file_name"], "", {"size": size, "questions": questions})
+        yield Row(image["file_name"], "", {"size": size, "questions": list(groups.values())})
 
 
 class Joined(FileSource):
