@@ -76,6 +76,8 @@ def main() -> None:
         f"\n{time.monotonic() - began:.0f} seconds. Look at the masks: {FOLDER / 'after-reasonseg' / 'report.html'}",
         "Next, ask a question of your own:",
         f'cores predict {picture} "the thing that ..." --model {FOLDER / "model"} --out mine',
+        "For photographs, take a model that knows them: `cores convert` makes one of a published checkpoint "
+        "(docs/checkpoints.md).",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -67,6 +67,13 @@ def test_without_a_dtype_a_cpu_gets_float32(tmp_path):
         load(folder, device="cpu", dtype="float33")
 
 
+def test_every_file_has_the_mode_of_a_new_one(tmp_path):
+    other = tmp_path / "other"
+    other.touch()
+    modes = {file.name: file.stat().st_mode for file in saved(tmp_path / "model").iterdir()}
+    assert set(modes.values()) == {other.stat().st_mode}
+
+
 def test_the_card_says_what_it_is(tmp_path):
     card = Card(title="Squares", about="Knows squares.", base=["tiny"], data=["squares|train"], figures={"gIoU": 0.5})
     text = (saved(tmp_path / "model", card=card) / "README.md").read_text()
@@ -169,7 +176,7 @@ def test_a_folder_that_cannot_be_used_says_why(make, message, tmp_path):
 
 def test_a_hub_id_without_a_hub_is_one_clear_error(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="nobody/nothing: is no folder here, and the hub cannot be reached"):
+    with pytest.raises(CheckpointError, match="nobody/nothing: is no folder here and not in the hub's cache"):
         find("nobody/nothing")
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from published import (
     PIECES,
     published_model,
     published_state,
+    training_state,
     write_clip,
     write_published,
     write_weights,
@@ -161,6 +163,69 @@ def test_a_mistake_is_one_error_and_nothing_is_written(
     assert main(["convert", "--from", "cores", *flags]) == 2
     assert message in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "src"]
+
+
+@pytest.mark.parametrize(("value", "what"), [(float("nan"), "NaN"), (float("-inf"), "infinite numbers")])
+def test_what_is_no_number_is_named_by_its_key_and_nothing_is_written(
+    value: float, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = published_model(2)
+    src, clip = folders(tmp_path, model)
+    broken = ("model.text_hidden_fcs.0.0.weight", "model.visual_model.mask_decoder.iou_token.weight")
+    state = published_state(model)
+    for key in broken:
+        state[key].view(-1)[3] = value
+    write_weights(src, state)
+    assert (
+        main(["convert", "--from", "cores", "--src", str(src), "--clip", str(clip), "--out", str(tmp_path / "o")]) == 2
+    )
+    said = capsys.readouterr().err
+    assert all(f"{key}: holds {what} (1 of" in said for key in broken)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_broken_lora_is_not_proved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = published_model(2)
+    src, clip = folders(tmp_path, model)
+    state = training_state(model)
+    broken = "base_model.model.model.layers.1.self_attn.v_proj.lora_B.default.weight"
+    state[broken][2, 1] = float("nan")
+    (tmp_path / "state").mkdir()
+    write_weights(tmp_path / "state", state)
+    flags = ["--from", "cores", "--base", str(src), "--clip", str(clip), "--out", str(tmp_path / "o")]
+    assert main(["merge", str(tmp_path / "state" / "pytorch_model.bin"), *flags]) == 2
+    assert f"{broken}: holds NaN" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(("levels", "verb"), [(1, "lisa"), (2, "cores")])
+def test_whoever_asks_a_published_folder_is_told_the_verb(
+    levels: int, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    src = write_published(tmp_path / "src", published_model(levels))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    flags = ["--model", str(src), "--out", str(tmp_path / "answers")]
+    assert main(["predict", str(tmp_path / "a.png"), "the cup", *flags]) == 2
+    assert f"`cores convert --from {verb} --src {src} --clip CLIP --out DIR` makes one" in capsys.readouterr().err
+
+
+def test_configs_that_say_nonsense_are_one_error(tmp_path: Path) -> None:
+    src, clip = folders(tmp_path, published_model(2))
+    for folder, changes in (
+        (src, {"num_hidden_layers": 10**6}),
+        (src, {"hidden_size": "x"}),
+        (src, {"num_attention_heads": 0}),
+        (src, {"rope_scaling": 3}),
+        (src, {"quantization_config": {"load_in_8bit": True}}),
+        (clip, {"vision_config": 7}),
+        (clip, {"vision_config": {"num_hidden_layers": 10**6}}),
+        (clip, {"model_type": "bert"}),
+    ):
+        before = (folder / "config.json").read_text()
+        rewrite(folder / "config.json", **changes)
+        with pytest.raises(CheckpointError):
+            convert("cores", src, clip, tmp_path / "out")
+        (folder / "config.json").write_text(before)
 
 
 def test_the_flags_that_a_kind_needs_and_has_no_use_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

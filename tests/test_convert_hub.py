@@ -13,10 +13,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from published import published_model, write_clip, write_published
+from tiny import tiny_model
+from tiny_tokenizer import tiny_processor
 
-from cores.checkpoints.hub import choose, fetch
+from cores.checkpoints.find import find
+from cores.checkpoints.load import load
+from cores.checkpoints.save import save
 from cores.errors import CheckpointError
+from cores.hub import choose, fetch
+from cores.processing import CoresProcessor
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REVISION = "v1.0"
@@ -145,6 +152,24 @@ def test_a_hub_id_is_fetched_once_without_what_is_not_read(hub: Path) -> None:
     Hub.log.clear()
     assert fetch(f"xinlai/LISA-tiny@{COMMIT}") == folder
     assert [line for line in Hub.log if line.startswith("GET /xinlai")] == []  # from the cache
+
+
+def test_a_model_and_a_processor_are_named_alike(hub: Path) -> None:
+    """`owner/name@revision` for what loads a model and for what reads its processor, which takes no weights."""
+    source = Hub.root / "xinlai" / "ours"
+    save(tiny_model(), tiny_processor(), source, replace=True)
+    processor = CoresProcessor.from_pretrained(f"xinlai/ours@{REVISION}")
+    assert processor.token_ids == tiny_processor().token_ids
+    assert not any("model.safetensors" in line for line in Hub.log)
+    model, again = load(f"xinlai/ours@{REVISION}", device="cpu")
+    assert again.token_ids == processor.token_ids
+    assert torch.equal(model.projection[0].weight, tiny_model().projection[0].weight)
+    with pytest.raises(CheckpointError, match="it has no revision v9"):
+        find("xinlai/ours@v9")
+    with pytest.raises(CheckpointError, match="it has no revision v9"):
+        CoresProcessor.from_pretrained("xinlai/ours", revision="v9")
+    with pytest.raises(CheckpointError, match="not in the hub's cache, and local_files_only is set"):
+        CoresProcessor.from_pretrained("nobody/nothing", local_files_only=True)
 
 
 def test_a_download_that_broke_off_goes_on_where_it_stopped(hub: Path) -> None:

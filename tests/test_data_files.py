@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from cores.data.formats.json_files import read_items, read_json, short, take
+from cores.data.formats.json_files import read_items, read_json, short, take, texts
+from cores.data.formats.names import as_asked, is_blank
 from cores.errors import DataError
 
 VALUES = [{"a": [1, 2, {"b": 'é " ] , ['}]}, 12345, -1.5e3, "x", [], None, True]
@@ -74,6 +75,16 @@ def test_another_encoding_is_never_guessed(tmp_path, encoding, said):
     (tmp_path / "a.json").write_text(text, encoding)
     with pytest.raises(DataError, match=rf"a\.json: {said}.*save it as UTF-8"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("text", ["", " \t\n", "\u00a0\u3000", "\u200b\ufeff", "\x00"])
+def test_what_shows_nothing_is_blank(text):
+    assert is_blank(text)
+    assert not is_blank(f"{text}\u676f")
+    with pytest.raises(DataError, match="here: is blank"):
+        as_asked(text, "here")
+    with pytest.raises(DataError, match="here: one of its texts is empty"):
+        texts(["cup", text], "here")
 
 
 def test_what_is_found_is_said_in_few_words():

@@ -10,8 +10,8 @@ from pycocotools import mask as coco
 
 from cores import masks
 from cores.data.formats.picture_headers import read_header
-from cores.data.formats.polygons import coco_polygon
-from cores.data.formats.segmentation_field import has_mask, read_segmentation
+from cores.data.formats.polygons import check_outline, coco_polygon
+from cores.data.formats.segmentation_field import check_segmentation, has_mask, read_segmentation
 from cores.errors import DataError
 
 
@@ -87,6 +87,13 @@ def test_polygons_that_reach_out_of_the_picture_are_cut_off(header):
     assert read_segmentation([], None, header, "x") is None
 
 
+def test_shares_of_a_side_are_no_pixels(header):
+    with pytest.raises(
+        DataError, match=r"x: all coordinates lie within 0\.\.1, expected pixels of a picture of 20 x 30"
+    ):
+        check_segmentation([[0.1, 0.2, 0.9, 0.2, 0.9, 1.0]], None, header, "x")
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
@@ -95,7 +102,6 @@ def test_polygons_that_reach_out_of_the_picture_are_cut_off(header):
             r"outside the picture \(x 100 to 120, y 100 to 130; the picture is 20 x 30",
         ),
         ([[-9, 1, -3, 1, -3, 9], [-9, 9, -4, 9, -4, 12]], "outside the picture"),
-        ([[0.1, 0.2, 0.9, 0.2, 0.9, 1.0]], r"all coordinates lie within 0\.\.1, expected pixels"),
         ([[10**400, 2, 3, 4, 5, 6]], "expected a polygon"),
         ([[-(10**400), 2, 3, 4, 5, 6]], "expected a polygon"),
         ({"size": [10**400, 30], "counts": "1"}, r"expected \[h, w\]"),
@@ -122,7 +128,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from cores.data.formats.picture_headers import Header
-from cores.data.formats.segmentation_field import has_mask, read_segmentation
+from cores.data.formats.segmentation_field import check_segmentation, has_mask, read_segmentation
 from cores.errors import DataError
 header = Header(Path("a.jpg"), (3000, 4000))
 zigzag = [[n % 2 * 999_000 - 499_000 + n, n * 37 % 991_000 - 400_000] for n in range(400)]
@@ -184,3 +190,11 @@ def test_unions_are_joined_as_run_lengths(header):
 )
 def test_which_segmentations_hold_no_mask(value, there):
     assert has_mask(value) == there
+
+
+def test_a_polygon_that_takes_minutes_to_paint_is_refused():
+    points = np.stack([np.arange(20_000) % 2 * 639, np.arange(20_000) % 479], 1)
+    with pytest.raises(
+        DataError, match="x: a polygon with an outline of 12,[0-9,]+ pixels, expected 2,000,000 at most"
+    ):
+        check_outline(points, "x")

@@ -15,6 +15,7 @@ LEAVES = {
     "picture_errors",
     "regular_files",
     "checkpoint_errors",
+    "hub",
     "viz",
     "fonts",
     "vocabulary",
@@ -42,7 +43,7 @@ MAY = {
 }
 # Leaves that build on other leaves.
 LEAVES_MAY = {
-    "recipe": {"typed_yaml", "loss_keys", "trainer_section"},
+    "recipe": {"typed_yaml", "loss_keys", "trainer_section", "prompts"},
     "trainer_section": {"typed_yaml"},
     "viz": {"masks", "fonts"},
     "picture_errors": {"regular_files"},

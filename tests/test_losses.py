@@ -1,7 +1,16 @@
 """The mask losses against their formulas, and what must not change them."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 
+import cores
 from cores.modeling.losses import bce_loss, dice_loss, mask_losses
 
 
@@ -34,3 +43,33 @@ def test_mean_over_masks_of_different_sizes_and_none():
     torch.testing.assert_close(bce, (bce_loss(logits[0], truth[0]) + bce_loss(logits[1], truth[1])) / 2)
     torch.testing.assert_close(dice, (dice_loss(logits[0], truth[0]) + dice_loss(logits[1], truth[1])) / 2)
     assert [float(x) for x in mask_losses([], [])] == [0.0, 0.0]
+
+
+def test_a_loss_key_is_one_row_of_one_file(tmp_path):
+    """A copy of the package in which only loss_keys.py has changed: recipe, config, training and log know the key."""
+    package = Path(cores.__file__).parent
+    shutil.copytree(package, tmp_path / "cores", ignore=shutil.ignore_patterns("__pycache__", "shipped"))
+    file = tmp_path / "cores" / "loss_keys.py"
+    row = (
+        '    LossKey("far", "far_weight", float, 0.0, "far_loss", "cores.loss_keys:far_loss"),\n    LossKey("location"'
+    )
+    function = (
+        "\n\ndef far_loss(logits, truth, ignore=None):\n    return (logits - truth.to(logits)).square().mean()\n"
+    )
+    file.write_text(file.read_text().replace('    LossKey("location"', row) + function)
+    code = (
+        "import json, sys; from pathlib import Path; from tiny_run import Squares, tiny_recipe\n"
+        "from cores.training.run import train\n"
+        "folder = Path(sys.argv[1]); recipe = tiny_recipe(folder, losses__far=0.25, trainer__max_steps=1)\n"
+        "trainer = train(recipe, folder / 'run', Squares, device='cpu', quiet=True)\n"
+        "assert trainer.model.config.far_weight == 0.25\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parent)])
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    assert done.returncode == 0, done.stderr[-2000:]
+    line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    parts = 2 * line["bce_loss"] + 0.5 * line["dice_loss"] + 0.25 * line["far_loss"]
+    assert line["mask_loss"] == pytest.approx(parts)
+    config = json.loads((tmp_path / "run" / "checkpoint-1" / "config.json").read_text())
+    assert config["far_weight"] == 0.25

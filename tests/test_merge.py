@@ -44,7 +44,39 @@ def test_merged_in_half_precision_draws_the_same_masks(run, tmp_path):
     assert {value.dtype for value in stored.values()} == {torch.float16}
     plain, processor = load(tmp_path / "model", device="cpu")
     unmerged = load_model(run / "checkpoint-6", torch.float32).eval()
-    assert smallest_iou(probe(unmerged, processor), probe(plain, processor)) > 0.99
+    assert smallest_iou(probe(unmerged, processor), probe(plain, processor)) >= 0.999
+
+
+def test_masks_that_rounding_changes_are_not_kept(run, tmp_path, capsys):
+    """With a projection this large, masks are noise at a threshold: in bfloat16 some pixels change sides."""
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "checkpoint-6" / "trained.safetensors"
+    state = load_file(file)
+    save_file({name: value * 30 if name.startswith("projection") else value for name, value in state.items()}, file)
+    assert main(["merge", str(tmp_path / "run"), "--out", str(tmp_path / "model"), "--dtype", "bfloat16"]) == 1
+    error = capsys.readouterr().err
+    assert "in torch.bfloat16 its masks are others: IoU 0." in error
+    assert error.count("\n") == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_is_merged_onto_the_rounding_that_it_was_trained_on(tmp_path):
+    """Bases in float16, frozen weights in bfloat16: what was learned belongs to those, in whatever it is loaded."""
+    recipe = tiny_recipe(tmp_path, model__dtype="bfloat16", trainer__bf16="true", trainer__max_steps=1)
+    for part in ("mllm", "segmenter"):
+        file = tmp_path / "bases" / part / "model.safetensors"
+        save_file({name: value.half() for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+    trainer = train(recipe, tmp_path / "run", Squares, device="cpu", quiet=True)
+    trained = {name: value for name, value in trainer.model.named_parameters() if not value.requires_grad}
+    assert {value.dtype for value in trained.values()} == {torch.bfloat16}
+    model = load_model(tmp_path / "run" / "checkpoint-1", torch.float32)
+    found = dict(model.named_parameters())
+    assert found.keys() >= trained.keys()
+    for name, value in trained.items():
+        assert torch.equal(found[name], value.float()), name
+    for name, buffer in model.named_buffers():  # rotary frequencies are exact, in training and after it
+        assert torch.equal(buffer, dict(trainer.model.named_buffers())[name]), name
+        assert buffer.dtype != torch.bfloat16, name
 
 
 def test_a_merged_model_that_says_something_else_is_not_kept(run, tmp_path, capsys):

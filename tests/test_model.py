@@ -1,5 +1,6 @@
 """CoresModel as a whole: saved and loaded, refused when it does not fit, what the losses weigh, how it trains."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cores.errors import CheckpointError
 from cores.modeling import CoresConfig, CoresModel
 from cores.modeling.generation import read_prefix, teacher_force
 from cores.modeling.losses import balanced_bce_loss, bce_loss, dice_loss
+from cores.modeling.objective import Frames, level_losses
 
 WEIGHTS = "model.safetensors"
 
@@ -125,6 +127,24 @@ def test_the_styles_weigh_their_losses(
     text, mask, bce, dice = weights
     torch.testing.assert_close(found.mask_loss, bce * found.bce_loss + dice * found.dice_loss)
     torch.testing.assert_close(found.loss, text * found.text_loss + mask * found.mask_loss)
+
+
+def test_the_location_trains_all_levels_before_the_last(packed: dict[str, Any]) -> None:
+    """Of three levels the first and the second, each with the same truth; the last by its own."""
+    model = tiny_model(tiny_config(3, location_loss=0.3))
+    positions = packed["token_positions"]
+    three = packed | {"token_positions": torch.cat([positions[:1] - 1, positions])}
+    found = model(**three)
+    for level in (0, 1):
+        (grad,) = torch.autograd.grad(found.location_loss, found.low_res_logits[level], retain_graph=True)
+        assert grad[0].abs().sum() > 0, f"level {level + 1} learns nothing"
+        assert grad[1:].abs().sum() == 0 or level == 0  # the first also leads to the second
+    config, rows = model.config, [0]
+    frames = Frames(64, three["sizes"], three["resized"], [None, None])
+    frames = dataclasses.replace(frames, ignore=three["ignore"] if config.ignore_255 else [None, None])
+    parts = [level_losses(logits[:1], three["location_truth"][:1], rows, frames) for logits in found.low_res_logits]
+    expected = sum(config.bce_weight * bce + config.dice_weight * dice for bce, dice in parts[:2])
+    torch.testing.assert_close(found.location_loss, expected)
 
 
 @torch.no_grad()

@@ -1,13 +1,16 @@
 """Recipes: those that ship say what the paper says, values keep their types, and every mistake is named at once."""
 
 import dataclasses
+import subprocess
+import sys
+from enum import Enum
 
 import pytest
 import yaml
 
 from cores.errors import RecipeError
 from cores.recipe import load_recipe, recipe_names, recipe_text
-from cores.trainer_section import trainer_arguments
+from cores.trainer_section import OWNED, problems, trainer_arguments
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -64,6 +67,33 @@ MISTAKES = {
     "losses.mask=-0.5": "losses.mask: found -0.5, expected at least 0",
     "tiny": "'tiny' is no setting: expected section.key=value",
     "trainer.max_steps.x=1": "there is nothing inside max_steps",
+    "model.attn_implementation=flash_attention_2": "does not keep packed questions apart: take sdpa",
+    "trainer.per_device_train_batch_size=0": "trainer.per_device_train_batch_size: found 0, expected at least 1",
+    "trainer.gradient_accumulation_steps=1.5": "gradient_accumulation_steps: found 1.5, expected a whole number",
+    "trainer.weight_decay=x": "trainer.weight_decay: found 'x', expected a number",
+    "trainer.weight_decay=-0.1": "trainer.weight_decay: found -0.1, expected at least 0",
+    "trainer.learning_rate=-1e-4": "trainer.learning_rate: found -0.0001, expected more than 0",
+    "trainer.learning_rate=1e999": "trainer.learning_rate: found inf, expected a finite number",
+    "trainer.lr_scheduler_type=linnear": "trainer.lr_scheduler_type: found 'linnear', expected linear or cosine or",
+    "trainer.lr_scheduler_type=greedy": "greedy follows the loss of an evaluation, which is not taken here",
+    "trainer.optim=adamw_toch": "trainer.optim: found 'adamw_toch', expected one of adamw_torch, ",
+    "trainer.max_steps=0": "trainer.max_steps: found 0, expected at least 1, or -1 for num_train_epochs",
+    "trainer.max_steps=10.5": "trainer.max_steps: found 10.5, expected a whole number",
+    "trainer.num_train_epochs=0": "trainer.num_train_epochs: found 0, expected more than 0",
+    "trainer.eval_strategy=sometimes": "trainer.eval_strategy: found 'sometimes', expected no or steps or epoch",
+    "trainer.save_strategy=best": "trainer.save_strategy: the best is saved in any case",
+    "trainer.save_strategy=false": "trainer.save_strategy: found False, expected no or steps or epoch or best",
+    "trainer.logging_steps=0": "trainer.logging_steps: found 0, expected more than 0",
+    "trainer.save_steps=2.5": "found 2.5, expected a whole number, or a share of all steps below 1",
+    "trainer.save_total_limit=0": "trainer.save_total_limit: found 0, expected at least 1",
+    "trainer.adam_beta2=1": "trainer.adam_beta2: found 1, expected at least 0 and below 1",
+    "trainer.bf16=yes": "trainer.bf16: found 'yes', expected true or false",
+    "trainer.seed=4294967296": "trainer.seed: found 4294967296, expected at least 0 and below 2^32",
+    "trainer.dataloader_num_workers=-1": "trainer.dataloader_num_workers: found -1, expected at least 0",
+    "trainer.parallelism_config=x": "trainer.parallelism_config: found 'x', expected null",
+    "trainer.fsdp=full_shard": "trainer.fsdp: FSDP does not work with these models yet",
+    "trainer.deepspeed={zero_optimization: {stage: 3}}": "trainer.deepspeed: ZeRO-3 does not work",
+    "trainer.deepspeed=zero3": "trainer.deepspeed: ZeRO-3 does not work with these models yet",
 }
 
 
@@ -113,6 +143,26 @@ def test_trainer_arguments_are_the_installed_librarys():
     from transformers import TrainingArguments
 
     assert trainer_arguments().keys() == {field.name for field in dataclasses.fields(TrainingArguments)}
+
+
+def test_what_transformers_has_by_itself_is_good():
+    """Every default of the installed library fits the type that is read off its source, and the bounds."""
+    from transformers import TrainingArguments
+
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
+    plain = {
+        name: value.value if isinstance(value, Enum) else value
+        for name, value in defaults.items()
+        if name not in OWNED and value is not dataclasses.MISSING
+    }
+    assert list(problems(plain)) == []
+
+
+def test_a_check_needs_no_torch():
+    code = (
+        "import sys; from cores.recipe import load_recipe; load_recipe('cores-7b'); assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_yaml_of_recipes_is_plain(tmp_path):

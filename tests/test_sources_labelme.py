@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ SHAPES = {
     "rectangle": (shape("rectangle", (50, 30), (20, 10)), BOX),
     "rectangle of four": (shape("rectangle", (20, 10), (50, 10), (50, 30), (20, 30)), BOX),
     "oriented_rectangle": (shape("oriented_rectangle", (20, 10), (50, 10), (50, 30), (20, 30)), BOX),
+    "oriented_rectangle, crossed": (shape("oriented_rectangle", (20, 10), (50, 30), (50, 10), (20, 30)), BOX),
     "circle": (shape("circle", (30, 20), (36, 28)), round_mask()),
     "mask": (shape("mask", (7, 5), (37, 25), mask=png(HALF.astype(np.uint8))), PLACED),
     "mask of 255": (shape("mask", (7.4, 5.2), (37.9, 25.1), mask=png(HALF)), PLACED),
@@ -94,6 +96,15 @@ def test_every_shape_counts_with_and_without_text(tmp_path, kind, text):
         ),
         (shape("mask", (60, 5), (90, 25), mask=png(HALF)), "reaches out of the picture"),
         (shape("mask", (7, 5), (37, 25), mask=png(HALF & False)), "mask: is empty"),
+        (shape("polygon", (1, 1), (9, 9), (1, 1)), "points: lie on one line, so that this polygon has no inside"),
+        (shape("rectangle", (1, 1), (1, 9)), "points: lie on one line, so that this rectangle has no inside"),
+        (shape("circle", (9, 9), (9, 9)), "points: are one point"),
+        (shape("polygon", (-30, 20), (20, -30), (-30, -30)), "covers no pixel of the picture of 60 x 80"),
+        (
+            shape("polygon", *((n * (-1) ** n, n) for n in range(20_000))),
+            "a polygon with an outline of 399,980,000 pix",
+        ),
+        (shape("polygon", (1, 1), (9, 1), (9, 9), label="\u200b\u3000"), "label: is blank"),
         (shape("polygon", (90, 1), (99, 1), (99, 9)), "lies outside the picture"),
         (shape("circle", (-90, 1), (-85, 1)), "lies outside the picture"),
         (shape("polygon", (0.1, 0.2), (0.9, 0.2), (0.9, 0.7)), r"all coordinates lie within 0\.\.1"),
@@ -122,10 +133,28 @@ def test_a_shape_inside_another_of_its_group_is_a_hole(tmp_path):
     assert np.array_equal(masks_of(labelme(tmp_path, *other))["cup"], filled(10, 10, 50, 50))
 
 
-def test_labels_that_differ_in_case_are_one(tmp_path):
-    source = labelme(tmp_path, square(1, 1, 9, 9, "Cup"), square(20, 20, 29, 29, "cup "))
-    assert np.array_equal(masks_of(source)["cup"], filled(1, 1, 9, 9) | filled(20, 20, 29, 29))
-    assert [q.category for q in source.record(0).questions] == ["Cup"]
+def test_the_same_shape_twice_is_no_hole_and_holes_leave_something(tmp_path):
+    ring = [square(10, 10, 50, 50, "cup"), square(20, 20, 40, 40, "Cup"), square(20, 20, 40, 40, "cup")]
+    source = labelme(tmp_path, *(one | {"group_id": 3} for one in (*ring, ring[0])))
+    assert np.array_equal(masks_of(source)["cup"], filled(10, 10, 50, 50) & ~filled(20, 20, 40, 40))
+    halves = [ring[0], square(10, 10, 30, 50, "cup"), square(31, 10, 50, 50, "cup")]
+    with pytest.raises(DataError, match=r"a\.json: nothing is left of 'cup': shapes of its group_id are its holes"):
+        labelme(tmp_path, *(one | {"group_id": 3} for one in halves))[0]
+
+
+def test_shares_of_the_sides_beside_pixels_are_seen(tmp_path):
+    small = shape("polygon", (0.1, 0.2), (0.9, 0.2), (0.9, 0.7))
+    with pytest.raises(DataError, match=r"a\.json: shape 1: all coordinates lie within 0\.\.1"):
+        labelme(tmp_path, square(1, 1, 9, 9), small)[0]
+
+
+def test_labels_written_differently_are_one(tmp_path):
+    same = ["Caf\u00e9 Cup", "cafe\u0301  cup "]
+    source = labelme(tmp_path, square(1, 1, 9, 9, same[0]), square(20, 20, 29, 29, same[1]))
+    assert np.array_equal(masks_of(source)["caf\u00e9 cup"], filled(1, 1, 9, 9) | filled(20, 20, 29, 29))
+    assert [q.category for q in source.record(0).questions] == same[:1]
+    source = labelme(tmp_path, square(1, 1, 9, 9, "Lid"), square(1, 1, 9, 9, "What you lift"))
+    assert [q.form for q in source.record(0).questions] == ["phrase", "sentence"]
 
 
 def test_text_that_is_null_or_empty(tmp_path):
@@ -166,7 +195,7 @@ def test_points_on_the_stored_pixels_turn_with_the_picture(tmp_path, orientation
 def test_image_path_says_which_picture_it_is(tmp_path, named):
     write_picture(tmp_path / "mine" / "a.jpg", (30, 40))
     source = labelme(tmp_path, square(1, 1, 9, 9, "cup"), imagePath=named)
-    assert len(source) == 1
+    assert (len(source), source.place(0)[0]) == (1, "mine/a.png")
     assert source[0].image.resolve() == (tmp_path / "mine" / "a.png").resolve()
     assert source[0].size == SIZE
 
@@ -212,6 +241,31 @@ def test_the_picture_inside_the_file_is_used_when_there_is_no_other(tmp_path):
     (tmp_path / "mine" / "a.json").write_text(json.dumps(content | {"imageData": "AAAA"}))
     with pytest.raises(DataError, match=r"a\.json: imageData: is no picture"):
         open_source("labelme:mine", tmp_path)[0]
+
+
+def test_files_that_cannot_be_read_leave_the_others(tmp_path):
+    labelme(tmp_path, square(1, 1, 9, 9, "cup"))
+    mine = tmp_path / "mine"
+    for name in "bcde":
+        write_picture(mine / f"{name}.png", SIZE)
+    (mine / "b.json").write_text((mine / "a.json").read_text().replace("cup", "杯子"), "gbk")
+    (mine / "c.json").symlink_to("c.json")
+    (mine / "d.json").mkdir()
+    os.mkfifo(mine / "e.json")  # reading it would wait without end
+    source = open_source("labelme:mine", tmp_path)
+    assert source[0].size == SIZE
+    for number, said in enumerate(
+        (r"b\.json: is no UTF-8 text", r"c\.json: ", r"d\.json: is a folder", r"e\.json: is a")
+    ):
+        assert source.place(1 + number)[0] == f"mine/{'bcde'[number]}.png"
+        with pytest.raises(DataError, match=said):
+            source[1 + number]
+
+
+def test_an_empty_folder_is_no_source(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(DataError, match="mine holds no JSON file and no picture"):
+        open_source("labelme:mine", tmp_path)
 
 
 # -- what is ReasonSeg's alone -------------------------------------------------------------------------------------

@@ -108,6 +108,7 @@ def test_stored_masks_turn_with_their_picture(tmp_path):
     ("line", "said"),
     [
         ({"query": " "}, "line 1: query: is empty"),
+        ({"query": "\u200b\u3000"}, "line 1: query: is empty"),
         ({"query": "x"}, "has neither targets nor an answer"),
         ({"query": "x", "targets": [], "labels": 3}, "there is no field labels"),
         ({"query": "x", "targets": {}}, "targets: found {}, expected a list"),

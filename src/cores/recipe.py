@@ -16,6 +16,7 @@ import yaml
 from cores import trainer_section
 from cores.errors import RecipeError
 from cores.loss_keys import LOSS_KEYS
+from cores.prompts.settings import PromptSection
 from cores.typed_yaml import Loader, describe, fits, nearest
 
 Part = Literal[
@@ -83,21 +84,6 @@ class LoraSection:
             yield f"lora.r: found {self.r}, expected at least 1; to train without, take lora out of model.train"
         if not 0 <= self.dropout < 1:
             yield f"lora.dropout: found {self.dropout}, expected a share below 1"
-
-
-@dataclass(kw_only=True)
-class PromptSection:
-    """How questions are put. None: the checkpoint's own with `model.start`, else the style's."""
-
-    format: str | None = None
-    exemplars: Literal["none", "fixed", "random"] | int | None = None
-    on_absent: Literal["refuse", "empty_mask"] | None = None
-    clip_fit: Literal["pad", "crop"] | None = None
-    max_text_tokens: int | None = None
-
-    def problems(self) -> Iterator[str]:
-        if self.max_text_tokens is not None and self.max_text_tokens < 1:
-            yield f"prompt.max_text_tokens: found {self.max_text_tokens}, expected at least 1"
 
 
 @dataclass(kw_only=True)

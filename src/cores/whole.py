@@ -57,6 +57,7 @@ def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
         with writing(folder):
             part.mkdir(parents=True)
             yield part
+            open_to_others(part)
             settle(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -91,6 +92,15 @@ def writing(place: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in FORBIDDEN:
             raise UserError(f"{place}: cannot be written ({error.strerror}): take another place") from error
         raise
+
+
+def open_to_others(folder: Path) -> None:
+    """Give a folder's files the mode that any new file has here: safetensors writes its own for the owner alone."""
+    usual = os.umask(0)
+    os.umask(usual)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~usual)
 
 
 def settle(part: Path, folder: Path) -> None:

@@ -1,16 +1,14 @@
 """Which folder a name means: a model's, a run's best checkpoint, a hub id's snapshot, or what comes with cores."""
 
-import re
 from importlib import resources
 from pathlib import Path
 
 from cores.checkpoints.runs.best import BEST, best_step, step_of
 from cores.checkpoints.runs.origin import BASE
 from cores.errors import CheckpointError
+from cores.hub import fetch, is_hub_name
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SHIPPED = Path(str(resources.files("cores"))) / "shipped"
-HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
 def shipped(name: str) -> Path:
@@ -24,8 +22,8 @@ def shipped(name: str) -> Path:
 def find(path: str | Path | None) -> Path:
     """The folder that holds a model or a checkpoint. None and `shipped`: the model that comes with cores.
 
-    Of a run folder: `best`, or else the last checkpoint. A name such as `owner/model` that is no folder here is taken
-    from the hub (or its cache, with HF_HUB_OFFLINE). Raises CheckpointError when there is none.
+    Of a run folder: `best`, or else the last checkpoint. A name such as `owner/model` or `owner/model@v1` that is no
+    folder here is taken from the hub (or its cache, with HF_HUB_OFFLINE). Raises CheckpointError when there is none.
     """
     if path is None or str(path) == "shipped":
         return shipped("cores-tiny")
@@ -34,8 +32,8 @@ def find(path: str | Path | None) -> Path:
         return best_of(folder) if is_run(folder) else folder
     if folder.exists():
         raise CheckpointError(f"{path}: is a file, expected the folder of a model or of a run")
-    if HUB_ID.fullmatch(str(path)):
-        return _from_hub(str(path))
+    if is_hub_name(path):
+        return fetch(path)
     raise CheckpointError(f"{path}: there is no such folder; give a model folder, a run folder or a hub id")
 
 
@@ -71,16 +69,3 @@ def best_of(run: Path) -> Path:
             f"{run}: the run has no checkpoint yet; go on with `cores train ... --out {run} --resume`"
         )
     return found[-1]
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
-    except RepositoryNotFoundError:
-        raise CheckpointError(f"{name}: is no folder here and no model on the hub") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{name}: is no folder here, and the hub cannot be reached: {reason}") from None

@@ -137,9 +137,10 @@ def read_config(folder: Path) -> CoresConfig:
             raise CheckpointError(f"{file}: {role}: found a {found!s:.80}, expected the config of a {family}")
     refuse_fields(file, stored, count_tensors(folder))
     config = make_config(file, CoresConfig, stored)
-    ids = [level.get("token_id") for level in config.levels or []]
-    if any(isinstance(n, bool) or not isinstance(n, int | None) or (n or 0) < 0 for n in ids):
-        raise CheckpointError(f"{file}: levels: found the ids {ids!r:.80}, expected those of tokens")
+    for level in config.levels or []:
+        number = level.get("token_id")
+        if not isinstance(level.get("token"), str) or not (number is None or (type(number) is int and number >= 0)):
+            raise CheckpointError(f"{file}: levels: found {level!r:.120}, expected a token and its id")
     return config
 
 

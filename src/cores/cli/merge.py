@@ -34,10 +34,11 @@ def main(argv: list[str]) -> int:
     model_options(parser)
     parser.set_defaults(device="cpu")
     args = parser.parse_args(argv)
+    ours = args.kind is None and all("=" in text for text in args.base or [])
+    places = places_of(args.base or []) if ours else {}
+    args.base = None if ours or not args.base else args.base[-1]
     if args.kind is not None:
-        args.base = args.base[-1] if args.base else None
         return convert.main(convert.as_conversion(args))
-    places = places_of(args.base or [])
     check_out(args.out, args.overwrite)
     convert.refuse_training_state(args)
 

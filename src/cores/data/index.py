@@ -165,11 +165,14 @@ def _state(path: Path) -> list[Any]:
 
 
 def _content(path: Path) -> bytes:
-    """A digest of a file, or of the names in a folder."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    names = sorted(entry.name for entry in os.scandir(path))
+    """A digest of a file, or of the names in a folder. Raises DataError."""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        names = sorted(entry.name for entry in os.scandir(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).digest()
 
 

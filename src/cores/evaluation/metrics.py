@@ -5,6 +5,7 @@ Foreground is logit > 0; pixels to ignore are taken out before anything is count
 """
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -46,21 +47,20 @@ class MaskMetrics:
         return iou
 
     def __add__(self, other: "MaskMetrics") -> "MaskMetrics":
-        return MaskMetrics(
-            self.count + other.count,
-            self.iou + other.iou,
-            self.intersection + other.intersection,
-            self.union + other.union,
-            [a + b for a, b in zip(self.above, other.above, strict=True)],
-        )
+        return MaskMetrics(*(_added(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
 
     def compute(self) -> dict[str, float]:
         """gIoU, cIoU and P@t by name, each a fraction of 1 (nan for an empty set)."""
-        if not self.count:
-            return dict.fromkeys(["giou", "ciou", *(f"p@{t}" for t in THRESHOLDS)], float("nan"))
-        ciou = self.intersection / self.union if self.union else 1.0
-        precision = {f"p@{t}": n / self.count for t, n in zip(THRESHOLDS, self.above, strict=True)}
-        return {"giou": self.iou / self.count, "ciou": ciou, **precision}
+        count = self.count or float("nan")
+        return {
+            "giou": self.iou / count,
+            "ciou": self.intersection / self.union if self.union else self.count / count,
+            **{f"p@{t}": n / count for t, n in zip(THRESHOLDS, self.above, strict=True)},
+        }
+
+
+def _added(one: Any, other: Any) -> Any:
+    return [a + b for a, b in zip(one, other, strict=True)] if isinstance(one, list) else one + other
 
 
 @dataclass

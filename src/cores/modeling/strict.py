@@ -33,7 +33,7 @@ def refuse(
             f"{where}: the weights do not fit the config, nothing was loaded. Take the config that they were saved "
             "with, or the weights that were saved with it:\n  " + "\n  ".join([*wrong, *unusable])
         )
-    if unusable:
+    if unusable := sorted(unusable):
         more = [f"and {len(unusable) - MOST} more"] if len(unusable) > MOST else []
         raise CheckpointError(
             f"{where}: the weights cannot be used, nothing was kept of them. Take those of before they broke, or get "

@@ -6,17 +6,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from cores.checkpoint_errors import checkpoint_errors
 from cores.errors import CheckpointError
+from cores.hub import fetch
 from cores.processing.tokens import encode
 from cores.prompts.styles import ClipFit
 from cores.vocabulary import IM_END, IM_START
 
 FILE = "processor_config.json"
-HUB_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,5 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def fetch_processor(name: str, **where: Any) -> Path:
-    """A hub's repository as a folder; `where`: as snapshot_download. Raises CheckpointError when it cannot be had."""
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES), **where))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{name}: is no folder here, and no hub gives it: {error}") from None
+    """A hub's repository as a folder, without weights; `where`: as `hub.download`'s. Raises CheckpointError."""
+    return fetch(name, weights=False, **where)

@@ -1,11 +1,30 @@
 """How a model is spoken to: the few choices that a recipe makes and a checkpoint keeps."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cores.errors import RecipeError
-from cores.prompts.styles import STYLES, Exemplars, OnAbsent, StyleName
+from cores.prompts.styles import STYLES, ClipFit, Exemplars, OnAbsent, StyleName
 from cores.prompts.wording import format_names
 from cores.vocabulary import LEVEL_NAMES, LevelName
+
+
+@dataclass(kw_only=True)
+class PromptSection:
+    """What a recipe says of prompts and pictures; None: the checkpoint's own with `model.start`, else the style's.
+
+    A key here is one of `PromptSettings` or of `ProcessorSizes` by its own name, and needs no other mention.
+    """
+
+    format: str | None = None
+    exemplars: Exemplars | None = None
+    on_absent: OnAbsent | None = None
+    clip_fit: ClipFit | None = None
+    max_text_tokens: int | None = None
+
+    def problems(self) -> Iterator[str]:
+        if self.max_text_tokens is not None and self.max_text_tokens < 1:
+            yield f"prompt.max_text_tokens: found {self.max_text_tokens}, expected at least 1"
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from cores.processing.processor import CoresProcessor
 from cores.processing.stored import ProcessorSizes
 from cores.processing.tokens import add_tokens, find_ids
 from cores.prompts import PromptSettings
+from cores.prompts.settings import PromptSection
 from cores.prompts.styles import STYLES
-from cores.recipe import LossSection, PromptSection, Recipe
+from cores.recipe import LossSection, Recipe
 from cores.vocabulary import LEVEL_NAMES
 
 LOSS_FIELDS = {key.recipe: key.config for key in LOSS_KEYS}
@@ -53,10 +54,8 @@ def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, Core
             )
     for name, value in _said(recipe.losses, LOSS_FIELDS).items():
         setattr(config, name, value)
-    processor.prompt = dataclasses.replace(
-        processor.prompt, **_said(recipe.prompt, {name: name for name in ("format", "exemplars", "on_absent")})
-    )
-    processor.sizes = dataclasses.replace(processor.sizes, **_sizes_said(recipe.prompt))
+    processor.prompt = dataclasses.replace(processor.prompt, **_said_for(PromptSettings, recipe.prompt))
+    processor.sizes = dataclasses.replace(processor.sizes, **_said_for(ProcessorSizes, recipe.prompt))
     base = dataclasses.replace(base, fingerprints=weights_of(base))
     return base, build(base, config, _dtype(recipe), recipe.model.attn_implementation), processor
 
@@ -77,13 +76,13 @@ def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProc
     )
     base = dataclasses.replace(base, new_tokens=new_tokens, fingerprints=weights_of(base))
     model = build(base, config, _dtype(recipe), recipe.model.attn_implementation)
-    prompt = _said(recipe.prompt, {name: name for name in ("format", "exemplars", "on_absent")})
+    prompt = _said_for(PromptSettings, recipe.prompt)
     sizes = ProcessorSizes(
         mllm_image_size=mllm.vision_config.image_size,
         image_tokens=model.mllm.image_tokens,
         image_token_id=mllm.image_token_id,
         segmenter_image_size=model.segmenter.image_size,
-        **{"clip_fit": STYLES[style].clip_fit, **_sizes_said(recipe.prompt)},
+        **{"clip_fit": STYLES[style].clip_fit, **_said_for(ProcessorSizes, recipe.prompt)},
     )
     return base, model, CoresProcessor(tokenizer, PromptSettings(style=style, tokens=tokens, **prompt), sizes)
 
@@ -115,8 +114,10 @@ def _said(section: LossSection | PromptSection, names: dict[str, str]) -> dict[s
     return {new: value for old, new in names.items() if (value := getattr(section, old)) is not None}
 
 
-def _sizes_said(prompt: PromptSection) -> dict[str, Any]:
-    return _said(prompt, {"clip_fit": "clip_fit", "max_text_tokens": "max_text_tokens"})
+def _said_for(kind: type[PromptSettings] | type[ProcessorSizes], prompt: PromptSection) -> dict[str, Any]:
+    """What a recipe's prompt section says of the fields that this class has, too."""
+    shared = {field.name for field in dataclasses.fields(kind)} & vars(prompt).keys()
+    return _said(prompt, {name: name for name in shared})
 
 
 def _dtype(recipe: Recipe) -> torch.dtype:

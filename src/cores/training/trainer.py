@@ -270,6 +270,7 @@ class CoresTrainer(Trainer):
             groups = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
             for group, rate, share in groups:
                 group["lr"] = rate * share(schedule.last_epoch)
+            schedule._last_lr = [group["lr"] for group in schedule.optimizer.param_groups]
 
 
 @contextmanager

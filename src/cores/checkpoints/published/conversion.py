@@ -13,7 +13,6 @@ from tqdm import tqdm
 from transformers import PreTrainedConfig
 
 from cores.checkpoints.configs import read_json, refuse_fields
-from cores.checkpoints.hub import fetch
 from cores.checkpoints.load import PUBLISHED
 from cores.checkpoints.published.convert_config import language_config, tower_config
 from cores.checkpoints.published.convert_lora import DEFAULT_ALPHA, Folded
@@ -26,6 +25,7 @@ from cores.checkpoints.tensors.deepspeed_shards import Consolidated, is_sharded
 from cores.checkpoints.tensors.digests import write_digests
 from cores.checkpoints.tensors.lazy import Tensors, open_shards
 from cores.errors import CheckpointError
+from cores.hub import fetch
 from cores.modeling.model import CoresModel
 from cores.prompts import PromptSettings
 from cores.whole import whole_folder

@@ -7,7 +7,6 @@ import torch
 from transformers import CLIPImageProcessorPil, SamImageProcessorPil
 
 from cores.checkpoints.configs import read_json, refuse_fields
-from cores.checkpoints.hub import fetch
 from cores.checkpoints.published.conversion import (
     EMBEDDINGS,
     Converted,
@@ -26,6 +25,7 @@ from cores.checkpoints.published.plan import Plan, Source, make_plan
 from cores.checkpoints.shapes import SECOND_NAMES
 from cores.checkpoints.tensors.lazy import open_shards
 from cores.errors import CheckpointError
+from cores.hub import fetch
 from cores.modeling.mllms.llava import LlavaMLLM
 from cores.modeling.segmenters.sam import SamSegmenter
 from cores.whole import whole_folder

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cores.data.formats.json_files import clipped, is_blank, maybe, read_json, short, take, take_id
+from cores.data.formats.json_files import clipped, maybe, read_json, short, take, take_id
+from cores.data.formats.names import is_blank
 from cores.data.formats.picture_headers import Header
 from cores.errors import DataError
 
@@ -73,11 +74,6 @@ def read_coco(path: Path) -> CocoFile:
         for number, record in categories.items()
     }
     return CocoFile(path, images, names, annotations)
-
-
-def spelled(category: str) -> str:
-    """The name of a class as it is asked for: Tea cup, "tea cup " and "tea  cup" are one class."""
-    return " ".join(category.split()).lower()
 
 
 def size_of(image: dict[str, Any], where: str | Path) -> list[int] | None:

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from cores.data.formats.names import is_blank
 from cores.errors import DataError
 
 Kind = TypeVar("Kind")
@@ -181,11 +182,6 @@ def check(value: Any, kind: type[Kind], where: str) -> Kind:
         except UnicodeEncodeError:
             raise DataError(f"{where}: found {short(value)}, which holds half a character: no text") from None
     return value  # type: ignore[no-any-return]
-
-
-def is_blank(text: str) -> bool:
-    """Is there nothing to see in it: blanks, line ends, marks without width?"""
-    return not any(letter.isprintable() and not letter.isspace() for letter in text)
 
 
 def texts(value: Any, where: str) -> list[str]:

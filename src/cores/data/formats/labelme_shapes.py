@@ -5,18 +5,20 @@ Legend: h, w = height and width in pixels; points = vertices (x, y).
 
 import base64
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from cores.data.formats.json_files import maybe, short, take
+from cores.data.formats.names import as_asked
 from cores.data.formats.picture_headers import Header, turned
-from cores.data.formats.polygons import check_inside, check_pixels, paint, read_points
+from cores.data.formats.polygons import check_inside, check_outline, check_pixels, paint, read_points
 from cores.errors import DataError
 from cores.masks import Mask
 from cores.picture_errors import picture_errors
@@ -43,7 +45,7 @@ class Region:
     @property
     def name(self) -> str:
         """What it is asked for by."""
-        return self.label.strip().lower()
+        return as_asked(self.label, "label")
 
     def within(self, canvas: NDArray) -> NDArray:
         """The part of a canvas (h, w) that its bounding box covers."""
@@ -66,19 +68,23 @@ def read_regions(annotation: dict[str, Any], header: Header, where: Path, publis
         if label.lower() == "flag":
             continue
         points, group = read_points(take(shape, "points", list, here), f"{here}: points"), shape.get("group_id")
+        check_outline(points, here)
         if published:
             paint(canvas, points, 1)
         else:
-            if not label.strip():
-                raise DataError(f"{here}: label: is blank, expected what it is called")
+            as_asked(label, f"{here}: label")
             if not isinstance(group, int | str | None):
                 raise DataError(f"{here}: group_id: found {short(group)}, expected a whole number")
             corners.append(np.asarray(shape["points"], np.float64))
+            if (corners[-1] % 1).any():
+                check_pixels(corners[-1], size, here)
             _draw(shape, points, canvas, here)
+            if not canvas.any():
+                raise DataError(f"{here}: covers no pixel of the picture of {size[0]} x {size[1]} (h x w)")
         found.append(_lift(label, group, canvas, header.orientation if turn else 1))
     if not published:
         check_pixels(np.concatenate(corners), size, f"{where}: shapes")
-    return found if published else list(_objects(found))
+    return found if published else list(_objects(found, where))
 
 
 def painted(regions: list[Region], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -127,9 +133,14 @@ def _draw(shape: dict[str, Any], points: NDArray[np.int32], canvas: NDArray[np.u
         special[kind]()
         return
     check_inside(points, canvas.shape, where)
+    exact = np.asarray(shape["points"], np.float64)
     if len(points) == 2:
-        (left, top), (right, bottom) = points
-        points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.int32)
+        points = np.stack([points[[0, 1, 1, 0], 0], points[[0, 0, 1, 1], 1]], axis=1)
+        exact = np.stack([exact[[0, 1, 1, 0], 0], exact[[0, 0, 1, 1], 1]], axis=1)
+    elif kind != "polygon":  # four corners, in any order
+        points = cv2.convexHull(points)[:, 0].astype(np.int32)
+    if np.linalg.matrix_rank(exact - exact[0]) < 2:
+        raise DataError(f"{where}: points: lie on one line, so that this {kind} has no inside")
     paint(canvas, points, 1)
 
 
@@ -137,6 +148,8 @@ def _draw_circle(points: NDArray[np.float64], canvas: NDArray[np.uint8], where: 
     """A circle by its centre and a point on it: the pixels whose corner nearest to 0, 0 is no further than that."""
     (x, y), rim = points[0], points[1]
     radius = float(np.hypot(*(rim - points[0])))
+    if not radius:
+        raise DataError(f"{where}: points: are one point, so that this circle has no inside")
     check_inside(np.array([[x - radius, y - radius], [x + radius, y + radius]]), canvas.shape, where)
     rows, columns = np.ogrid[: canvas.shape[0], : canvas.shape[1]]
     canvas[(columns - x) ** 2 + (rows - y) ** 2 <= radius**2] = 1
@@ -168,35 +181,31 @@ def decode_base64(text: str, where: str) -> bytes:
         raise DataError(f"{where}: is no base64: {error}") from None
 
 
-def _objects(regions: list[Region]) -> Iterator[Region]:
+def _objects(regions: list[Region], where: Path) -> Iterator[Region]:
     """Regions of one label and `group_id` as one each, at the place of the first.
 
-    Of such an object, a shape that lies wholly inside another one is a hole in it, and one inside the hole is not.
+    Of such an object, a shape that lies wholly inside the larger ones is a hole in them, and one inside a hole is not.
+    Raises DataError when the holes leave nothing.
     """
     groups: dict[Any, list[Region]] = {}
     for number, region in enumerate(regions):
         key = (number,) if region.group is None else (region.name, region.group)
         groups.setdefault(key, []).append(region)
     for members in groups.values():
-        yield members[0] if len(members) == 1 else _joined(members)
+        yield members[0] if len(members) == 1 else _joined(members, where)
 
 
-def _joined(members: list[Region]) -> Region:
+def _joined(members: list[Region], where: Path) -> Region:
     top, left = min(m.top for m in members), min(m.left for m in members)
     bottom = max(m.top + m.inside.shape[0] for m in members)
     right = max(m.left + m.inside.shape[1] for m in members)
-    canvas = np.zeros((bottom - top, right - left), bool)
-    moved = [Region(m.label, m.group, m.top - top, m.left - left, m.inside) for m in members]
-    for member in sorted(moved, key=lambda m: -int(m.inside.sum())):
-        around = sum(_holds(other, member, canvas.shape) for other in moved)
-        member.within(canvas)[member.inside] = around % 2 == 0
+    canvas, seen = np.zeros((bottom - top, right - left), bool), set()
+    for member in sorted(members, key=lambda m: -int(m.inside.sum())):
+        place = (member.top, member.left, member.inside.shape, member.inside.tobytes())
+        if place not in seen:  # the same shape twice is no hole
+            part = replace(member, top=member.top - top, left=member.left - left).within(canvas)
+            part[member.inside] = not part[member.inside].all()
+        seen.add(place)
+    if not canvas.any():
+        raise DataError(f"{where}: nothing is left of {short(members[0].label)}: shapes of its group_id are its holes")
     return Region(members[0].label, members[0].group, top, left, canvas)
-
-
-def _holds(outer: Region, inner: Region, size: tuple[int, int]) -> bool:
-    """Does a region lie wholly inside another, larger one?"""
-    if outer.inside.sum() <= inner.inside.sum():
-        return False
-    whole = np.zeros(size, bool)
-    outer.within(whole)[:] = outer.inside
-    return bool(inner.within(whole)[inner.inside].all())

@@ -16,7 +16,7 @@ from cores.errors import DataError
 from cores.masks import RLE
 
 FAR = 1_000_000  # no vertex lies that many pixels away; painting to there takes OpenCV seconds
-OUTLINE = 2_000_000  # pixels: COCO's library makes five points of each, and does not ask whether there is memory
+OUTLINE = 2_000_000  # pixels: COCO's library makes five points of each without asking for memory, OpenCV sorts edges
 
 
 def read_points(value: Any, where: str) -> NDArray[np.int32]:
@@ -54,6 +54,17 @@ def check_inside(points: NDArray, size: tuple[int, int], where: str) -> None:
         raise DataError(f"{where}: lies outside the picture ({box}; the picture is {_said(size)}): is it another's?")
 
 
+def check_outline(points: NDArray, where: str) -> None:
+    """A polygon (points, 2) is none that takes minutes or gigabytes to paint; outside the picture it takes them too.
+
+    Raises DataError for an outline that is longer than any thing's.
+    """
+    exact = points.astype(np.float64)
+    length = np.abs(exact - np.roll(exact, 1, axis=0)).max(axis=1).sum()
+    if length > OUTLINE:
+        raise DataError(f"{where}: a polygon with an outline of {length:,.0f} pixels, expected {OUTLINE:,} at most")
+
+
 def _said(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} (h x w)"
 
@@ -88,9 +99,7 @@ def coco_polygon(value: Any, size: tuple[int, int], where: str) -> RLE:
         points = _cut(points, -margin, 2 * margin)
     if len(points) < 3:  # nothing of it is near the picture
         return {"size": list(size), "counts": masks.compress([size[0] * size[1]], size)}
-    length = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
-    if length > OUTLINE:
-        raise DataError(f"{where}: a polygon with an outline of {length:,.0f} pixels, expected {OUTLINE:,} at most")
+    check_outline(points, where)
     (found,) = coco.frPyObjects([points.ravel().tolist()], *size)
     return {"size": list(size), "counts": found["counts"].decode("ascii")}
 

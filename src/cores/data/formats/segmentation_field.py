@@ -95,20 +95,25 @@ def _outside(part: Any) -> bool:
 
 
 def check_segmentation(value: Any, size: tuple[int, int] | None, header: Header, where: str) -> None:
-    """What `read_segmentation` checks before it makes a mask: numbers, places, sizes. Args and errors as there."""
+    """What can be said of a segmentation of one's own before its mask is made: numbers, places, sizes.
+
+    Args and errors as `read_segmentation`. Coordinates within 0..1 are an error here; in a published file they may be
+    those of a speck in the picture's corner.
+    """
     parts = parts_of(value, where)
-    _read_points(parts, size or header.size, where)
+    _check_points(parts, size or header.size, where, own=True)
     for part in parts:
         if isinstance(part, dict):
             header.turn(_size_of(part, where), where)
 
 
-def _read_points(parts: list[Any], size: tuple[int, int], where: str) -> None:
+def _check_points(parts: list[Any], size: tuple[int, int], where: str, own: bool = False) -> None:
     polygons = [coco_points(part, where) for part in parts if not isinstance(part, dict)]
     if polygons and len(polygons) == len(parts):
         points = np.concatenate(polygons)
-        check_pixels(points, size, where)
         check_inside(points, size, where)
+        if own:
+            check_pixels(points, size, where)
 
 
 def read_segmentation(value: Any, size: tuple[int, int] | None, header: Header, where: str) -> RLE | None:
@@ -118,7 +123,7 @@ def read_segmentation(value: Any, size: tuple[int, int] | None, header: Header, 
     picture's own. Raises DataError.
     """
     parts = parts_of(value, where)
-    _read_points(parts, size or header.size, where)
+    _check_points(parts, size or header.size, where)
     found = []
     for part in parts:
         if isinstance(part, dict):

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cores.data.formats.coco_json import CocoFile, Id, read_coco, size_of, spelled, stated_size
+from cores.data.formats.coco_json import CocoFile, Id, read_coco, size_of, stated_size
 from cores.data.formats.json_files import check, clipped, short, texts
+from cores.data.formats.names import as_asked
 from cores.data.formats.picture_headers import Header, read_header
 from cores.data.formats.segmentation_field import check_segmentation, lost_mask, read_segmentation, union
 from cores.data.index import Row, open_index
@@ -100,14 +101,14 @@ def _rows(path: Path) -> Iterator[Row]:
 def _questions(coco: CocoFile, annotations: list[dict[str, Any]]) -> list[Asked]:
     """Texts in the order of annotations, then classes that have annotations without one, all of the class together.
 
-    Names that differ in case and blanks alone are one class, called as the first of them.
+    Names that differ in case or blanks alone are one class, called as the first of them.
     """
     asked: list[Asked] = []
     classes: dict[str, tuple[str, Members]] = {}
     silent: set[str] = set()
     for annotation in annotations:
         category, member = coco.category(annotation), (annotation["id"], annotation.get("segmentation"))
-        name = spelled(category)
+        name = as_asked(category, coco.where(annotation))
         classes.setdefault(name, (category, []))[1].append(member)
         said = _texts(annotation, coco.where(annotation))
         asked += [(text, category, form_of(text), [member]) for text in said]

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cores import masks
-from cores.data.formats.json_files import is_blank, read_json, take
+from cores.data.formats.json_files import read_json, take
+from cores.data.formats.names import is_blank
 from cores.data.formats.picture_headers import Header, read_header, read_values
 from cores.data.index import Row, open_index
 from cores.data.record import Question, Record

@@ -5,6 +5,7 @@ asked for by name. Shapes labelled `flag` are dropped, those with `ignore` in th
 background. Which picture a file is of is what its `imagePath` says.
 """
 
+import os
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PureWindowsPath
@@ -20,6 +21,7 @@ from cores.data.record import Question, Record
 from cores.data.sample import Form, Target
 from cores.data.sources.base import FileSource, folder, is_file, locate, named_file, relative
 from cores.errors import DataError
+from cores.prompts.forms import form_of
 
 
 class Pair(NamedTuple):
@@ -31,12 +33,19 @@ class Pair(NamedTuple):
 
 
 def pairs_in(path: Path) -> list[Pair]:
-    """Pictures and annotations of a folder that share a name, sorted by it."""
+    """Pictures and annotations of a folder that share a name, sorted by it; a second JSON file by its whole name.
+
+    Raises DataError.
+    """
     images: dict[str, list[Path]] = {}
     jsons: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
+    try:
+        files = sorted(path.iterdir())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    for file in files:
         if file.suffix.lower() == ".json":
-            jsons[file.stem] = file
+            jsons[file.name if file.stem in jsons else file.stem] = file
         elif file.suffix.lower() in SUFFIXES:
             images.setdefault(file.stem, []).append(file)
     stems = sorted({**images, **jsons})
@@ -76,7 +85,8 @@ def _by_label(regions: list[Region], size: tuple[int, int]) -> tuple[Question, .
         if not region.ignored:
             labels.setdefault(region.name, region.label)
     return tuple(
-        Question(name, partial(_of_label, name, regions, size), category=label) for name, label in labels.items()
+        Question(name, partial(_of_label, name, regions, size), form_of(name), category=label)
+        for name, label in labels.items()
     )
 
 
@@ -92,6 +102,8 @@ class Labelme(FileSource):
         super().__init__(name, path.name, root)
         self.path = folder(path, name)
         self.pairs = _without_claimed(pairs_in(path))
+        if not self.pairs:
+            raise DataError(f"{name}: {path} holds no JSON file and no picture")
         self.found: dict[int, tuple[Path, ...]] = {}
 
     def __len__(self) -> int:
@@ -171,7 +183,7 @@ def find_picture(annotation: dict[str, Any], pair: Pair) -> Path | None:
                 f"{pair.json}: imagePath: names {path.name}, which {other.name} is of, "
                 f"but {pair.images[0].name} is beside it: say which one it is"
             )
-        return path
+        return Path(os.path.normpath(path))
     if len(pair.images) > 1:
         names = " and ".join(path.name for path in pair.images)
         raise DataError(f"{pair.json}: {names} are both there: name one in imagePath, or remove the other")

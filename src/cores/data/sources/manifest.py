@@ -17,8 +17,9 @@ from cores import masks
 from cores.data.bad import Faults
 from cores.data.formats.json_files import decode, listed, maybe, parse, regular_file, short, take
 from cores.data.formats.mask_pixels import read_inside
+from cores.data.formats.names import is_blank
 from cores.data.formats.picture_headers import Header, read_header
-from cores.data.formats.polygons import check_inside, check_pixels, paint, read_points
+from cores.data.formats.polygons import check_inside, check_outline, check_pixels, paint, read_points
 from cores.data.formats.segmentation_field import check_segmentation, has_mask, read_segmentation, union
 from cores.data.index import Row, open_index
 from cores.data.record import Question, Record
@@ -70,7 +71,7 @@ class Manifest(FileSource):
         if unknown:
             raise DataError(f"{where}: there is no field {listed(unknown)}; there are {', '.join(sorted(FIELDS))}")
         query = take(line, "query", str, where)
-        if not query.strip():
+        if is_blank(query):
             raise DataError(f"{where}: query: is empty: say in words what to look for")
         targets = maybe(line, "targets", list, where)
         answer, told = (maybe(line, key, str, where) for key in ("answer", "explanation"))
@@ -154,6 +155,8 @@ def _polygons(value: Any, header: Header, where: str) -> list[NDArray[np.int32]]
     found = [read_points(polygon, where) for polygon in value]
     if (fewest := min(map(len, found))) < 3:
         raise DataError(f"{where}: a polygon of {fewest} points has no inside, expected at least 3")
+    for polygon in found:
+        check_outline(polygon, where)
     points = np.concatenate([np.asarray(polygon, np.float64) for polygon in value])
     check_pixels(points, header.size, where)
     check_inside(points, header.size, where)

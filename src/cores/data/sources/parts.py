@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from cores.data.formats.coco_json import Id, read_coco, size_of, spelled, stated_size
-from cores.data.formats.json_files import check, clipped, is_blank, read_json
+from cores.data.formats.coco_json import Id, read_coco, size_of, stated_size
+from cores.data.formats.json_files import check, clipped, read_json
+from cores.data.formats.names import as_asked, is_blank
 from cores.data.formats.picture_headers import Header, read_header
 from cores.data.formats.segmentation_field import lost_mask, read_segmentation, union
 from cores.data.index import Row, open_index
@@ -177,8 +178,8 @@ def _rows(path: Path, together: bool) -> Iterator[Row]:
         groups: dict[Id, tuple[str, list[Any]]] = {}
         for annotation in annotations:
             category = coco.category(annotation)
-            _, members = groups.setdefault(spelled(category) if together else annotation["id"], (category, []))
-            members.append((annotation["id"], annotation.get("segmentation")))
+            group = as_asked(category, coco.where(annotation)) if together else annotation["id"]
+            groups.setdefault(group, (category, []))[1].append((annotation["id"], annotation.get("segmentation")))
         size = size_of(image, f"{path}: image {image['id']}")
         yield Row(image["file_name"], "", {"size": size, "questions": list(groups.values())})
 

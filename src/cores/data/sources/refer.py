@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cores.data.formats.coco_json import CocoFile, Id, read_coco, size_of, stated_size
-from cores.data.formats.json_files import check, is_blank, listed, read_json, short, take, take_id
+from cores.data.formats.json_files import check, listed, read_json, short, take, take_id
+from cores.data.formats.names import is_blank
 from cores.data.formats.picture_headers import Header, read_header
 from cores.data.formats.segmentation_field import lost_mask, read_segmentation
 from cores.data.formats.unpickle import read_pickle, repaired
