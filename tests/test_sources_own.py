@@ -255,6 +255,7 @@ def test_names_that_differ_in_case_and_ids_that_are_text(tmp_path):
     [
         ({"images": [], "annotations": []}, "images: is empty"),
         ({"categories": [{"id": 1, "name": " "}, {"id": 2, "name": "x"}]}, "category 1: name: is blank"),
+        ({"categories": [{"id": 1, "name": "\u200b"}, {"id": 2, "name": "x"}]}, "category 1: name: is blank"),
         (
             {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": "1", "file_name": "b.jpg"}]},
             "id: 1 is another one's too",

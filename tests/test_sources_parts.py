@@ -90,13 +90,14 @@ def test_parts_are_also_called_the_part_of_the_object(tmp_path):
 
 
 def test_part_imagenet_asks_for_a_class_at_once(tmp_path):
-    names = {0: "Quadruped Head", 1: "Car Side Mirror"}
+    names = {0: "Quadruped Head", 1: "Car Side Mirror", 2: "car side  mirror"}
     path = tmp_path / "PartImageNet" / "val.json"
-    annotations = [(3, 1, mask(0, 3)), (1, 0, mask(9, 12)), (2, 1, mask(5, 8)), (8, 1, [])]
+    annotations = [(3, 2, mask(0, 3)), (1, 0, mask(9, 12)), (2, 1, mask(5, 8))]
     write_parts(path, tmp_path / "PartImageNet" / "val" / "n01" / "n01_5.jpg", names, annotations)
     source = open_source("part_imagenet|val", tmp_path)
     head, mirror = source.record(0).questions
     assert (head.text, mirror.text) == ("quadruped head", "car side mirror")
+    assert mirror.category == "Car Side Mirror"  # as it is written first
     assert np.array_equal(decode(mirror.find()[0].mask), mask(0, 3) | mask(5, 8))
 
 

@@ -129,6 +129,16 @@ def test_grefcoco_has_several_targets_and_none(tmp_path):
     assert none == ("no such thing", [])
 
 
+@pytest.mark.parametrize(
+    ("ann_id", "said"),
+    [([], r"found \[\], expected annotations, or -1 for what is not there"), ([100, -1], "found -1, which is no")],
+)
+def test_in_grefcoco_nothing_but_minus_one_is_absent(tmp_path, ann_id, said):
+    write_set(tmp_path, [ref(1, 7, ann_id, "val", "x")], "grefcoco", "grefs(unc).json")
+    with pytest.raises(DataError, match=rf"ref 0: ann_id: {said}"):
+        open_source("grefcoco|unc|val", tmp_path)
+
+
 def test_umd_is_usual_for_refcocog_and_a_pickle_comes_first(tmp_path):
     write_set(tmp_path, [ref(1, 7, 100, "val", "json")], "refcocog", "refs(umd).json")
     write_set(tmp_path, [ref(1, 7, 100, "val", "pickle")], "refcocog", "refs(umd).p")
@@ -152,6 +162,9 @@ def test_masks_turn_with_a_picture_that_is_turned(tmp_path):
     [
         ((21, 30), REFS, r"is \(20, 30\) \(h, w\), but the picture .*COCO_7.jpg is \(21, 30\)"),
         (SIZE, [ref(1, 7, 999, "train", "x")], "ref 0: ann_id: found 999, which is no annotation of"),
+        (SIZE, [ref(1, 7, -1, "train", "x")], "ref 0: ann_id: found -1, which is no annotation of"),
+        (SIZE, [ref(1, 7, [], "train", "x")], r"ref 0: ann_id: found \[\], expected annotations$"),
+        (SIZE, [ref(1, 7, 100, "train", "\u200b")], "ref 0: sentence 0: sent: is blank"),
         (SIZE, [ref(1, 5, 100, "train", "x")], "image_id: 5 is no image of"),
         (SIZE, [ref(1, 9, 100, "train", "x")], r"COCO_9\.jpg: there is no such file"),
         (SIZE, [ref(1, 7, 100, "train", "x", " ")], r"refs\(unc\)\.p: ref 0: sentence 1: sent: is blank"),

@@ -25,7 +25,7 @@ from cores.data.formats.json_files import regular_file
 from cores.errors import DataError
 
 log = logging.getLogger(__name__)
-VERSION = 2  # of the tables; another one makes all of them anew
+VERSION = 3  # of the tables; another one makes all of them anew
 SCHEMA = pa.schema([("image", pa.string()), ("split", pa.string()), ("record", pa.binary())])
 BATCH = 1024  # rows
 SAMPLES, BLOCK = 5, 1 << 14  # places of a file that are looked at, and bytes at each

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from cores.data.formats.coco_json import Id, read_coco, size_of, stated_size
 from cores.data.formats.json_files import check, clipped, read_json
-from cores.data.formats.names import is_blank
+from cores.data.formats.names import as_asked, is_blank
 from cores.data.formats.picture_headers import Header, read_header
 from cores.data.formats.segmentation_field import lost_mask, read_segmentation, union
 from cores.data.index import Row, open_index
@@ -175,13 +175,13 @@ def _rows(path: Path, together: bool) -> Iterator[Row]:
     """One row an image: its questions as [category, [[annotation, segmentation], ...]], by annotation."""
     coco = read_coco(path)
     for image, annotations in coco.by_image():
-        groups: dict[tuple[str, Id], list[Any]] = {}
+        groups: dict[Id, tuple[str, list[Any]]] = {}
         for annotation in annotations:
-            group = (coco.category(annotation), 0 if together else annotation["id"])
-            groups.setdefault(group, []).append((annotation["id"], annotation.get("segmentation")))
-        questions = [(category, members) for (category, _), members in groups.items()]
+            category = coco.category(annotation)
+            group = as_asked(category, coco.where(annotation)) if together else annotation["id"]
+            groups.setdefault(group, (category, []))[1].append((annotation["id"], annotation.get("segmentation")))
         size = size_of(image, f"{path}: image {image['id']}")
-        yield Row(image["file_name"], "", {"size": size, "questions": questions})
+        yield Row(image["file_name"], "", {"size": size, "questions": list(groups.values())})
 
 
 class Joined(FileSource):

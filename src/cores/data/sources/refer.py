@@ -11,6 +11,7 @@ from typing import Any
 
 from cores.data.formats.coco_json import CocoFile, Id, read_coco, size_of, stated_size
 from cores.data.formats.json_files import check, listed, read_json, short, take, take_id
+from cores.data.formats.names import is_blank
 from cores.data.formats.picture_headers import Header, read_header
 from cores.data.formats.segmentation_field import lost_mask, read_segmentation
 from cores.data.formats.unpickle import read_pickle, repaired
@@ -38,7 +39,8 @@ class Refer(FileSource):
         refs, instances = _refs_file(home, data_set, split_by), home / "instances.json"
         self.images = data_dir / (CLEF_IMAGES if data_set == "refclef" else COCO_IMAGES)
         self.instances = instances
-        self.index = open_index(f"refer {data_set} {split_by}", [refs, instances], partial(_rows, refs, instances))
+        rows = partial(_rows, refs, instances, data_set == "grefcoco")
+        self.index = open_index(f"refer {data_set} {split_by}", [refs, instances], rows)
         self.rows = self.index.where(partial(in_split, split))
         if not len(self.rows):
             raise DataError(f"{name}: no ref is in this split; there are {listed(self.index.splits())}")
@@ -55,7 +57,7 @@ class Refer(FileSource):
             find = partial(self._targets, segmentations, size, header)
             lost = lost_mask(segmentations, self.instances)
             for number, sentence in enumerate(sentences):
-                if not sentence:
+                if is_blank(sentence):
                     raise DataError(f"{where}: sentence {number}: sent: is blank: remove it, or say what to look for")
                 questions.append(Question(sentence, find, lost=lost))
         meta = {"source": self.name, "name": row.image}
@@ -102,15 +104,15 @@ def _refs_file(home: Path, data_set: str, split_by: str) -> Path:
     raise DataError(f"{home}: there is no {stem}.p and no {stem}.json")
 
 
-def _rows(refs_file: Path, instances_file: Path) -> Iterator[Row]:
-    """One row an image and split, in the order of their first refs."""
+def _rows(refs_file: Path, instances_file: Path, says_absent: bool) -> Iterator[Row]:
+    """One row an image and split, in the order of their first refs. `says_absent`: -1 is what is not there."""
     refs = check(read_pickle(refs_file) if refs_file.suffix == ".p" else read_json(refs_file), list, str(refs_file))
     instances = read_coco(instances_file)
     groups: dict[tuple[Id, str], list[Any]] = {}
     for number, ref in enumerate(refs):
         where = f"{refs_file}: ref {number}"
         key = (take_id(ref, "image_id", where), _text(ref, "split", where))
-        groups.setdefault(key, []).append(_ref(ref, instances, where))
+        groups.setdefault(key, []).append(_ref(ref, instances, says_absent, where))
     for (image_id, split), members in groups.items():
         if image_id not in instances.images:
             raise DataError(f"{refs_file}: image_id: {short(image_id)} is no image of {instances_file}")
@@ -119,15 +121,21 @@ def _rows(refs_file: Path, instances_file: Path) -> Iterator[Row]:
         yield Row(image["file_name"], split, {"size": size, "refs": members})
 
 
-def _ref(ref: dict[str, Any], instances: CocoFile, where: str) -> tuple[str, list[str], list[tuple[Id, Any]]]:
+def _ref(
+    ref: dict[str, Any], instances: CocoFile, says_absent: bool, where: str
+) -> tuple[str, list[str], list[tuple[Id, Any]]]:
     """Where a ref stands, its sentences, as they are asked, and its annotations' segmentations."""
     members = take(ref, "sentences", list, where)
     sentences = [_text(sentence, "sent", f"{where}: sentence").strip().lower() for sentence in members]
-    numbers = ref.get("ann_id")
+    found = ref.get("ann_id")
+    numbers = found if isinstance(found, list) else [found]
+    if not numbers:
+        absent = f", or {NOTHING} for what is not there" if says_absent else ""
+        raise DataError(f"{where}: ann_id: found [], expected annotations{absent}")
+    if says_absent and numbers == [NOTHING]:
+        return where, sentences, []
     segmentations = []
-    for number in numbers if isinstance(numbers, list) else [numbers]:
-        if number == NOTHING:
-            continue
+    for number in numbers:
         known = take_id({"ann_id": number}, "ann_id", where)
         if known not in instances.annotations:
             raise DataError(f"{where}: ann_id: found {short(number)}, which is no annotation of {instances.path}")
