@@ -49,15 +49,14 @@ def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
     UserError when it is there (without `replace`), cannot be written, or the disk is full.
     """
     folder = folder.resolve()
+    sweep(folder)
     if folder.exists() and not replace:
         raise UserError(f"{folder} exists already: take another name, or say that it may be replaced")
     part = _part_of(folder)
-    sweep(folder)
     try:
         with writing(folder):
             part.mkdir(parents=True)
             yield part
-            open_to_others(part)
             settle(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -95,7 +94,7 @@ def writing(place: Path) -> Iterator[None]:
 
 
 def open_to_others(folder: Path) -> None:
-    """Give a folder's files the mode that any new file has here: safetensors writes its own for the owner alone."""
+    """Give a folder's files the mode of any new file: safetensors writes its own for the owner alone."""
     usual = os.umask(0)
     os.umask(usual)
     for file in folder.rglob("*"):
@@ -104,7 +103,8 @@ def open_to_others(folder: Path) -> None:
 
 
 def settle(part: Path, folder: Path) -> None:
-    """Move a finished folder to its place, over what is there."""
+    """Move a finished folder to its place, over what is there; its files get the mode of any new file."""
+    open_to_others(part)
     old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
     if folder.exists():
         folder.rename(old)
@@ -113,11 +113,20 @@ def settle(part: Path, folder: Path) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Take away what programs that are no longer there left beside `path` of what they were writing."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.part-*"):
-        number = left.name.removeprefix(f".{path.name}.part-").removesuffix(path.suffix)
-        if number.isdecimal() and not _runs(int(number)):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    """Clear up beside `path` after programs that are no longer there.
+
+    What they were writing goes. What they had moved away comes back where they ended before the new was in its place.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*-*"):
+        kind, _, number = left.name.removeprefix(f".{path.name}.").removesuffix(path.suffix).rpartition("-")
+        if kind not in ("part", "old") or not number.isdecimal() or _runs(int(number)):
+            continue
+        if kind == "old" and not path.exists():
+            left.rename(path)
+        elif left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _runs(process: int) -> bool:

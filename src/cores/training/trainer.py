@@ -31,6 +31,7 @@ from cores.modeling.model import CoresModel
 from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 from cores.training.drawing import Draws, InOrder
+from cores.whole import open_to_others
 
 
 class Score(Protocol):
@@ -208,6 +209,7 @@ class CoresTrainer(Trainer):
         if self.args.should_save:
             for script in (run / WRITING / name).glob("*.py"):
                 script.unlink()  # DeepSpeed's, to be run on trust: `cores merge` and `load` need none
+            open_to_others(run / WRITING / name)
             (run / WRITING / name).rename(run / name)
 
     def _remove_old(self, run: Path) -> None:
