@@ -48,6 +48,10 @@ class BadItems:
             )
 
 
+class EmptySplit(DataError):
+    """A data set is there and has nothing in the split that was asked for."""
+
+
 class ManyFaults(DataError):
     """Several faults of one file or item, a line each in `faults`. Its own text says the first.
 

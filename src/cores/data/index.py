@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cores.data.formats.json_files import regular_file
 from cores.errors import DataError
+from cores.whole import whole_file
 
 log = logging.getLogger(__name__)
 VERSION = 3  # of the tables; another one makes all of them anew
@@ -103,16 +104,11 @@ def cached(kind: str, inputs: Sequence[Path], write: Callable[[Path], None]) -> 
     with FileLock(table.with_suffix(".lock")):
         if not _whole(table):
             log.info("%s: reading %s, once", kind, ", ".join(map(str, inputs)))
-            part = table.with_suffix(f".part-{os.getpid()}")
-            try:
+            with whole_file(table) as part:
                 write(part)
-                part.replace(table)
-            finally:
-                part.unlink(missing_ok=True)
     if max(max(path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in inputs) < (time.time() - UNSETTLED) * 1e9:
-        part = note.with_suffix(f".part-{os.getpid()}")
-        part.write_text(json.dumps({"states": states, "table": table.name}), "utf-8")
-        part.replace(note)
+        with whole_file(note) as part:
+            part.write_text(json.dumps({"states": states, "table": table.name}), "utf-8")
     return table
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 from PIL.ImageFile import ImageFile
 
 from cores import masks
-from cores.data.bad import Faults, ManyFaults, faults_of
+from cores.data.bad import EmptySplit, Faults, ManyFaults, faults_of
 from cores.data.formats.picture_headers import decode_check
 from cores.data.inspect.counts import count_note, published_count
 from cores.data.record import Record
@@ -123,7 +123,7 @@ def examine(
         try:
             source = open_source(name, data_dir)
         except Exception as error:
-            if given or "no ref is in this split" not in str(error):
+            if given or not isinstance(error, EmptySplit):
                 report.rows.append(Row(name))
                 report.findings += [Finding("error", name, "", fault, _remedy(name)) for fault in faults_of(error)]
             continue

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cores.data.bad import EmptySplit
 from cores.data.formats.coco_json import CocoFile, Id, read_coco, size_of, stated_size
 from cores.data.formats.json_files import check, listed, read_json, short, take, take_id
 from cores.data.formats.names import is_blank
@@ -43,7 +44,7 @@ class Refer(FileSource):
         self.index = open_index(f"refer {data_set} {split_by}", [refs, instances], rows)
         self.rows = self.index.where(partial(in_split, split))
         if not len(self.rows):
-            raise DataError(f"{name}: no ref is in this split; there are {listed(self.index.splits())}")
+            raise EmptySplit(f"{name}: no ref is in this split; there are {listed(self.index.splits())}")
 
     def __len__(self) -> int:
         return len(self.rows)

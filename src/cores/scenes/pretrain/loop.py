@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cores.whole import whole_file
+
 log = logging.getLogger(__name__)
 
 
@@ -66,6 +68,5 @@ def run(
             seconds = time.monotonic() - started
             log.info("%s step %d loss %.3f %s %.0f s", state.stem, number + 1, loss.item(), found, seconds)
             kept = {name: module.state_dict() for name, module in modules.items()}
-            part = state.with_suffix(".part")  # a run that is stopped while it saves keeps the state before
-            torch.save(kept | {"optimiser": optimiser.state_dict(), "step": number + 1}, part)
-            part.replace(state)
+            with whole_file(state) as part:  # a run that is stopped while it saves keeps the state before
+                torch.save(kept | {"optimiser": optimiser.state_dict(), "step": number + 1}, part)

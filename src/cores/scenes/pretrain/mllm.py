@@ -27,6 +27,7 @@ from cores.scenes.pretrain.segmenter import DIM, TokenFromBox
 from cores.scenes.pretrain.tower import GRID, WIDTH, SeeingWords, pixels_of
 from cores.scenes.source import Scenes
 from cores.vocabulary import UNSUPERVISED
+from cores.whole import whole_file
 
 MIDDLE = 2  # pointing is asked for after this layer too, so that later layers can fetch what is pointed at
 
@@ -185,14 +186,12 @@ def see_all(path: Path, seen: SeeingWords, pictures: NDArray[np.uint8]) -> NDArr
     """The frozen tower's features of every picture, (scenes, patches, 192), kept in a file."""
     if not path.exists():
         shape = (len(pictures), GRID * GRID, seen.tower.config.hidden_size)
-        part = path.with_suffix(".part.npy")
-        kept = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
-        with torch.no_grad():
+        with whole_file(path) as part, torch.no_grad():
+            kept = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
             for first in range(0, len(pictures), 64):
                 pixels = pixels_of(pictures[first : first + 64])
                 kept[first : first + 64] = seen.tower(pixels).last_hidden_state[:, 1:].half().numpy()
-        kept.flush()
-        part.rename(path)
+            kept.flush()
     found: NDArray[np.float16] = np.load(path, mmap_mode="r")
     return found
 
