@@ -13,7 +13,14 @@ from cores.cli.signals import stoppable, undisturbed
 
 
 def started(*args: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "cores", *args], stderr=subprocess.PIPE)
+    """A command of ours that no signal is kept from, as nohup and shells keep some from what runs behind them."""
+    return subprocess.Popen([sys.executable, "-m", "cores", *args], stderr=subprocess.PIPE, preexec_fn=_heard)
+
+
+def _heard() -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def until(condition) -> None:  # type: ignore[no-untyped-def]
