@@ -120,13 +120,3 @@ def test_a_ring_keeps_its_hole() -> None:
     painted = np.zeros_like(ring)
     cv2.fillPoly(painted, [points.astype(np.int32)], 1)
     assert np.array_equal(painted, ring)
-
-
-def test_the_absent_split_asks_for_nothing_that_is_there() -> None:
-    absent, train = open_scenes("absent", n=30), open_scenes("train", n=30)
-    for i in range(30):
-        sample = absent[i]
-        assert np.array_equal(np.asarray(sample.image), np.asarray(train[i].image))
-        assert sample.conversations
-        assert not any(turn.targets for one in sample.conversations for turn in one.turns)
-        assert set(sample.meta["kinds"]) == {"absent"}

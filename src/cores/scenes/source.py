@@ -1,26 +1,16 @@
-"""Scenes as a source of samples: `scenes|train`, `test`, `novel`, `phrasing`, and `own` for kinds never learned.
-
-`absent` are the scenes of `train`, asked only for what is not there: refusing is what fine-tuning forgets first.
-"""
+"""Scenes as a source of samples: `scenes|train`, `test`, `novel`, `phrasing`, and `own` for kinds never learned."""
 
 from dataclasses import dataclass
 
 from cores.data.sample import Sample
 from cores.errors import DataError
 from cores.scenes.kinds import LEARNED, OWN, Kind
-from cores.scenes.questions import TRAINING, conversation_of, draw_questions
+from cores.scenes.questions import conversation_of, draw_questions
 from cores.scenes.scene import Scene, make_scene
 
-FIRST_SEED = {
-    "train": 1_000_000,
-    "absent": 1_000_000,
-    "test": 0,
-    "novel": 100_000,
-    "phrasing": 200_000,
-    "val": 300_000,
-}
-DEFAULT_COUNT = {"train": 60_000, "absent": 60_000, "test": 200, "novel": 200, "phrasing": 200, "val": 100}
-SEEDS = 100_000  # of each split but those of training, which go on to the next world seed
+FIRST_SEED = {"train": 1_000_000, "test": 0, "novel": 100_000, "phrasing": 200_000, "val": 300_000}
+DEFAULT_COUNT = {"train": 60_000, "test": 200, "novel": 200, "phrasing": 200, "val": 100}
+SEEDS = 100_000  # of each split but `train`, which goes on to the next world seed
 KIND_SETS: dict[str, tuple[Kind, ...]] = {"learned": LEARNED, "own": OWN}
 
 
@@ -75,6 +65,6 @@ def open_scenes(
         raise DataError(f"scenes|{split}: there is no such split, take one of {', '.join(FIRST_SEED)}")
     if kinds not in KIND_SETS:
         raise DataError(f"scenes kinds {kinds!r}: take one of {', '.join(KIND_SETS)}")
-    if n is not None and split not in TRAINING and n > SEEDS:
+    if n is not None and split != "train" and n > SEEDS:
         raise DataError(f"scenes|{split}: {n} scenes asked for, there are {SEEDS}: beyond them begins another split")
     return Scenes(split, DEFAULT_COUNT[split] if n is None else n, seed, kinds, size=size)
