@@ -23,6 +23,15 @@ def _heard() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def told_at_the_end(running: subprocess.Popen[bytes]) -> bytes:
+    """What it says on stderr; one that does not end is killed, and fails the test."""
+    try:
+        return running.communicate(timeout=60)[1]
+    except subprocess.TimeoutExpired:
+        running.kill()
+        raise
+
+
 def until(condition) -> None:  # type: ignore[no-untyped-def]
     for _ in range(600):
         if condition():
@@ -37,7 +46,7 @@ def test_scenes_that_are_stopped_leave_no_folder(tmp_path: Path, number: signal.
     running = started("scenes", "write", str(home), "--n", "100000", "--quiet")
     until(lambda: list(home.glob(".writing-*/scenes/*.png")))
     running.send_signal(number)
-    _, told = running.communicate(timeout=60)
+    told = told_at_the_end(running)
     assert running.returncode == (130 if number == signal.SIGINT else 128 + number)
     assert b"Traceback" not in told
     assert list(tmp_path.iterdir()) == []
@@ -48,7 +57,7 @@ def test_what_was_there_before_stays(tmp_path: Path) -> None:
     running = started("scenes", "write", str(tmp_path), "--n", "100000", "--quiet")
     until(lambda: list(tmp_path.glob(".writing-*/scenes/*.png")))
     running.terminate()
-    running.communicate(timeout=60)
+    told_at_the_end(running)
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
 
 
