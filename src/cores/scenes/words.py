@@ -10,7 +10,6 @@ from importlib import resources
 
 from cores.scenes.kinds import COLOURS, KINDS, Kind
 
-WORDINGS = ("train", "phrasing")
 MEANS_FRAMES = {  # {c}: a clause
     "train": (
         "what is it that {c}?",
