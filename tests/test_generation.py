@@ -29,7 +29,7 @@ def answer(
     max_new_tokens: int = 12,
 ) -> list[Answered]:
     """All questions in one pass, generated or teacher-forced."""
-    prefix, ends = read_prefix(model, pixels, PREFIX), closing or [EOS]
+    prefix, ends = read_prefix(model, {"pixel_values": pixels}, PREFIX), closing or [EOS]
     if answers is None:
         said = generate(model, prefix, questions, ends, max_new_tokens)
     else:
@@ -43,7 +43,7 @@ def plain(
     """Greedy, one question, everything computed anew at every step."""
     ids, states = torch.cat([PREFIX, question]), []
     for _ in range(steps):
-        inputs = model.mllm.embed(ids[None], model.mllm.encode_images(pixels))
+        inputs = model.mllm.embed(ids[None], model.mllm.encode_images({"pixel_values": pixels}))
         hidden = model.mllm.model.language_model(inputs_embeds=inputs, use_cache=False).last_hidden_state[0]
         states.append(hidden[-1])
         best = model.mllm.lm_head(hidden[-1]).argmax()

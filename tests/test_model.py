@@ -218,7 +218,7 @@ def test_pictures_in_fp32_are_fine_for_a_model_in_bfloat16(packed: dict[str, Any
     torch.testing.assert_close(rough.loss, exact.loss, rtol=0.01, atol=0)
     assert rough.low_res_logits[-1].dtype == torch.bfloat16
     features = model.encode(packed["segmenter_pixels"][:1])
-    prefix = read_prefix(model, packed["pixel_values"][:1], packed["input_ids"][0, :20])
+    prefix = read_prefix(model, {"pixel_values": packed["pixel_values"][:1]}, packed["input_ids"][0, :20])
     said = teacher_force(model, prefix, [torch.tensor([11])], [torch.tensor([7, SEG])], [EOS])
     (one,) = segment_answers(model, features, said, masks_per_pass=1)
     assert one.low_res_logits[-1].isfinite().all()

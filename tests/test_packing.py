@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaModel
 
-from cores.modeling.packing import pack
+from cores.modeling.packing import additive, pack
 
 PREFIXES = (5, 9)
 LENGTHS = ((4, 7, 3), (2, 6, 5))
@@ -29,9 +29,9 @@ def test_packed_equals_separate(attention):
         ids[i, : len(packed)] = packed
         named = [torch.full((len(part),), k) for k, part in enumerate([prefix, *row])]
         segments[i, : len(packed)] = torch.cat(named)
-    mask, positions = pack(segments, torch.float32)
+    sight = pack(segments)
     with torch.no_grad():
-        hidden = model(ids, attention_mask=mask, position_ids=positions).last_hidden_state
+        hidden = model(ids, attention_mask=additive(sight.seen, torch.float32), position_ids=sight.queries).last_hidden_state
     assert hidden.isfinite().all()
 
     for i, (prefix, row) in enumerate(zip(prefixes, questions, strict=True)):
@@ -43,6 +43,6 @@ def test_packed_equals_separate(attention):
 
 def test_rows_in_another_order_are_refused():
     with pytest.raises(ValueError, match="rise along a row"):
-        pack(torch.tensor([[0, 2, 1]]), torch.float32)
+        pack(torch.tensor([[0, 2, 1]]))
     with pytest.raises(ValueError, match="rise along a row"):
-        pack(torch.tensor([[0, -1, 1]]), torch.float32)
+        pack(torch.tensor([[0, -1, 1]]))

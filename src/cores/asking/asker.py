@@ -4,7 +4,7 @@ Legend: questions = about one image, levels = of the chain, masks = any number o
 (h, w) = low-res masks, (H, W) = the picture's own size in pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +30,11 @@ Query = tuple[str, Form]  # a query, and how it is put into words
 class EncodedImage:
     """An image that a model has looked at; any number of questions may follow. Belongs to the model that made it.
 
-    `pixel_values` (1, 3, s, s), for the language model; `features` (1, ...), the segmenter's own.
+    `pixels`: for the language model, of this one picture; `features` (1, ...), the segmenter's own.
     """
 
     picture: Picture
-    pixel_values: Tensor
+    pixels: Mapping[str, Tensor]
     features: Tensor
 
     @property
@@ -77,7 +77,7 @@ class Asker:
         picture = self.processor.picture(image)
         device, dtype = self.model.device, self.model.dtype
         features = self.model.encode(picture.segmenter_pixels[None].to(device, dtype))
-        return EncodedImage(picture, picture.pixel_values[None].to(device, dtype), features)
+        return EncodedImage(picture, {"pixel_values": picture.pixel_values[None].to(device, dtype)}, features)
 
     def generate(self, image: EncodedImage, queries: Sequence[Query]) -> list[Answered]:
         """The model's own answers to the queries, in their order.
@@ -100,7 +100,7 @@ class Asker:
         if not questions:
             return []
         prefix_ids = processor.prefix(self.seed, image.picture.key).to(device)
-        prefix = read_prefix(self.model, image.pixel_values, prefix_ids)
+        prefix = read_prefix(self.model, image.pixels, prefix_ids)
         answers = None if given is None else [processor.answer_ids(answer).to(device) for answer in given]
         said = []
         for some in passes(len(questions), self.questions_per_pass):

@@ -2,6 +2,7 @@
 
 Each question goes on from a copy of the prefix's cache, padded on the left so that all end at the same place, with
 its padding masked and its positions said explicitly: positions that the model counts itself would count padding.
+Families whose layers carry a state along the row cannot be padded: there, one question is read at a time.
 
 Legend: questions = of one pass, prefix = tokens before them (image positions counted), length = of the longest
 question (and answer), width = the language model's.
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import Cache
 
+from cores.modeling.mllms.base import Pixels
 from cores.modeling.model import CoresModel
+from cores.modeling.packing import Sight, follow, grow, pack
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,26 +37,33 @@ class Said:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrefixCache:
-    """Keys and values of everything that stands before a question, read once. `length`: its tokens."""
+    """Keys and values of everything that stands before a question, read once.
 
-    cache: DynamicCache
+    `length`: its tokens; `shift` (1,): how much further on than that the text behind it begins (M-RoPE's pictures
+    take fewer positions than tokens).
+    """
+
+    cache: Cache
     length: int
+    shift: Tensor
 
-    def copies(self, questions: int) -> DynamicCache:
+    def copies(self, questions: int) -> Cache:
         """A cache of its own for each of so many questions."""
         found = deepcopy(self.cache)
-        found.batch_repeat_interleave(questions)
+        if questions > 1:
+            found.batch_repeat_interleave(questions)
         return found
 
 
 @torch.no_grad()
-def read_prefix(model: CoresModel, pixel_values: Tensor, prefix_ids: Tensor) -> PrefixCache:
-    """Read the prefix of one image. Args: `pixel_values` (1, 3, side, side); `prefix_ids` (prefix,)."""
-    inputs = model.mllm.embed(prefix_ids[None], model.mllm.encode_images(pixel_values))
-    positions = torch.arange(len(prefix_ids), device=prefix_ids.device)[None]
-    cache = DynamicCache(config=model.config.mllm_config.text_config)
-    model.mllm.hidden_states(inputs, torch.ones_like(positions), positions, past_key_values=cache, use_cache=True)
-    return PrefixCache(cache, len(prefix_ids))
+def read_prefix(model: CoresModel, pixels: Pixels, prefix_ids: Tensor) -> PrefixCache:
+    """Read the prefix of one image. Args: `pixels`: of this image; `prefix_ids` (prefix,)."""
+    mllm, ids = model.mllm, prefix_ids[None]
+    cache = mllm.new_cache()
+    sight = pack(torch.zeros_like(ids), mllm.is_image(ids))
+    positions, shift = mllm.place(ids, sight.queries, torch.ones_like(ids, dtype=torch.bool), pixels)
+    mllm.hidden_states(ids, mllm.encode_images(pixels), mllm.masks(sight), positions, cache)
+    return PrefixCache(cache, len(prefix_ids), shift)
 
 
 @torch.no_grad()
@@ -65,18 +75,19 @@ def generate(
     Args: `questions`: ids (length,) each, up to where the answer begins, at least one question; `closing`: the ids
     that end an answer; `max_new_tokens`: at least 1. Returns: one `Said` a question, in order.
     """
+    mllm = model.mllm
+    if not mllm.packs and len(questions) > 1:
+        return [one for only in questions for one in generate(model, prefix, [only], closing, max_new_tokens)]
     ends, cache = list(closing), prefix.copies(len(questions))
-    ids, mask, positions = _left_pad(questions, prefix.length)
+    ids, sight = _left_pad(questions, prefix.length)
     told: list[list[int]] = [[] for _ in questions]
     kept: list[list[Tensor]] = [[] for _ in questions]
     sums = [0.0] * len(questions)
     open_rows = set(range(len(questions)))
-    at = positions[:, -1:]
     for _ in range(max_new_tokens):
-        state = model.mllm.hidden_states(
-            model.mllm.embed(ids), mask, positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state[:, -1]  # (questions, width)
-        chances = model.mllm.logits(state).float().log_softmax(-1)
+        positions = mllm.follow(sight.queries, prefix.shift)
+        state = mllm.hidden_states(ids, None, mllm.masks(sight), positions, cache)[:, -1]  # (questions, width)
+        chances = mllm.logits(state).float().log_softmax(-1)
         best, ids = chances.max(-1)
         said, sure = ids.tolist(), best.tolist()  # the one wait for the device in a step
         for row in sorted(open_rows):
@@ -88,10 +99,7 @@ def generate(
                 open_rows.discard(row)
         if not open_rows:
             break
-        ids = ids[:, None]
-        at = at + 1
-        positions = at
-        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+        ids, sight = ids[:, None], grow(sight)
     return [
         Said(told[row], torch.stack(states), sums[row] / len(states), cut=row in open_rows)
         for row, states in enumerate(kept)
@@ -107,29 +115,32 @@ def teacher_force(
     closing: Sequence[int],
 ) -> list[Said]:
     """As `generate`, with given answers, ids (length,) each, read in one pass; closing tokens included or not."""
+    mllm = model.mllm
+    if not mllm.packs and len(questions) > 1:
+        pairs = zip(questions, answers, strict=True)
+        return [one for ask, told in pairs for one in teacher_force(model, prefix, [ask], [told], closing)]
     ends, cache = list(closing), prefix.copies(len(questions))
     rows = [torch.cat([question, given]) for question, given in zip(questions, answers, strict=True)]
-    ids, mask, positions = _left_pad(rows, prefix.length)
-    output = model.mllm.hidden_states(model.mllm.embed(ids), mask, positions, past_key_values=cache, use_cache=True)
+    ids, sight = _left_pad(rows, prefix.length)
+    positions = mllm.follow(sight.queries, prefix.shift)
+    last = mllm.hidden_states(ids, None, mllm.masks(sight), positions, cache)
     found = []
     for row, given in enumerate(answers):
-        states = output.last_hidden_state[row, -len(given) - 1 : -1]  # (tokens, width): each predicts its token
-        chances = model.mllm.logits(states).float().log_softmax(-1)
+        states = last[row, -len(given) - 1 : -1]  # (tokens, width): each predicts its token
+        chances = mllm.logits(states).float().log_softmax(-1)
         said = given.tolist()
         ids_said = said[: -len(ends)] if said[-len(ends) :] == ends else said
         found.append(Said(ids_said, states, float(chances.gather(1, given[:, None]).mean())))
     return found
 
 
-def _left_pad(rows: Sequence[Tensor], prefix: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids (questions, length), mask (questions, prefix + length) and positions (questions, length) of ragged rows."""
+def _left_pad(rows: Sequence[Tensor], prefix: int) -> tuple[Tensor, Sight]:
+    """Ids (questions, length) of ragged rows that end at the same place, and who sees whom behind the prefix."""
     length = max(len(row) for row in rows)
     device = rows[0].device
     ids = torch.zeros((len(rows), length), dtype=torch.long, device=device)
-    real = torch.zeros((len(rows), length), dtype=torch.long, device=device)
+    real = torch.zeros((len(rows), length), dtype=torch.bool, device=device)
     for number, row in enumerate(rows):
         ids[number, length - len(row) :] = row
-        real[number, length - len(row) :] = 1
-    positions = (prefix + real.cumsum(1) - 1).clamp(min=0) * real
-    seen = torch.ones((len(rows), prefix), dtype=torch.long, device=device)
-    return ids, torch.cat([seen, real], dim=1), positions
+        real[number, length - len(row) :] = True
+    return ids, follow(prefix, real)

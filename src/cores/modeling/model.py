@@ -4,7 +4,7 @@ Legend: images = rows of the batch, tokens = length of the longest row, levels =
 the batch on one flat axis, width = the language model's, dim = of a prompt token, h, w = a picture's own size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamModel
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from cores.geometry import Size
@@ -20,9 +20,9 @@ from cores.loss_keys import MASK_LOSSES
 from cores.modeling.chain import run_chain
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.generation_config import MAX_NEW_TOKENS, read_max_new_tokens, write_generation_config
-from cores.modeling.mllms.llava import LlavaMLLM
+from cores.modeling.mllms import make_mllm
 from cores.modeling.objective import Frames, level_losses
-from cores.modeling.packing import pack
+from cores.modeling.reading import read
 from cores.modeling.refiner import make_refiner
 from cores.modeling.segmenters.sam import SamSegmenter
 from cores.modeling.strict import refuse, refuse_broken, refuse_differences
@@ -69,11 +69,10 @@ class CoresModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_attention_backend = True
-    _no_split_modules = ["LlamaDecoderLayer", "CLIPEncoderLayer", "SamVisionLayer"]
 
     def __init__(self, config: CoresConfig) -> None:
         super().__init__(config)
-        self.mllm = LlavaMLLM(config.mllm_config)
+        self.mllm = make_mllm(config.mllm_config)
         self.segmenter = SamSegmenter(config.segmenter_config)
         self._add_new_parts()
         self.max_new_tokens = MAX_NEW_TOKENS
@@ -81,7 +80,7 @@ class CoresModel(PreTrainedModel):
 
     def _add_new_parts(self) -> None:
         """What neither base has: the projection and, from the second level on, the refiner."""
-        width, dim = self.config.mllm_config.text_config.hidden_size, self.segmenter.dim
+        width, dim = self.mllm.width, self.segmenter.dim
         # from a state of the language model to a prompt token (paper section 3.2)
         self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dim))
         self.refiner = make_refiner(self.config.refiner, dim) if len(self.config.levels) > 1 else None
@@ -90,8 +89,8 @@ class CoresModel(PreTrainedModel):
         """Nothing: every part begins as PyTorch or its own family made it; `from_bases` says what is new."""
 
     @classmethod
-    def from_bases(cls, config: CoresConfig, mllm: LlavaForConditionalGeneration, segmenter: SamModel) -> "CoresModel":
-        """A model whose LLaVA and SAM are these; projection and refiner are new. The tensors are shared, not copied.
+    def from_bases(cls, config: CoresConfig, mllm: PreTrainedModel, segmenter: PreTrainedModel) -> "CoresModel":
+        """A model whose multimodal LLM and segmenter are these; projection and refiner are new. The tensors are shared, not copied.
 
         Raises CheckpointError when a base's tensors are not the config's.
         """
@@ -170,18 +169,18 @@ class CoresModel(PreTrainedModel):
         sizes: Sequence[Size] | None = None,
         resized: Sequence[Size] | None = None,
         features: Tensor | None = None,
+        pixel_extras: Mapping[str, Tensor] | None = None,
     ) -> CoresOutput:
         """Losses and masks of a packed batch.
 
         Args: `input_ids`, `segment_ids`, `labels` (images, tokens), see `packing`; `pixel_values` (images, 3, s, s)
-        for the language model, `segmenter_pixels` (images, 3, S, S) or ready `features`; `token_positions`
+        for the language model, or as its family has them, with `pixel_extras`, what else its image processor gives;
+        `segmenter_pixels` (images, 3, S, S) or ready `features`; `token_positions`
         (levels, masks): where each grounding token is predicted; `image_index` (masks,): its row; `truth`,
         `location_truth`: one (h, w) bool a mask; `ignore`: one (h, w) bool or None an image; `sizes`, `resized`:
         (h, w) of each picture and of it inside the segmenter's square.
         """
-        inputs = self.mllm.embed(input_ids, self.mllm.encode_images(pixel_values))
-        mask, positions = pack(segment_ids, inputs.dtype)
-        states: Tensor = self.mllm.hidden_states(inputs, mask, positions, use_cache=False).last_hidden_state
+        states = read(self.mllm, input_ids, segment_ids, {"pixel_values": pixel_values, **(pixel_extras or {})})
         output = CoresOutput(hidden_states=states)
         if labels is not None:
             output.text_loss = self._text_loss(states, labels)

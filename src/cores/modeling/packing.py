@@ -4,8 +4,11 @@ A packed row is: prefix (system text, exemplar, image; segment 0), then each con
 padding (segment -1). A conversation sees the prefix and itself, causally; its positions go on from the prefix's end,
 as if the others were not there.
 
-Legend: images = rows of the batch, tokens = length of the longest row.
+Legend: rows = images of the batch, or questions behind one prefix; queries, keys = tokens that look, and those that
+can be looked at.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,14 +16,36 @@ from torch import Tensor
 from cores.vocabulary import PADDING, PREFIX
 
 
-def pack(segment_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The attention mask and the positions that make a packed row equal to its conversations run one by one.
+@dataclass(frozen=True, slots=True, eq=False)
+class Sight:
+    """Who sees whom, before it takes the form that an attention wants.
 
-    The mask is additive (0 or the lowest number of `dtype`): a boolean one is read differently by eager and sdpa
-    attention, without an error.
+    `seen` (rows, queries, keys), bool. `queries` (rows, queries), `keys` (rows, keys), int64: where a token stands in
+    its own conversation, as if no other were there; 0 for padding. `image` (rows, keys), bool: keys that are the
+    picture's, where the queries are the same tokens as the keys; None where no query is of a picture.
+    """
 
-    Args: `segment_ids` (images, tokens), int: 0 the prefix, 1.. the conversations in order, -1 padding.
-    Returns: mask (images, 1, tokens, tokens) of `dtype`, positions (images, tokens), int64; padding has position 0.
+    seen: Tensor
+    queries: Tensor
+    keys: Tensor
+    image: Tensor | None = None
+
+    def near(self, window: int) -> Tensor:
+        """What is seen and less than `window` tokens before, within its own conversation: (rows, queries, keys)."""
+        return self.seen & (self.queries[:, :, None] - self.keys[:, None, :] < window)
+
+    def picture(self) -> Tensor:
+        """Pairs of tokens of one picture: (rows, queries, keys), bool. A row holds one picture."""
+        if self.image is None:
+            return torch.zeros_like(self.seen)
+        return self.image[:, :, None] & self.image[:, None, :]
+
+
+def pack(segment_ids: Tensor, image: Tensor | None = None) -> Sight:
+    """What makes a packed row equal to its conversations run one by one.
+
+    Args: `segment_ids` (images, tokens), int: 0 the prefix, 1.. the conversations in order, -1 padding; `image`
+    (images, tokens), bool: the picture's tokens.
     Raises ValueError when a row is not prefix, conversations in order, padding.
     """
     order = torch.where(segment_ids == PADDING, torch.iinfo(segment_ids.dtype).max, segment_ids)
@@ -37,9 +62,38 @@ def pack(segment_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     real = (segment_ids != PADDING)[:, None, :]
     # A padding token sees itself: a row of nothing but -inf would be nan under softmax.
     seen = (causal & (same | prefix) & real) | torch.eye(tokens, dtype=torch.bool, device=segment_ids.device)
-    mask = torch.zeros(seen.shape, dtype=dtype, device=segment_ids.device)
-    mask = mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]  # (images, 1, tokens, tokens)
 
     before = (segment_ids[:, None, :] < segment_ids[:, :, None]) & (segment_ids[:, None, :] != PREFIX) & real
     positions = index[None] - before.sum(dim=-1)  # (images, tokens): other conversations' tokens do not count
-    return mask, positions.masked_fill(segment_ids == PADDING, 0)
+    positions = positions.masked_fill(segment_ids == PADDING, 0)
+    return Sight(seen, positions, positions, image)
+
+
+def follow(prefix: int, real: Tensor) -> Sight:
+    """Questions that go on from one prefix, padded on the left so that all end at the same place.
+
+    Args: `prefix`: its tokens; `real` (questions, length), bool: False for padding.
+    """
+    rows, length = real.shape
+    order = ((prefix - 1) + real.cumsum(1)) * real
+    before = torch.arange(prefix, device=real.device).expand(rows, prefix)
+    causal = torch.ones((length, length), dtype=torch.bool, device=real.device).tril()
+    own = (causal & real[:, None, :]) | torch.eye(length, dtype=torch.bool, device=real.device)
+    seen = torch.cat([own.new_ones((rows, length, prefix)), own], dim=2)
+    return Sight(seen, order, torch.cat([before, order], dim=1))
+
+
+def grow(sight: Sight) -> Sight:
+    """One more token in every row, which sees what the last one saw, and itself."""
+    own = sight.seen.new_ones((len(sight.seen), 1, 1))
+    at = sight.queries[:, -1:] + 1
+    return Sight(torch.cat([sight.seen[:, -1:], own], dim=2), at, torch.cat([sight.keys, at], dim=1))
+
+
+def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """The 4D mask (rows, 1, queries, keys) of what is seen (rows, queries, keys): 0, or the lowest number of `dtype`.
+
+    Not a boolean one: eager and sdpa attention read that differently, without an error.
+    """
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]

@@ -1,27 +1,24 @@
-"""LLaVA behind the chain's interface: states of a sequence with pictures in it, and words only where they are asked.
+"""LLaVA v1 and v1.5: one picture of fixed size, whose placeholder needs no row in the embedding table.
 
-Legend: images = rows of the batch, tokens = length of the longest row (image positions counted), width = the language
-model's.
+Legend: as in `base`; patches = positions that a picture takes.
 """
 
-import inspect
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import Cache, LlamaModel, LlavaConfig, LlavaForConditionalGeneration
+from transformers import Cache, LlavaConfig, LlavaForConditionalGeneration
 
 from cores.errors import CheckpointError
+from cores.modeling.mllms.base import Masks, MultimodalLLM, Pixels, cached
 
 PROJECTORS = ("linear", "mlp2x_gelu")
-# transformers renamed the argument in 5.24
-CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"
 
 
-class LlavaMLLM(LlavaForConditionalGeneration):
+class LlavaMLLM(MultimodalLLM, LlavaForConditionalGeneration):  # type: ignore[misc]
     """A transformers LLaVA with the same weights under the same names, and LLaVA v1's one-layer projector.
 
     `config.projector`: `mlp2x_gelu` (v1.5, the default) or `linear` (v1: `multi_modal_projector` is then one linear
-    layer with `weight` and `bias`). The image placeholder needs no row in the embedding table.
+    layer with `weight` and `bias`). Raises CheckpointError for any other.
     """
 
     config: LlavaConfig
@@ -35,11 +32,6 @@ class LlavaMLLM(LlavaForConditionalGeneration):
             layer = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
             self.model.multi_modal_projector = layer
 
-    @classmethod
-    def is_custom_code(cls) -> bool:
-        """No: names of tensors in older layouts are mapped as for the class that this one is made of."""
-        return False
-
     @property
     def image_tokens(self) -> int:
         """How many positions a picture takes."""
@@ -47,10 +39,10 @@ class LlavaMLLM(LlavaForConditionalGeneration):
         patches = (vision.image_size // vision.patch_size) ** 2
         return int(patches if self.config.vision_feature_select_strategy == "default" else patches + 1)
 
-    def encode_images(self, pixel_values: Tensor) -> Tensor:
+    def encode_images(self, pixels: Pixels) -> Tensor:
         """Projected patches (images, patches, width) of `pixel_values` (images, 3, side, side)."""
         found = self.model.get_image_features(
-            pixel_values=pixel_values.to(self.model.vision_tower.dtype),
+            pixel_values=pixels["pixel_values"].to(self.model.vision_tower.dtype),
             vision_feature_layer=self.config.vision_feature_layer,
             vision_feature_select_strategy=self.config.vision_feature_select_strategy,
             return_dict=True,
@@ -63,7 +55,7 @@ class LlavaMLLM(LlavaForConditionalGeneration):
 
         Raises ValueError when positions and patches are not as many.
         """
-        place = input_ids == self.config.image_token_id
+        place = self.is_image(input_ids)
         inputs: Tensor = self.get_input_embeddings()(input_ids.masked_fill(place, 0))
         if patches is None:
             return inputs
@@ -75,24 +67,16 @@ class LlavaMLLM(LlavaForConditionalGeneration):
         return inputs.masked_scatter(place[..., None], patches.to(inputs.dtype))
 
     def hidden_states(
-        self,
-        inputs: Tensor,
-        mask: Tensor | None,
-        positions: Tensor,
-        past_key_values: Cache | None = None,
-        use_cache: bool = False,
-    ) -> Any:
-        """The language model's output; `last_hidden_state` (images, tokens, width) is after the final norm.
-
-        Args: `inputs` (images, tokens, width); `mask` additive 4D or 2D; `positions` (images, tokens);
-        `past_key_values`: keys and values of what was read before, which grows by these tokens with `use_cache`.
-        """
-        cache = {} if past_key_values is None else {CACHE_ARGUMENT: past_key_values}
-        return self.model.language_model(
-            inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=use_cache, **cache
+        self, input_ids: Tensor, seen: Any, mask: Masks | None, positions: Tensor | None, cache: Cache | None = None
+    ) -> Tensor:
+        """As `MultimodalLLM.hidden_states`; `seen`: patches (images, patches, width). The placeholder has no row."""
+        decoder = self.model.language_model
+        output = decoder(
+            inputs_embeds=self.embed(input_ids, seen),
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=cache is not None,
+            **cached(decoder, cache),
         )
-
-    def logits(self, hidden_states: Tensor) -> Tensor:
-        """Logits (positions, vocabulary) of `hidden_states` (positions, width): only for those that are asked."""
-        found: Tensor = self.lm_head(hidden_states)
-        return found
+        states: Tensor = output.last_hidden_state
+        return states

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from cores.modeling.packing import pack
+from cores.modeling.packing import additive, pack
 from cores.processing import CoresProcessor
 from cores.processing.batch import Batch
 from cores.scenes.kinds import PARTS
@@ -100,11 +100,11 @@ class Answering(nn.Module):
         place = ids == image
         inputs = self.llama.model.embed_tokens(ids.masked_fill(place, 0))
         inputs = inputs.masked_scatter(place[..., None], patches.to(inputs.dtype))
-        mask, positions = pack(batch["segment_ids"], inputs.dtype)
+        sight = pack(batch["segment_ids"])
         out = self.llama.model(
             inputs_embeds=inputs,
-            attention_mask=mask,
-            position_ids=positions,
+            attention_mask=additive(sight.seen, inputs.dtype),
+            position_ids=sight.queries,
             output_hidden_states=True,
             use_cache=False,
         )
