@@ -128,12 +128,16 @@ class Tiny:
         torch.manual_seed(0)
         values = {"image_token_id": IMAGE, "image_token_index": IMAGE, **self.config, **changes}
         config = AutoConfig.for_model(**values)
-        config._attn_implementation = attention
+        if attention == "flex_attention":  # towers do not have it, and need none
+            config.text_config._attn_implementation = attention
+        else:
+            config._attn_implementation = attention
         model = make_mllm(config).eval()
         generator = torch.Generator().manual_seed(1)
         for parameter in model.parameters():  # some families begin at zero: their picture would not be seen at all
             if parameter.dim() > 1:
                 parameter.data.normal_(0, 0.2, generator=generator)
+        model.get_output_embeddings().weight.data[IMAGE] = 0  # an answer does not say the picture's placeholder
         return model
 
 

@@ -22,6 +22,7 @@ from cores.checkpoints.tensors.digests import read_digests, stored_faults
 from cores.checkpoints.tensors.lazy import Entry, open_shards, wrong_types
 from cores.errors import CheckpointError
 from cores.modeling.configuration import CoresConfig
+from cores.modeling.mllms import FAMILIES
 from cores.modeling.strict import refuse
 from cores.processing.processor import CoresProcessor
 
@@ -111,7 +112,7 @@ def _check_processor(
     wrong = [
         f"{name}: config.json says {one}, the processor {two}" for name, (one, two) in pairs.items() if one != two
     ]
-    rows = shapes["mllm.model.language_model.embed_tokens.weight"][0]
+    rows = shapes[f"mllm.{FAMILIES[mllm.model_type].decoder}.embed_tokens.weight"][0]
     beyond = [t for t, n in processor.tokenizer.get_vocab().items() if n >= rows and n != mllm.image_token_id]
     if beyond:
         wrong.append(f"tokenizer: {', '.join(sorted(beyond)[:6])} have no row in the embedding table of {rows}")

@@ -19,4 +19,12 @@ SECOND_NAMES = {
 def shapes_of(config: CoresConfig, where: str | Path = "config.json") -> dict[str, tuple[int, ...]]:
     """The shapes of a model's tensors by name. Raises CheckpointError when no model can be made by the config."""
     with torch.device("meta"), checkpoint_errors(where, "be made a model", "take the config of its own weights"):
-        return {name: tuple(value.shape) for name, value in CoresModel(config).state_dict().items()}
+        model = CoresModel(config)
+        tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+        head = {name for name, value in model.named_parameters(remove_duplicate=False) if value is model.get_output_embeddings().weight}
+        own = {name for name, _ in model.named_parameters()}
+        return {
+            name: tuple(value.shape)
+            for name, value in model.state_dict().items()
+            if not (tied and name in head - own)  # files do not have a tied head
+        }

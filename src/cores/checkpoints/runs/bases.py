@@ -108,10 +108,11 @@ def _projection(base: Base) -> Path | None:
 def draw_rows(mllm: LlavaMLLM, size: int, new_tokens: Sequence[int]) -> None:
     """Make the vocabulary at least this large; rows of new tokens, in embedding and head, are drawn anew."""
     if size > mllm.get_input_embeddings().weight.shape[0]:
-        mllm.resize_token_embeddings(size, mean_resizing=False)
-    for table in (mllm.get_input_embeddings(), mllm.get_output_embeddings()):
+        mllm.grow_vocabulary(size)
+    tables = [mllm.get_input_embeddings().weight, mllm.get_output_embeddings().weight]
+    for table in tables[: 1 if tables[0] is tables[1] else 2]:  # a tied head is the same table
         for number in new_tokens:
-            table.weight.data[number].normal_(0, NEW_ROW_STD)
+            table.data[number].normal_(0, NEW_ROW_STD)
 
 
 def load_strictly(kind: type[P], folder: Path, **options: Any) -> P:

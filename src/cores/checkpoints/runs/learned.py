@@ -17,12 +17,12 @@ from torch import Tensor
 from cores.checkpoint_errors import checkpoint_errors
 from cores.checkpoints.runs.adapter_config import read_adapter_config
 from cores.errors import CheckpointError
+from cores.modeling.mllms import FAMILIES
 from cores.modeling.model import CoresModel
 from cores.modeling.strict import refuse_broken, refuse_differences
 
 TRAINED = "trained.safetensors"
 ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"  # PEFT's names
-LANGUAGE_MODEL = "mllm.model.language_model"
 PEFT_PREFIX = "base_model.model."
 
 
@@ -33,7 +33,8 @@ def add_lora(model: CoresModel, r: int, alpha: float, dropout: float, targets: I
     when the language model has none of them.
     """
     names = "|".join(re.escape(name) for name in targets)
-    where = rf"{re.escape(LANGUAGE_MODEL)}\..*\.({names})"
+    decoder = FAMILIES[model.config.mllm_config.model_type].decoder
+    where = rf"{re.escape(f'mllm.{decoder}')}\..*\.({names})"
     if not any(re.fullmatch(where, name) for name, _ in model.named_modules()):
         raise CheckpointError(f"lora.targets: the language model has no layers named {' or '.join(targets)}")
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=where, bias="none")

@@ -16,31 +16,37 @@ BASE = "base:MultimodalLLM"
 
 
 class Family(NamedTuple):
-    """`adapter`: `module:class` here. `decoder`: where in the model its text decoder is."""
+    """`adapter`: `module:class` here. Where in the model are its text decoder, its vision tower, and its projector
+    (which may lie inside the tower)?"""
 
     adapter: str = BASE
     decoder: str = "model.language_model"
+    tower: str = "model.vision_tower"
+    projector: tuple[str, ...] = ("model.multi_modal_projector",)
 
 
+VISUAL = ("model.visual", ("model.visual.merger",))
+IDEFICS = ("model.text_model", "model.vision_model", ("model.connector",))
+GRID, WINDOWED = "rotary_grid:GridPositions", "rotary_grid:WindowedGridPositions"
 FAMILIES: dict[str, Family] = {  # by the config's model_type
     "llava": Family("llava:LlavaMLLM"),
     "vipllava": Family(),
     "llava_next": Family(),
     "llava_onevision": Family(),
-    "qwen2_vl": Family("rotary_grid:WindowedGridPositions"),
-    "qwen2_5_vl": Family("rotary_grid:WindowedGridPositions"),
-    "qwen3_vl": Family("rotary_grid:GridPositions"),
-    "qwen3_5": Family("unpacked:UnpackedGridPositions"),
-    "glm4v": Family("rotary_grid:GridPositions"),
-    "smolvlm": Family(decoder="model.text_model"),
-    "idefics3": Family(decoder="model.text_model"),
+    "qwen2_vl": Family(WINDOWED, "model.language_model", *VISUAL),
+    "qwen2_5_vl": Family(WINDOWED, "model.language_model", *VISUAL),
+    "qwen3_vl": Family(GRID, tower="model.visual", projector=("model.visual.merger", "model.visual.deepstack_merger_list")),
+    "qwen3_5": Family("unpacked:UnpackedGridPositions", "model.language_model", *VISUAL),
+    "glm4v": Family(GRID, "model.language_model", *VISUAL),
+    "smolvlm": Family(BASE, *IDEFICS),
+    "idefics3": Family(BASE, *IDEFICS),
     "internvl": Family(),
     "mistral3": Family(),
     "gemma3": Family("gemma:Gemma3"),
-    "gemma4": Family("gemma:Gemma4"),
-    "kimi_k25": Family(),
+    "gemma4": Family("gemma:Gemma4", projector=("model.embed_vision",)),
+    "kimi_k25": Family(projector=("model.mm_projector",)),
     "lfm2_vl": Family("unpacked:Unpacked"),
-    "llama4": Family("llama4:Llama4", decoder="language_model.model"),
+    "llama4": Family("llama4:Llama4", "language_model.model", "vision_model", ("multi_modal_projector",)),
 }
 REFUSED = {
     "paligemma": "its picture sees the question, so that questions cannot share a picture's prefix",
@@ -69,9 +75,7 @@ def _made(model_type: str) -> type[Any]:
         return adapter
     config = import_module("transformers").CONFIG_MAPPING[model_type]
     own = AutoModelForImageTextToText._model_mapping[config]
-    made = type(f"{own.__name__}Adapter", (adapter, own), {"__module__": __name__, "decoder": family.decoder})
-    made._no_split_modules = own._no_split_modules
-    return made
+    return type(f"{own.__name__}Adapter", (adapter, own), {"__module__": __name__})
 
 
 __all__ = ["FAMILIES", "Family", "MultimodalLLM", "make_mllm", "mllm_class"]

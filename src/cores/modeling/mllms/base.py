@@ -10,17 +10,20 @@ positions counted), width = of the language model's states, axes = 1, or more fo
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import Cache, DynamicCache
 
 from cores.modeling.packing import Sight, additive
 
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
 Pixels = Mapping[str, Tensor]  # what a family's image processor gives of pictures
-Masks = Tensor | BlockMask | dict[str, Tensor | BlockMask]
+Form = Union[Tensor, "BlockMask"]
+Masks = Form | dict[str, Form]
 
 
 class MultimodalLLM:
@@ -28,12 +31,11 @@ class MultimodalLLM:
 
     `packs`: can several conversations share a row? A family whose layers carry a state along the row, or count along
     it, cannot: `CoresModel` then gives it a row a conversation. `by_layer_type`: does it take a mask for each type of
-    layer? `decoder`: where in it the text decoder is, for LoRA.
+    layer?
     """
 
     packs = True
     by_layer_type = False
-    decoder = "model.language_model"
     config: Any
     model: Any
 
@@ -89,16 +91,22 @@ class MultimodalLLM:
             return {"full_attention": self.form(sight.seen), "sliding_attention": self.form(near)}
         return self.form(sight.seen if window is None else sight.near(window))
 
-    def form(self, seen: Tensor) -> Tensor | BlockMask:
+    def form(self, seen: Tensor) -> Form:
         """A boolean mask (rows, queries, keys) for the attention which is set: additive, or FlexAttention's blocks."""
         if self.text_config._attn_implementation != "flex_attention":
             return additive(seen, self.get_input_embeddings().weight.dtype)  # type: ignore[attr-defined]
+
+        from torch.nn.attention.flex_attention import create_block_mask  # compiles things: where it is asked for
 
         def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             return seen[row, query, key]
 
         rows, queries, keys = seen.shape
         return create_block_mask(sees, rows, None, queries, keys, device=str(seen.device))
+
+    def grow_vocabulary(self, size: int) -> None:
+        """Give embedding and head so many rows; new ones are as the family draws them."""
+        self.resize_token_embeddings(size, mean_resizing=False)  # type: ignore[attr-defined]
 
     def new_cache(self) -> Cache:
         """An empty cache that keeps every token: masks of ours say what a window leaves out."""

@@ -5,6 +5,9 @@ Each type of layer has its own mask; windows are counted within a conversation, 
 Legend: as in `base`.
 """
 
+import torch
+from torch import nn
+
 from cores.modeling.mllms.base import Masks, MultimodalLLM
 from cores.modeling.packing import Sight
 
@@ -23,9 +26,18 @@ class Gemma3(MultimodalLLM):
 
 
 class Gemma4(MultimodalLLM):
-    """Gemma 4: the picture is seen both ways in the layers with a window alone."""
+    """Gemma 4: the picture is seen both ways in the layers with a window alone; every layer has its own embeddings."""
 
     by_layer_type = True
+
+    def grow_vocabulary(self, size: int) -> None:
+        super().grow_vocabulary(size)
+        old = self.get_per_layer_input_embeddings() if self.text_config.hidden_size_per_layer_input else None
+        if old is not None and size > old.num_embeddings:
+            weight = old.weight.data
+            new = torch.cat([weight, weight.new_empty(size - len(weight), weight.shape[1]).normal_(0, weight.std())])
+            old.weight, old.num_embeddings = nn.Parameter(new), size
+            self.text_config.vocab_size_per_layer_input = size
 
     def masks(self, sight: Sight) -> Masks:
         near = sight.near(self.text_config.sliding_window)

@@ -1,0 +1,131 @@
+"""What every family of multimodal LLMs keeps: packed equals separate, cached equals uncached, and the picture is seen.
+
+Truth is the family's own run of one question at a time, with its own masks and positions and without a cache.
+"""
+
+import pytest
+import torch
+from tiny_families import FAMILIES, IMAGE, Tiny, image_tokens, native, together
+from torch import Tensor
+
+from cores.modeling.generation import generate, read_prefix, teacher_force
+from cores.modeling.reading import read
+
+EXACT = 1e-5  # of the largest number
+LENGTHS = ((9, 4, 12), (3, 11, 5))  # of three questions about each of two pictures of different sizes
+NO_FLEX = {"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v"}  # their own classes refuse it
+
+
+def text(length: int, seed: int) -> Tensor:
+    return torch.randint(3, 80, (length,), generator=torch.Generator().manual_seed(seed))
+
+
+def assert_equal(found: Tensor, expected: Tensor) -> None:
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= EXACT * expected.abs().max()
+
+
+def prefix_of(model, picture, number: int) -> Tensor:
+    count = image_tokens(model, picture)
+    return torch.cat([text(3 + 2 * number, 40 + number), torch.full((count,), IMAGE), text(2, 50 + number)])
+
+
+def packed(prefixes: list[Tensor], questions: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
+    rows = [torch.cat([prefix, *own]) for prefix, own in zip(prefixes, questions, strict=True)]
+    longest = max(map(len, rows))
+    ids, segments = torch.zeros(2, longest, dtype=torch.long), torch.full((2, longest), -1)
+    for row, (prefix, own) in enumerate(zip(prefixes, questions, strict=True)):
+        ids[row, : len(rows[row])] = rows[row]
+        parts = [torch.full((len(part),), number) for number, part in enumerate([prefix, *own])]
+        segments[row, : len(rows[row])] = torch.cat(parts)
+    return ids, segments
+
+
+class Case:
+    """A tiny model of a family with two pictures, their prefixes and three questions about each."""
+
+    def __init__(self, tiny: Tiny, attention: str = "sdpa") -> None:
+        self.tiny, self.model = tiny, tiny.build(attention)
+        self.pictures = [tiny.picture(0), tiny.picture(1)]
+        with torch.no_grad():
+            self.prefixes = [prefix_of(self.model, p, n) for n, p in enumerate(self.pictures)]
+        self.questions = [[text(n, 10 * row + n) for n in own] for row, own in enumerate(LENGTHS)]
+        self.ids, self.segments = packed(self.prefixes, self.questions)
+
+    def alone(self, picture: int, question: Tensor) -> Tensor:
+        ids = torch.cat([self.prefixes[picture], question])
+        return native(self.model, self.tiny.kinds, ids, self.pictures[picture])
+
+    def states(self) -> Tensor:
+        return read(self.model, self.ids, self.segments, together(self.pictures))
+
+
+class Chain:
+    """What generation reads of a model: its language model."""
+
+    def __init__(self, mllm) -> None:
+        self.mllm = mllm
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:flex_attention called without")  # torch's own
+@torch.no_grad()
+def test_packed_equals_separate(name: str, attention: str) -> None:
+    if attention == "flex_attention" and name in NO_FLEX:
+        with pytest.raises(ValueError, match="does not support an attention implementation through torch's flex"):
+            Case(FAMILIES[name], attention)
+        return
+    case = Case(FAMILIES[name], attention)
+    with torch.compiler.set_stance("force_eager"):  # flex attention is compiled otherwise, for a minute
+        states = case.states()
+    if attention == "flex_attention":
+        case = Case(FAMILIES[name])
+    assert states.isfinite().all()
+    for row, own in enumerate(case.questions):
+        for number, question in enumerate(own, 1):
+            expected = case.alone(row, question)[len(case.prefixes[row]) :]
+            assert_equal(states[row][case.segments[row] == number], expected)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_cached_equals_uncached(name: str) -> None:
+    case = Case(FAMILIES[name])
+    for row, (picture, prefix) in enumerate(zip(case.pictures, case.prefixes, strict=True)):
+        cache = read_prefix(Chain(case.model), picture, prefix)
+        said = generate(Chain(case.model), cache, case.questions[row], [2], 4)
+        forced = teacher_force(Chain(case.model), cache, case.questions[row], [text(5, 7)] * 3, [2])
+        for question, one, given in zip(case.questions[row], said, forced, strict=True):
+            expected = case.alone(row, torch.cat([question, text(5, 7)]))
+            assert_equal(given.states, expected[len(prefix) + len(question) - 1 : -1])
+            ids = question
+            for state in one.states:  # greedy, everything computed anew at every step
+                alone = case.alone(row, ids)[-1]
+                assert_equal(state, alone)
+                ids = torch.cat([ids, case.model.logits(alone[None]).argmax(-1)])
+            assert one.ids == [number for number in ids[len(question) :].tolist() if number != 2]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_another_picture_changes_the_states(name: str) -> None:
+    case = Case(FAMILIES[name])
+    before = case.states()
+    for picture in case.pictures:
+        picture["pixel_values"] = picture["pixel_values"].flip(-1) * 0.5
+    after = case.states()
+    for number in (1, 2, 3):
+        moved = (before - after)[case.segments == number].norm(dim=-1)
+        assert (moved > 1e-3 * before[case.segments == number].norm(dim=-1)).all()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_logits_are_the_familys_own(name: str) -> None:
+    case = Case(FAMILIES[name])
+    picture, tiny = case.pictures[0], FAMILIES[name]
+    ids = torch.cat([case.prefixes[0], case.questions[0][0]])
+    said = {} if tiny.kinds is None else {tiny.kinds: (ids == IMAGE).long()[None]}
+    own = case.model(input_ids=ids[None], **picture, **said, use_cache=False).logits[0]
+    assert_equal(case.model.logits(case.alone(0, case.questions[0][0])), own)
