@@ -95,7 +95,7 @@ def caption(picture: Image.Image, text: str, size: int = 14, color: Color | None
 
 
 def sheet(panels: Sequence[tuple[Image.Image, str]], columns: int = 4, width: int = 256, gap: int = 8) -> Image.Image:
-    """A contact sheet: pictures scaled to `width` pixels with their captions, row by row.
+    """A contact sheet: pictures scaled to `width` pixels with their captions, row by row, `gap` pixels apart.
 
     Args: `panels` pairs of picture and caption, at least one. Raises DataError when there is none.
     """
