@@ -85,14 +85,17 @@ def parse(text: str | bytes, where: str | Path) -> Any:
 
 
 def read_json(path: Path, fallback: str | None = None) -> Any:
-    """What a JSON file holds. Args and errors as `decode`; every DataError names the file."""
+    """What a JSON file holds. Args as `decode`.
+
+    Raises DataError, with the file's name, when it cannot be read or is no JSON.
+    """
     return parse(decode(read_bytes(path), path, fallback), path)
 
 
 def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
     """The items of a file that is one JSON list, in UTF-8: one after the other, never all of them in memory.
 
-    Raises DataError that names the item at which it breaks.
+    Args: `block`: characters that are read at once, at least. Raises DataError that names the item at which it breaks.
     """
     regular_file(path)
     try:
@@ -166,13 +169,16 @@ def take(record: Any, key: str, kind: type[Kind], where: str | Path) -> Kind:
 
 
 def maybe(record: dict[str, Any], key: str, kind: type[Kind], where: str | Path) -> Kind | None:
-    """The same for a field that may be missing or null."""
+    """A field that may be missing or null, which gives None. Raises DataError, as `take`, for another type."""
     value = record.get(key)
     return None if value is None else check(value, kind, f"{where}: {key}")
 
 
 def check(value: Any, kind: type[Kind], where: str) -> Kind:
-    """A value of this type. A whole number is a number too; true and false are no numbers."""
+    """A value of this type. A whole number is a number too; true and false are no numbers.
+
+    Raises DataError, beginning with `where`, for a value of another type and for text that holds half a character.
+    """
     fits = isinstance(value, (int, float) if kind is float else kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
         raise DataError(f"{where}: found {short(value)}, expected {NAMES.get(kind, 'a number')}")
@@ -185,7 +191,7 @@ def check(value: Any, kind: type[Kind], where: str) -> Kind:
 
 
 def texts(value: Any, where: str) -> list[str]:
-    """A list of texts, none of them blank."""
+    """A list of texts, none of them blank. Raises DataError, beginning with `where`, when it is none."""
     for text in check(value, list, where):
         if is_blank(check(text, str, f"{where}: item")):
             raise DataError(f"{where}: one of its texts is empty")
@@ -193,7 +199,10 @@ def texts(value: Any, where: str) -> list[str]:
 
 
 def take_id(record: Any, key: str, where: str | Path) -> int | str:
-    """An id that must be there: a whole number, or text; text of digits alone is the number ("7" and 7 are one)."""
+    """An id that must be there: a whole number, or text; text of digits alone is the number ("7" and 7 are one).
+
+    Raises DataError, as `take`, when it is missing or of another type.
+    """
     if isinstance(record, dict) and isinstance(value := record.get(key), str):
         text = check(value, str, f"{where}: {key}")
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text else text
@@ -217,19 +226,19 @@ class _Short(reprlib.Repr):
 
 
 def short(value: Any) -> str:
-    """A value for a message."""
+    """A value for a message, in 60 letters at most."""
     text = _Short().repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def clipped(text: object) -> str:
-    """What somebody else named, for a message: as it is, or its beginning when it is too long."""
+    """What somebody else named, for a message: its first 60 letters, 1000 of a path."""
     said = str(text)
     limit = 1000 if isinstance(text, Path) else 60
     return said if len(said) <= limit else f"{said[: limit - 3]}..."
 
 
 def listed(names: Iterable[str], count: int = 20) -> str:
-    """The first names of several, for a message."""
+    """The first names of several, `count` at most, for a message."""
     members = [clipped(name) for name in islice(names, count + 1)]
     return ", ".join(members[:count]) + (", ..." if len(members) > count else "") or "none"

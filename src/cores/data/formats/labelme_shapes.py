@@ -29,7 +29,9 @@ CORNERS = {"polygon": range(3, 1 << 31), "oriented_rectangle": (4,), "rotation":
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What a shape encloses: `inside`, a mask of its bounding box, the first pixel of which is at (`top`, `left`)."""
+    """What a shape encloses: `inside`, a mask (height, width) of its bounding box, the first pixel of which is at row
+    `top` and column `left` of the picture.
+    """
 
     label: str
     group: int | str | None
@@ -44,7 +46,7 @@ class Region:
 
     @property
     def name(self) -> str:
-        """What it is asked for by."""
+        """What it is asked for by. Raises DataError when its label is blank."""
         return as_asked(self.label, "label")
 
     def within(self, canvas: NDArray[Any]) -> NDArray[Any]:
@@ -88,7 +90,10 @@ def read_regions(annotation: dict[str, Any], header: Header, where: Path, publis
 
 
 def painted(regions: list[Region], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A canvas (h, w): 0 background, 1 target, 255 ignored; large regions lie under small ones, late under early."""
+    """A canvas of `size` (h, w): 0 background, 1 target, 255 ignored.
+
+    Large regions lie under small ones, late under early.
+    """
     canvas = np.zeros(size, np.uint8)
     areas = [int(region.inside.sum()) for region in regions]
     for number in sorted(range(len(regions)), key=lambda n: (-areas[n], -n)):

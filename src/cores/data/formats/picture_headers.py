@@ -67,7 +67,7 @@ class Header:
 
 
 def turned(array: NDArray[Kind], orientation: int) -> NDArray[Kind]:
-    """An array (h, w, ...) turned as EXIF's orientation says."""
+    """An array (h, w, ...) turned as EXIF's orientation (1 to 8) says: a view, (w, h, ...) for 5 to 8."""
     if orientation in SIDEWAYS:
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

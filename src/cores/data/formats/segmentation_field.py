@@ -97,8 +97,8 @@ def _outside(part: Any) -> bool:
 def check_segmentation(value: Any, size: tuple[int, int] | None, header: Header, where: str) -> None:
     """What can be said of a segmentation of one's own before its mask is made: numbers, places, sizes.
 
-    Args and errors as `read_segmentation`. Coordinates within 0..1 are an error here; in a published file they may be
-    those of a speck in the picture's corner.
+    Args as `read_segmentation`. Raises DataError, as that does, and for coordinates within 0..1: in a published file
+    they may be those of a speck in the picture's corner.
     """
     parts = parts_of(value, where)
     _check_points(parts, size or header.size, where, own=True)
@@ -120,7 +120,7 @@ def read_segmentation(value: Any, size: tuple[int, int] | None, header: Header, 
     """The union of all parts, at the picture's size; None for an empty list.
 
     Args: `value`: polygons, run lengths, or a list of run lengths; `size` (h, w): what polygons refer to, None for the
-    picture's own. Raises DataError.
+    picture's own. Raises DataError, beginning with `where`, for what is none of them or does not fit the picture.
     """
     parts = parts_of(value, where)
     _check_points(parts, size or header.size, where)

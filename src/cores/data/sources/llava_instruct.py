@@ -24,7 +24,7 @@ MARKER = re.compile(r"\s*<image>\s*")  # the picture stands before every questio
 
 
 class Llava(FileSource):
-    """One item a record, as the published programs draw them."""
+    """One item a record, as the published programs draw them. Raises DataError when the JSON cannot be used."""
 
     def __init__(self, name: str, data_dir: Path) -> None:
         super().__init__(name, "train", data_dir)
@@ -79,7 +79,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def open_llava(parts: list[str], data_dir: Path | None, name: str) -> Llava:
-    """`llava_instruct_150k`. Raises DataError."""
+    """Open `llava_instruct_150k`. Raises DataError for another split than train, and when the JSON cannot be used."""
     if parts not in ([], ["train"]):
         raise DataError(f"{name}: has only the split train")
     return Llava(name, needs(data_dir, name))

@@ -33,7 +33,10 @@ FIELDS = {"image", "query", "form", "answer", "explanation", "targets", "ignore"
 
 
 class Manifest(FileSource):
-    """One item an image, with the questions of all its lines. The index says where in the file they stand."""
+    """One item an image, with the questions of all its lines. The index says where in the file they stand.
+
+    Raises DataError when the file is empty or a line is no object with an image.
+    """
 
     def __init__(self, name: str, path: Path, root: Path) -> None:
         super().__init__(name, path.stem, root)
@@ -44,6 +47,7 @@ class Manifest(FileSource):
         return len(self.index)
 
     def read_record(self, i: int) -> Record:
+        """The record of image i. Raises ManyFaults, a DataError, with what is wrong in each of its lines."""
         row = self.index[i]
         header = read_header(self.files(i)[0])
         questions, ignored, faults = [], [], Faults()
@@ -190,7 +194,7 @@ def _digest(line: bytes) -> str:
 
 
 def open_manifest(path: str, data_dir: Path | None, name: str) -> Manifest:
-    """`manifest:PATH`. Raises DataError."""
+    """Open `manifest:PATH`, a file of one's own. Raises DataError when it cannot be used."""
     found, root = locate(path, data_dir)
     if not is_file(found):
         raise DataError(f"{name}: there is no file {short(str(found))}")
