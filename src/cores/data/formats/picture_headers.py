@@ -60,7 +60,7 @@ class Header:
         return turned(array, self.orientation) if self.turn((array.shape[0], array.shape[1]), what) else array
 
     def upright_rle(self, rle: RLE, what: str) -> RLE:
-        """The same for run lengths; those that need no turning stay as they are."""
+        """Run lengths as the rotated picture lies; as they are where nothing turns. Raises DataError as `turn`."""
         if not self.turn((rle["size"][0], rle["size"][1]), what):
             return rle
         return masks.encode(np.ascontiguousarray(turned(masks.decode(rle), self.orientation)))

@@ -111,7 +111,7 @@ def _kept(pair: Pair, sentence: bool) -> bool:
 
 
 def read_explanations(path: Path) -> dict[str, tuple[str, ...]]:
-    """Explanations by the image's file name; none when the file is not there. Raises DataError."""
+    """Explanations by the image's file name; none when there is no such file. Raises DataError when it is unusable."""
     if not path.exists():
         return {}
     found: dict[str, tuple[str, ...]] = {}
