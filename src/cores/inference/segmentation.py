@@ -32,7 +32,7 @@ class Level:
 
     `name`: location, part or target. `rle`: compressed COCO run lengths of `mask`. `score`: mean probability of the
     mask's pixels, from 0.5 to 1; 0 for an empty mask. `low_res` (h, w) float32: the decoder's own logits, over the
-    square of side `canvas` that holds the picture at size `resized` (h, w) in its upper left corner.
+    square of side `canvas`, in pixels, that holds the picture at size `resized` (h, w) in its upper left corner.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Level:
 
     @property
     def size(self) -> Size:
-        """(H, W)."""
+        """(H, W), the picture's own size."""
         height, width = self.rle["size"]
         return height, width
 
@@ -99,7 +99,7 @@ class TargetMask:
 
     @property
     def score(self) -> float:
-        """The last level's."""
+        """The last level's: mean probability of the mask's pixels, from 0.5 to 1; 0 for an empty mask."""
         return self.levels[-1].score
 
     @property
@@ -209,8 +209,10 @@ class Segmentation:
         return paths
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the logits, ready for JSON; masks as compressed COCO run lengths, a score that is no number
-        as None."""
+        """Everything but the logits, ready for JSON.
+
+        Masks are compressed COCO run lengths; a score that is no number is None.
+        """
         targets = [
             {
                 "phrase": target.phrase,

@@ -55,7 +55,7 @@ class Coco(FileSource):
         return len(self.index)
 
     def read_record(self, i: int) -> Record:
-        """As any source's; an annotation without a mask is an error, for this format has no word for an absence."""
+        """The record of image i. Raises DataError for an annotation without a mask, too: it cannot mean an absence."""
         row = self.index[i]
         (path,) = self.files(i)
         header = read_header(path)
