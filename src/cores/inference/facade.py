@@ -96,7 +96,8 @@ class Cores:
                 is. None tells phrases from sentences by themselves (`form_of`).
             max_new_tokens: most tokens of an answer; None: the checkpoint's own.
 
-        Raises UserError for an empty query, an unknown form, and less than one token.
+        Raises UserError for an empty query, an unknown form, and less than one token; DataError for a query that holds
+        the picture's own marks.
         """
         _check(queries)
         asker = self._asker(max_new_tokens)

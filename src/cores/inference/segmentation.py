@@ -166,7 +166,8 @@ class Segmentation:
         """The picture with each target in its colour, and query and answer below it.
 
         A target that the answer names has the colour of its name, in every picture. A picture whose longer side has
-        more than `longest` pixels is drawn at that size. Raises DataError when it is not of this answer's size.
+        more than `longest` pixels is drawn at that size. Raises DataError when it is not of this answer's size or
+        cannot be read, UserError when it is no picture at all.
         """
         opened = open_picture(as_picture(picture))
         if (opened.height, opened.width) != self.size:
@@ -191,8 +192,12 @@ class Segmentation:
         picture: Picturelike | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> list[Path]:
-        """Write NAME.json (`about` and `to_dict`), the mask of each target N and level as NAME.N.LEVEL.png (white
-        inside), and, given the picture, NAME.overlay.png. Files of these names are replaced. Gives their paths."""
+        """Write the answer's files into a folder, which is made where there is none; gives their paths.
+
+        NAME.json (`about` and `to_dict`), the mask of each target N and level as NAME.N.LEVEL.png (white inside), and,
+        given the picture, NAME.overlay.png. Files of these names are replaced. Raises DataError and UserError as
+        `overlay`, OSError when a file cannot be written.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
