@@ -53,7 +53,10 @@ def names_of(images: list[Path]) -> list[str]:
 
 
 def read_queries(file: Path) -> list[str]:
-    """The queries of a text file, one a line; empty lines are left out. Raises DataError."""
+    """The queries of a text file, one a line; empty lines are left out.
+
+    Raises DataError when it cannot be read, is no UTF-8, or holds none.
+    """
     try:
         lines = file.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:

@@ -25,7 +25,10 @@ SHIPPED = (
 
 
 def main(argv: list[str]) -> int:
-    """Run `cores predict`. Gives the exit code."""
+    """Run `cores predict`. Gives the exit code.
+
+    Raises UserError for flags, queries and pictures that cannot be used, CheckpointError for a model.
+    """
     parser = argparse.ArgumentParser(
         prog="cores predict",
         usage="cores predict IMAGE... QUERY [options]\n"
