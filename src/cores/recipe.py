@@ -188,7 +188,10 @@ def recipe_names() -> list[str]:
 
 
 def recipe_text(name: str | Path) -> str:
-    """The YAML of a recipe: the name of one that comes with cores, or a file. Raises RecipeError."""
+    """The YAML of a recipe: the name of one that comes with cores, or a file.
+
+    Raises RecipeError when it is neither, or cannot be read.
+    """
     if str(name) in recipe_names():
         return (resources.files("cores.recipes") / f"{name}.yaml").read_text("utf-8")
     try:

@@ -56,7 +56,7 @@ def write_model(
 ) -> None:
     """Write a model folder's files into a folder that exists. `dtype`: of the weights, None for the model's own.
 
-    Errors of writing come out as they are; inside `whole_folder` they are a UserError.
+    Errors of writing come out as they are; inside `whole_folder` a full disk is a UserError.
     """
     state = {
         name: value.to(dtype) if dtype is not None and value.is_floating_point() else value

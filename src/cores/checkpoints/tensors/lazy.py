@@ -85,7 +85,7 @@ class Shards(Tensors):
         return len(self.entries)
 
     def tensor(self, key: str) -> Tensor:
-        """The tensor, still mapped to its file where that can be."""
+        """The tensor, in its entry's shape; still mapped to its file where that can be."""
         file, entry = self.file_of[key], self.entries[key]
         if self.opened is None or self.opened[0] != file or (self.touched > MAPPED and is_mapped(file)):
             self.opened, self.touched = None, 0  # the old one goes before the new one comes

@@ -43,7 +43,10 @@ class Entry:
 
 
 def read_catalog(path: Path | None = None) -> dict[str, Entry]:
-    """The catalogue by name; the one that comes with cores unless another is given. Raises DataError."""
+    """The catalogue by name; the one that comes with cores unless another is given.
+
+    Raises DataError when it cannot be read, or a field is missing, unknown or of another type.
+    """
     if path is None:
         content: Any = json.loads((resources.files("cores.data.fetch") / "catalog.json").read_text("utf-8"))
     else:

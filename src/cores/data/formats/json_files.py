@@ -55,7 +55,8 @@ def read_bytes(path: Path) -> bytes:
 def decode(content: bytes, where: str | Path, fallback: str | None = None) -> str:
     """Bytes of a text file as text: UTF-8, with or without a byte order mark.
 
-    Args: `fallback`: the encoding of what is no UTF-8, where a published set has such files. Raises DataError.
+    Args: `fallback`: the encoding of what is no UTF-8, where a published set has such files.
+    Raises DataError, beginning with `where`, for what is in neither.
     """
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content[:4]:
         raise DataError(f"{where}: is UTF-16 or UTF-32 text, expected UTF-8: save it as UTF-8")

@@ -56,10 +56,12 @@ class Region:
 
 
 def read_regions(annotation: dict[str, Any], header: Header, where: Path, published: bool = False) -> list[Region]:
-    """What the shapes of a file enclose in the picture after EXIF rotation, in the file's order. Raises DataError.
+    """What the shapes of a file enclose in the picture after EXIF rotation, in the file's order.
 
     Shapes labelled `flag` are dropped. Args: `published`: the file is one of ReasonSeg's, whose points are a polygon
     whatever else it says, and lie on the rotated picture.
+    Raises DataError, beginning with `where`, for a shape that cannot be read; unless `published`, also for one that
+    covers no pixel.
     """
     size, turn = (header.size, False) if published else _drawn_on(annotation, header, where)
     canvas = np.zeros(size, np.uint8)

@@ -125,7 +125,10 @@ def _speaks_late(file: IO[bytes]) -> bool:
 
 
 def read_values(path: Path) -> NDArray[np.uint8]:
-    """The numbers (h, w) in a label map; of a palette picture its indices, never its colours. Raises DataError."""
+    """The numbers (h, w) in a label map; of a palette picture its indices, never its colours.
+
+    Raises DataError when it cannot be read, has more than one number a pixel, or numbers beyond 0 to 255.
+    """
     values = _pixels(path, ("L", "P", "1", "I", "I;16"), "one number a pixel (grey or palette)")
     if values.min() < 0 or values.max() > 255:
         raise DataError(f"{path}: has values from {values.min()} to {values.max()}, expected 0 to 255")

@@ -135,7 +135,10 @@ def read_segmentation(value: Any, size: tuple[int, int] | None, header: Header, 
 
 
 def union(parts: list[RLE], size: tuple[int, int]) -> RLE | None:
-    """One mask of several, all of `size` (h, w), joined as run lengths; None of none. Raises DataError."""
+    """One mask of several, all of `size` (h, w), joined as run lengths; None of none.
+
+    Raises DataError when one is of another size.
+    """
     for part in parts:
         if (part["size"][0], part["size"][1]) != size:
             raise DataError(f"a mask of {part['size']} (h, w) does not fit a picture of {size}")

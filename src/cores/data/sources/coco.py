@@ -30,7 +30,7 @@ Asked = tuple[str, str, Form, Members]  # a question: its text, its class, its f
 class Coco(FileSource):
     """One item an image of the file.
 
-    Raises DataError when the file cannot be used, has no images, or its first picture is nowhere.
+    Raises DataError when the file cannot be used or has no images, and when its first picture is not found.
     """
 
     def __init__(self, name: str, path: Path, root: Path) -> None:

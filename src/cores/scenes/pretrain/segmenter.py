@@ -188,7 +188,7 @@ def step(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, a scalar, of one batch with one kind of prompt; logits (masks, low, low); truth (masks, side, side).
 
-    Half of the `token` batches have the object's mask, blurred and noisy, as mask prompt. `count`: masks of a picture.
+    Half of the `token` batches have the object's mask, not quite right, as mask prompt. `count`: masks of a picture.
     """
     pixels, truth, boxes, part, whole = batch(data, indices, rng, count)
     image_index = torch.arange(len(pixels)).repeat_interleave(count)
