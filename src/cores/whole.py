@@ -31,7 +31,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A file to write to; when the block ends well it takes its place at `path`, over what was there.
 
     The folder above must exist. When the block ends otherwise, `path` is as it was. Errors come out as they are;
-    inside `writing` they are a UserError.
+    inside `writing` a full disk is a UserError.
     """
     part = _part_of(path)
     sweep(path)
