@@ -120,7 +120,7 @@ def test_fsdp_that_the_environment_asks_for_is_refused(tmp_path, monkeypatch, ca
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 def test_zero3_in_a_file_of_deepspeeds_is_refused(tmp_path):
     """In a process of its own: what DeepSpeed's settings leave in one would reach the other tests."""
-    (tmp_path / "zero.json").write_text('{"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": "auto"}')
+    (tmp_path / "zero.json").write_text('{"zero_optimization": {"stage": 3}, "train_batch_size": "auto"}')
     args = [*command(tmp_path, f"trainer.deepspeed={tmp_path / 'zero.json'}"), "--quiet"]
     done = subprocess.run([sys.executable, "-m", "cores", *args], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.splitlines()[-1:]) == (2, [ZERO3]), done.stderr
