@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cores.data.sample import Sample
     from cores.data.sources import Source
-    from cores.evaluation.asking import Mode
+    from cores.evaluation.sample_asker import Mode
 
 SHIPPED = "cores-tiny (comes with cores)"
 ANSWERS: dict[str, tuple["Mode", ...]] = {

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cores.cli.inputs import find_pictures, names_of, read_queries
 from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder
-from cores.cli.pictures import find_pictures, names_of, read_queries
 from cores.cli.terminal import printable
 from cores.errors import DataError, UserError
 from cores.whole import whole_files

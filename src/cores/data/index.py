@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from cores.data.formats.json_files import regular_file
+from cores.data.formats.json_files import opened
 from cores.errors import DataError
 from cores.whole import whole_file
 
@@ -96,7 +96,8 @@ def cached(kind: str, inputs: Sequence[Path], write: Callable[[Path], None]) -> 
         raise DataError(f"{kind}: there is no {' and no '.join(missing)}")
     for path in inputs:
         if not path.is_dir():
-            regular_file(path)
+            with opened(path):
+                pass  # a pipe or device is refused before anything waits for it
     home = cache_dir()
     names = json.dumps([VERSION, kind, [str(path.resolve()) for path in inputs]])
     note = home / f"{hashlib.sha256(names.encode()).hexdigest()[:32]}.json"

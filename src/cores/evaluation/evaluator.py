@@ -14,9 +14,9 @@ from cores.asking.asker import QUESTIONS_PER_PASS, Asker
 from cores.data.sample import Sample
 from cores.errors import UserError
 from cores.evaluation import sanity as checks
-from cores.evaluation.asking import MODES, Mode, Question, SampleAsker, asked_in, questions_of
 from cores.evaluation.metrics import MaskMetrics
 from cores.evaluation.result import Family, Record, Result, Score, size_bin
+from cores.evaluation.sample_asker import MODES, Mode, Question, SampleAsker, asked_in, questions_of
 from cores.masks import Mask
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor

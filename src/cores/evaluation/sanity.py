@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from cores.asking.answers import Answered
-from cores.evaluation.asking import Question, SampleAsker
 from cores.evaluation.result import Sanity
+from cores.evaluation.sample_asker import Question, SampleAsker
 from cores.masks import Mask
 
 

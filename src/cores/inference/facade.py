@@ -11,7 +11,7 @@ from cores.asking.asker import QUESTIONS_PER_PASS, Asker, EncodedImage
 from cores.checkpoints.load import load as load_checkpoint
 from cores.data.sample import Form
 from cores.errors import UserError
-from cores.inference.pictures import Picturelike, as_picture
+from cores.inference.picturelike import Picturelike, as_picture
 from cores.inference.segmentation import Level, Segmentation, TargetMask
 from cores.masks import encode
 from cores.modeling.model import CoresModel

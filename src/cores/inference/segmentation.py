@@ -17,7 +17,7 @@ from cores import masks, viz
 from cores.errors import DataError
 from cores.geometry import Size, restore_bands
 from cores.inference.outlines import Box, Polygon, box_of, polygons_of
-from cores.inference.pictures import Picturelike, as_picture
+from cores.inference.picturelike import Picturelike, as_picture
 from cores.masks import RLE, Mask
 from cores.plain_json import dumps, without_nan
 from cores.processing.pixels import open_picture

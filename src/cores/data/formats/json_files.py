@@ -1,17 +1,18 @@
 """Annotation files: JSON in UTF-8, and fields that must be there and of their type."""
 
 import json
-import os
 import re
 import reprlib
-import stat
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader, TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from cores.data.formats.names import is_blank
 from cores.errors import DataError
+from cores.regular_files import open_regular
 
 Kind = TypeVar("Kind")
 BLANKS, DECODER, ENDS = re.compile(r"\s*"), json.JSONDecoder(), tuple(",] \t\r\n")
@@ -25,31 +26,27 @@ NAMES = {
 }
 
 
-def regular_file(path: Path) -> os.stat_result:
-    """The state of a file that can be read to its end. Raises DataError for a folder, a pipe, a lost link.
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """An annotation file, opened to read its bytes.
 
-    Opening a pipe would wait for somebody to write into it.
+    Raises DataError for a folder, a pipe, a lost link, and for whatever the system says while it is read.
     """
     try:
-        state = path.stat()
+        with open_regular(path) as file:
+            yield file
     except FileNotFoundError:
         raise DataError(f"{clipped(path)}: there is no such file") from None
-    except (OSError, ValueError) as error:  # a link to itself, a name too long, a name with a zero byte
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{clipped(path)}: cannot be read: {reason}") from None
-    if not stat.S_ISREG(state.st_mode):
-        kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe or device"
-        raise DataError(f"{clipped(path)}: is {kind}, expected a file")
-    return state
+    except IsADirectoryError:
+        raise DataError(f"{clipped(path)}: is a folder, a file was expected") from None
+    except OSError as error:
+        raise DataError(f"{clipped(path)}: cannot be read: {error.strerror}") from None
 
 
 def read_bytes(path: Path) -> bytes:
     """All bytes of a file. Raises DataError when it is no regular file or cannot be read."""
-    regular_file(path)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{clipped(path)}: cannot be read: {error.strerror}") from None
+    with opened(path) as file:
+        return file.read()
 
 
 def decode(content: bytes, where: str | Path, fallback: str | None = None) -> str:
@@ -98,10 +95,9 @@ def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
 
     Args: `block`: characters that are read at once, at least. Raises DataError that names the item at which it breaks.
     """
-    regular_file(path)
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            text = _Ahead(file, block)
+        with opened(path) as file:
+            text = _Ahead(TextIOWrapper(file, encoding="utf-8-sig"), block)
             if text.sign() != "[":
                 raise DataError(f"{path}: found {short(text.text[:60])}, expected a list")
             text.use(1)
@@ -116,8 +112,6 @@ def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"{path}: record {number}: is no JSON: {error}") from None
                 number += 1
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is no UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
 

@@ -83,8 +83,8 @@ def read_regions(annotation: dict[str, Any], header: Header, where: Path, publis
             if (corners[-1] % 1).any():
                 check_pixels(corners[-1], size, here)
             _draw(shape, points, canvas, here)
-            if not canvas.any():
-                raise DataError(f"{here}: covers no pixel of the picture of {size[0]} x {size[1]} (h x w)")
+        if not canvas.any():
+            raise DataError(f"{here}: covers no pixel of the picture of {size[0]} x {size[1]} (h x w)")
         found.append(_lift(label, group, canvas, header.orientation if turn else 1))
     if not published:
         check_pixels(np.concatenate(corners), size, f"{where}: shapes")

@@ -12,7 +12,7 @@ import numpy as np
 from cores import masks
 from cores.data.formats.json_files import clipped, short, take
 from cores.data.formats.picture_headers import Header
-from cores.data.formats.polygons import check_inside, check_pixels, coco_points, coco_polygon
+from cores.data.formats.polygons import check_parts, check_pixels, coco_points, coco_polygon
 from cores.errors import DataError
 from cores.masks import RLE
 
@@ -108,12 +108,11 @@ def check_segmentation(value: Any, size: tuple[int, int] | None, header: Header,
 
 
 def _check_points(parts: list[Any], size: tuple[int, int], where: str, own: bool = False) -> None:
-    polygons = [coco_points(part, where) for part in parts if not isinstance(part, dict)]
-    if polygons and len(polygons) == len(parts):
-        points = np.concatenate(polygons)
-        check_inside(points, size, where)
-        if own:
-            check_pixels(points, size, where)
+    polygons = {n: coco_points(part, where) for n, part in enumerate(parts) if not isinstance(part, dict)}
+    if polygons:
+        check_parts(polygons, size, where)
+        if own and len(polygons) == len(parts):
+            check_pixels(np.concatenate(list(polygons.values())), size, where)
 
 
 def read_segmentation(value: Any, size: tuple[int, int] | None, header: Header, where: str) -> RLE | None:

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from cores.data.formats.arrow_tables import columns_of, read_table, table_errors
 from cores.data.formats.json_files import check, maybe, short, texts
 from cores.data.formats.mask_cells import read_mask_cell
 from cores.data.formats.picture_folder import read_metadata
 from cores.data.formats.picture_headers import Header, read_header
 from cores.data.formats.table_folders import METADATA, choose, find_splits
-from cores.data.formats.tables import columns_of, read_table, table_errors
 from cores.data.record import Question, Record
 from cores.data.sample import Target
 from cores.data.sources.base import FileSource, locate, relative

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from cores import masks
 from cores.data.bad import Faults
-from cores.data.formats.json_files import decode, listed, maybe, parse, regular_file, short, take
+from cores.data.formats.json_files import decode, listed, maybe, opened, parse, short, take
 from cores.data.formats.mask_pixels import read_inside
 from cores.data.formats.names import is_blank
 from cores.data.formats.picture_headers import Header, read_header
-from cores.data.formats.polygons import check_inside, check_outline, check_pixels, paint, read_points
+from cores.data.formats.polygons import check_outline, check_parts, check_pixels, paint, read_points
 from cores.data.formats.segmentation_field import check_segmentation, has_mask, read_segmentation, union
 from cores.data.index import Row, open_index
 from cores.data.record import Question, Record
@@ -51,8 +51,7 @@ class Manifest(FileSource):
         row = self.index[i]
         header = read_header(self.files(i)[0])
         questions, ignored, faults = [], [], Faults()
-        regular_file(self.path)
-        with self.path.open("rb") as file:
+        with opened(self.path) as file:
             for number, offset, length, digest in row.record:
                 file.seek(offset)
                 where = f"{self.path}: line {number}"
@@ -161,9 +160,9 @@ def _polygons(value: Any, header: Header, where: str) -> list[NDArray[np.int32]]
         raise DataError(f"{where}: a polygon of {fewest} points has no inside, expected at least 3")
     for polygon in found:
         check_outline(polygon, where)
-    points = np.concatenate([np.asarray(polygon, np.float64) for polygon in value])
-    check_pixels(points, header.size, where)
-    check_inside(points, header.size, where)
+    exact = [np.asarray(polygon, np.float64) for polygon in value]
+    check_pixels(np.concatenate(exact), header.size, where)
+    check_parts(dict(enumerate(exact)), header.size, where)
     return found
 
 
@@ -171,8 +170,7 @@ def _rows(path: Path) -> Iterator[Row]:
     """One row an image, in the order of first lines: [number, offset, length, digest] of each line about it."""
     groups: dict[str, tuple[str, list[tuple[int, int, int, str]]]] = {}
     offset, faults = 0, Faults()
-    regular_file(path)
-    with path.open("rb") as file:
+    with opened(path) as file:
         for number, content in enumerate(file, start=1):
             with faults.gathered():
                 if content.strip():

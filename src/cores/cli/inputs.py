@@ -14,7 +14,7 @@ def find_pictures(named: list[str]) -> list[Path]:
     both sorted by name and by suffix; anything else is taken as a file. Raises UserError for a folder or pattern
     without a picture, and for a URL.
     """
-    from cores.inference.pictures import refuse_address
+    from cores.inference.picturelike import refuse_address
 
     found: list[Path] = []
     for name in named:
