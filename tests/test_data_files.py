@@ -1,12 +1,17 @@
 """JSON read in its encodings, and long lists of it item by item."""
 
 import json
+import os
+import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cores.data.formats.json_files import read_items, read_json, short, take, texts
 from cores.data.formats.names import as_asked, is_blank
+from cores.data.formats.picture_headers import read_header
+from cores.data.index import cached
 from cores.errors import DataError
 
 VALUES = [{"a": [1, 2, {"b": 'é " ] , ['}]}, 12345, -1.5e3, "x", [], None, True]
@@ -46,6 +51,32 @@ def test_a_list_that_is_none_is_named(tmp_path, content, said):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(DataError, match=said):
         list(read_items(tmp_path / "a.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pipe", "is a pipe, a regular file was expected"),
+        ("socket", "is a socket, a regular file was expected"),
+        ("folder", "is a folder, a (file|picture) was expected"),
+        ("loop", "cannot be read: Too many levels of symbolic links"),
+        ("no\0name", "cannot be read: embedded null byte"),
+    ],
+)
+def test_what_is_no_regular_file_is_refused_in_the_same_words(tmp_path, monkeypatch, name, said):
+    """By everything that opens a file of data, without waiting for one who writes into a pipe."""
+    monkeypatch.chdir(tmp_path)  # a socket's name must be short
+    os.mkfifo("pipe")
+    os.mkdir("folder")
+    os.symlink("loop", "loop")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("socket")
+    readers = [read_json, lambda path: next(read_items(path)), read_header]
+    if name in ("pipe", "socket"):
+        readers.append(lambda path: cached("x", [path], write=lambda part: None))
+    for read in readers:
+        with pytest.raises(DataError, match=f"{name}: {said}"):
+            read(Path(name))
 
 
 def test_encodings(tmp_path):

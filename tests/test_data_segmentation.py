@@ -14,6 +14,8 @@ from cores.data.formats.polygons import check_outline, coco_polygon
 from cores.data.formats.segmentation_field import check_segmentation, has_mask, read_segmentation
 from cores.errors import DataError
 
+NEAR = [25, 2, 50, 2, 50, 9]  # a polygon that reaches over the border
+
 
 @pytest.fixture
 def header(tmp_path):
@@ -85,6 +87,8 @@ def test_polygons_that_reach_out_of_the_picture_are_cut_off(header):
     assert masks.decode(inside)[:10, :10].all()
     assert masks.decode(inside).sum() == pytest.approx(100, abs=21)
     assert read_segmentation([], None, header, "x") is None
+    over, line = [NEAR, [2, 2, 9, 2, 9, 9]], [30, 2, 30, 9, 30, 5]  # the last one lies on the border
+    assert read_segmentation([*over, line], None, header, "x") == read_segmentation(over, None, header, "x")
 
 
 def test_shares_of_a_side_are_no_pixels(header):
@@ -102,6 +106,10 @@ def test_shares_of_a_side_are_no_pixels(header):
             r"outside the picture \(x 100 to 120, y 100 to 130; the picture is 20 x 30",
         ),
         ([[-9, 1, -3, 1, -3, 9], [-9, 9, -4, 9, -4, 12]], "outside the picture"),
+        ([NEAR, [90, 1, 99, 1, 99, 9]], r"annotation 7: part 1: lies outside the picture \(x 90 to 99"),
+        ([[-9, 1, -3, 1, -3, 9], NEAR], "annotation 7: part 0: lies outside the picture"),
+        ([NEAR, {"size": [20, 30], "counts": [0, 600]}, [1, -9, 9, -9, 9, -3]], "part 2: lies outside"),
+        ([[50, 10, 20, 40, 50, 40]], "annotation 7: lies outside the picture"),  # its box alone reaches into it
         ([[10**400, 2, 3, 4, 5, 6]], "expected a polygon"),
         ([[-(10**400), 2, 3, 4, 5, 6]], "expected a polygon"),
         ({"size": [10**400, 30], "counts": "1"}, r"expected \[h, w\]"),

@@ -301,6 +301,41 @@ def test_a_base_that_was_moved_can_be_named(tmp_path, capsys):
     assert "weights have changed since the run began" in capsys.readouterr().err
 
 
+def test_a_run_whose_base_was_moved_is_evaluated_and_asked(tmp_path, capsys):
+    """By the same weights in another place alone; without them, or with others, nothing is written."""
+    run = str(run_of(tmp_path, "run"))
+    picture = tmp_path / "a.png"
+    Squares()[0].image.save(picture)
+    commands = [
+        ["eval", run, "--on", "scenes|test", "--limit", "1", "--max-new-tokens", "4", "--no-sanity"],
+        ["predict", str(picture), "kettle", "--model", run, "--max-new-tokens", "4"],
+    ]
+
+    def answers(name: str, *more: str) -> list[tuple[int, dict[str, str] | None]]:
+        """The exit code of each command, and the files that it left."""
+        found = []
+        for number, command in enumerate(commands):
+            out = tmp_path / f"{name}-{number}"
+            code = main([*command, *more, "--out", str(out), "--device", "cpu", "--quiet"])
+            files = {file.name: file.read_bytes().hex() for file in out.glob("*.json*")} if out.exists() else None
+            found.append((code, files))
+        return found
+
+    before = answers("before")
+    assert [(code, bool(files)) for code, files in before] == [(0, True)] * 2
+    (tmp_path / "bases").rename(tmp_path / "elsewhere")
+    moved = ["--base", f"bases={tmp_path / 'elsewhere'}"]
+    capsys.readouterr()
+    assert answers("lost") == [(2, None)] * 2
+    assert capsys.readouterr().err.count("say --base bases=PATH") == 2
+    assert answers("moved", *moved) == before
+    file = tmp_path / "elsewhere" / "segmenter" / "model.safetensors"
+    save_file({name: value + 1e-3 for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+    capsys.readouterr()
+    assert answers("other", *moved) == [(2, None)] * 2
+    assert capsys.readouterr().err.count("weights have changed since the run began") == 2
+
+
 def test_only_what_a_run_stands_on_is_compared(tmp_path, monkeypatch):
     """The shipped model's refiner is no base; its decoder is, and a projection beside one's own bases, too."""
     package = tmp_path / "shipped"

@@ -38,6 +38,8 @@ def test_an_answer_before_any_question_is_dropped_and_a_question_without_answer_
         ([{"from": "human"}], "0: the field 'value' is missing"),
         (say("only", first="gpt"), "nobody asks anything"),
         ("hello", "found 'hello', expected a list"),
+        (say("<image>\n", "A bus."), "conversations: 0: value: is blank"),
+        (say("What is it?", "A bus.", " \u200b", "Red."), "conversations: 2: value: is blank"),
     ],
 )
 def test_what_is_no_conversation_is_named(tmp_path, talk, said):

@@ -119,6 +119,10 @@ def test_stored_masks_turn_with_their_picture(tmp_path):
         ({"query": "x", "targets": [[1, 2, 3, 4]]}, "a polygon of 2 points has no inside"),
         ({"query": "x", "targets": [[[1, 2], [3, 4]]]}, "a polygon of 2 points has no inside"),
         ({"query": "x", "targets": [[[40, 2], [50, 4], [40, 9]]]}, "outside the picture"),
+        (
+            {"query": "x", "targets": [[[[4, 4], [9, 4], [9, 9]], [[40, 2], [50, 4], [40, 9]]]]},
+            "line 1: targets: 0: part 1: lies outside the picture",
+        ),
         ({"query": "x", "targets": [[[0.1, 0.2], [0.5, 0.2], [0.5, 0.9]]]}, r"lie within 0\.\.1"),
         ({"query": "x", "targets": [encode(mask(0, 0))]}, "targets: 0: mask: is empty"),
         ({"query": "x", "targets": [encode(np.ones((9, 9), bool))]}, r"is \(9, 9\) \(h, w\), but the picture"),
@@ -272,6 +276,24 @@ def test_a_wrong_coco_file_is_named(tmp_path, change, said):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(DataError, match=rf"c\.json: .*{said}"):
         open_source("coco:c.json", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("polygons", "said"),
+    [
+        ([[4, 4, 9, 4, 9, 9], [2, 25, 9, 25, 9, 30]], "annotation 0: part 1: lies outside the picture"),
+        ([[50, 10, 20, 40, 50, 40]], "annotation 0: lies outside the picture"),  # no point of it is in the picture
+    ],
+)
+def test_polygons_of_a_picture_that_was_scaled(tmp_path, polygons, said):
+    """Where the file states no size, the points alone can tell."""
+    coco(tmp_path, {"segmentation": polygons})
+    path = tmp_path / "c.json"
+    content = json.loads(path.read_text())
+    content["images"] = [{"id": 1, "file_name": "a.jpg"}]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"c\.json: {said}"):
+        open_source("coco:c.json", tmp_path).look(0)
 
 
 def test_one_bad_annotation_costs_one_picture(tmp_path):

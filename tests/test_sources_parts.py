@@ -141,6 +141,12 @@ def test_a_part_of_another_size_is_an_error(tmp_path):
         open_source("paco_lvis|train", tmp_path)[0]
 
 
+def test_a_polygon_outside_of_the_picture_is_named(tmp_path):
+    paco(tmp_path, [(1, 1, [[2, 2, 9, 2, 9, 9], [-9, 2, -3, 2, -3, 9]])])
+    with pytest.raises(DataError, match=r"v1_train\.json: annotation 1: part 1: lies outside the picture"):
+        open_source("paco_lvis|train", tmp_path)[0]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [

@@ -154,6 +154,8 @@ def test_scenes_written_as_reasonseg_are_read_back_exactly(tmp_path):
         ({"shapes": [{"label": "target", "points": [[1, "2"]]}]}, "expected [x, y] in pixels"),
         ({"shapes": [{"label": "target", "points": [[1, float("nan")]]}]}, "expected [x, y] in pixels"),
         ({"shapes": [{"label": "target", "points": [[1, 1e9]]}]}, "expected [x, y] in pixels"),
+        ({"shapes": [square(0, 0, 5, 5), square(50, 0, 55, 5)]}, "shape 1: covers no pixel of the picture of 20 x 30"),
+        ({"shapes": [square(0, 0, 5, 5), square(-9, 0, -2, 5, "ignore")]}, "shape 1: covers no pixel"),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path, change, said):

@@ -179,6 +179,15 @@ def test_what_does_not_fit_is_named(tmp_path, size, refs, said):
         open_source("refcoco|unc|train", tmp_path)[0]
 
 
+def test_a_part_outside_of_the_picture_is_named(tmp_path):
+    home = write_set(tmp_path, REFS[:2])
+    content = json.loads((home / "instances.json").read_text())
+    content["annotations"][1]["segmentation"] = [A, [2, 25, 9, 25, 9, 30]]
+    (home / "instances.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"instances\.json: annotation 101: part 1: lies outside the picture"):
+        open_source("refcoco|unc|train", tmp_path)[0]
+
+
 def test_wrong_names_are_refused(tmp_path):
     write_set(tmp_path, REFS)
     with pytest.raises(DataError, match="there is no split dev"):

@@ -321,10 +321,10 @@ def test_page_checksums_are_verified(tmp_path):
 def test_what_is_far_larger_than_its_file_is_not_unpacked(tmp_path, monkeypatch):
     """Equal values take no room in Parquet: a kilobyte can say that a mask has a thousand million of them."""
     write(tmp_path / "t.parquet", (RIGHT == 17).tolist())
-    monkeypatch.setattr("cores.data.formats.tables.VALUES", 599)
+    monkeypatch.setattr("cores.data.formats.arrow_tables.VALUES", 599)
     with pytest.raises(DataError, match=r"t\.parquet: is damaged: .* 1 rows, of up to 600 values"):
         open_source("hf:t.parquet", tmp_path)
-    monkeypatch.setattr("cores.data.formats.tables.VALUES", 600)
+    monkeypatch.setattr("cores.data.formats.arrow_tables.VALUES", 600)
     assert len(open_source("hf:t.parquet", tmp_path)) == 1
 
 

@@ -1,7 +1,7 @@
 """Where a picture's pixels lie inside the segmenter's square, and back.
 
 A picture is scaled so that its longer side fills the square, and put into the upper left corner.
-Legend: h, w = the picture's size, canvas = the square's side, masks = any number of them.
+Legend: h, w = the picture's size, canvas = the square's side, all in pixels; masks = any number of them.
 """
 
 from collections.abc import Iterator

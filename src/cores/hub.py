@@ -49,7 +49,8 @@ def download(
 ) -> Path:
     """The repository's config and tokenizer, and its `weights`, as a folder of the hub's cache.
 
-    Args: the last three as huggingface_hub's.
+    Args: the last three as huggingface_hub's. Raises CheckpointError when the repository or revision is not there, may
+    not be read, or can neither be downloaded nor be found in the cache.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import (

@@ -24,7 +24,10 @@ class LossKey:
     function: str | None = None
 
     def value(self, style: str, refiner: str) -> Any:
-        """What it is where nothing is said."""
+        """What it is where neither recipe nor config says: the default of `style`.
+
+        With the published form of `refiner` in the published style a mask loss has twice its weight.
+        """
         found = self.default[style] if isinstance(self.default, Mapping) else self.default
         double = style == refiner == "published" and self.function is not None
         return 2 * found if double else found  # the published form with a refiner counts both mask losses twice

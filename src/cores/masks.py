@@ -68,7 +68,8 @@ def runs(counts: str) -> NDArray[np.int64] | None:
 def union_rle(rles: Sequence[RLE], size: tuple[int, int]) -> RLE:
     """Run lengths of the pixels inside any of the masks, without decoding one; `size` (h, w), when there is none.
 
-    They must hold no run of no length (`encode` and `compress` leave none): COCO's library would stop there.
+    All must be of that size, which is not compared here, and hold no run of no length (`encode` and `compress` leave
+    none): COCO's library would stop there.
     """
     if not rles:
         return encode(np.zeros(size, dtype=bool))
@@ -78,7 +79,7 @@ def union_rle(rles: Sequence[RLE], size: tuple[int, int]) -> RLE:
 
 
 def area(rle: RLE) -> int:
-    """How many pixels are inside."""
+    """How many pixels are inside; 0 for counts that cannot be read."""
     lengths = runs(rle["counts"])
     return 0 if lengths is None else int(lengths[1::2].sum())
 

@@ -42,7 +42,10 @@ def picture_errors(name: str | Path) -> Iterator[None]:
 
 @contextmanager
 def opened_picture(path: str | Path, content: bytes | None = None) -> Iterator[Image.Image]:
-    """A picture's file, or its content under that name, opened and not yet decoded. Raises DataError."""
+    """A picture's file, or its content under that name, opened and not yet decoded.
+
+    Raises DataError as `picture_errors`, and for what is no regular file.
+    """
     with picture_errors(path), open_regular(path) if content is None else BytesIO(content) as file:
         with Image.open(file) as image:
             yield image

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def dumps(value: Any, **options: Any) -> str:
-    """As `json.dumps`, with null for every number that is not finite."""
+    """As `json.dumps`, with null for every number that is not finite. Raises TypeError as that does."""
     return json.dumps(without_nan(value), allow_nan=False, **options)
 
 

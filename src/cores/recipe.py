@@ -58,6 +58,7 @@ class ModelSection:
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
 
     def problems(self) -> Iterator[str]:
+        """What is missing or contradicts itself here, a line each."""
         given = [name for name in ("start", "bases", "mllm") if getattr(self, name)]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
@@ -80,6 +81,7 @@ class LoraSection:
     targets: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
 
     def problems(self) -> Iterator[str]:
+        """Numbers out of their range, a line each."""
         if self.r < 1:
             yield f"lora.r: found {self.r}, expected at least 1; to train without, take lora out of model.train"
         if not 0 <= self.dropout < 1:
@@ -106,6 +108,7 @@ class DataSection:
     steps_per_epoch: int | None = None
 
     def problems(self) -> Iterator[str]:
+        """No source, rates of families that are not there, numbers out of their range; a line each."""
         if not any(self.sources.values()):
             yield "data.sources: name at least one, such as data.sources.mine=[ReasonSeg|train]"
         for family, rate in self.rates.items():
@@ -131,6 +134,7 @@ class LossSection(_LossFields):
     """
 
     def problems(self) -> Iterator[str]:
+        """Weights below 0, a line each."""
         for name, value in vars(self).items():
             if isinstance(value, float | int) and value < 0:
                 yield f"losses.{name}: found {value}, expected at least 0"
@@ -145,6 +149,7 @@ class EvaluationSection:
     answers: Literal["generated", "teacher-forced"] = "teacher-forced"
 
     def problems(self) -> Iterator[str]:
+        """Numbers out of their range, a line each."""
         if self.limit is not None and self.limit < 1:
             yield f"evaluation.limit: found {self.limit}, expected at least 1"
 
@@ -169,6 +174,7 @@ class Recipe:
         }
 
     def to_yaml(self) -> str:
+        """`to_dict` as a recipe's file."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=119)
 
 
@@ -182,7 +188,10 @@ def recipe_names() -> list[str]:
 
 
 def recipe_text(name: str | Path) -> str:
-    """The YAML of a recipe: the name of one that comes with cores, or a file. Raises RecipeError."""
+    """The YAML of a recipe: the name of one that comes with cores, or a file.
+
+    Raises RecipeError when it is neither, or cannot be read.
+    """
     if str(name) in recipe_names():
         return (resources.files("cores.recipes") / f"{name}.yaml").read_text("utf-8")
     try:

@@ -46,7 +46,7 @@ def describe(hint: Any) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """What to try instead."""
+    """What to try instead of a name that is not known: the nearest one, else all when they are few, else nothing."""
     known = sorted(known)
     found = get_close_matches(name, known, n=1)
     if found:
@@ -58,6 +58,7 @@ class Loader(yaml.SafeLoader):
     """YAML with 1.2's scalars: 3e-4 is a number; only true and false are booleans; a key stands once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping as yaml reads it. Raises yaml's ConstructorError when a key stands twice."""
         keys = [key.value for key, _ in node.value]
         for number, (key, _) in enumerate(node.value):
             if key.value in keys[:number]:

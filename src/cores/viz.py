@@ -31,7 +31,10 @@ PALETTE: tuple[Color, ...] = (ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPL
 
 
 def fit(picture: Image.Image, masks: Sequence[Mask], longest: int) -> tuple[Image.Image, list[Mask]]:
-    """A picture and its masks with the longest side at `longest` pixels, for drawing and not for scoring."""
+    """A picture and its masks (h, w), scaled so that the longest side has `longest` pixels.
+
+    For drawing and not for scoring.
+    """
     scale = longest / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     colored = picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy a large one
@@ -95,7 +98,7 @@ def caption(picture: Image.Image, text: str, size: int = 14, color: Color | None
 
 
 def sheet(panels: Sequence[tuple[Image.Image, str]], columns: int = 4, width: int = 256, gap: int = 8) -> Image.Image:
-    """A contact sheet: pictures scaled to `width` pixels with their captions, row by row.
+    """A contact sheet: pictures scaled to `width` pixels with their captions, row by row, `gap` pixels apart.
 
     Args: `panels` pairs of picture and caption, at least one. Raises DataError when there is none.
     """

@@ -30,7 +30,8 @@ def is_full(error: BaseException) -> bool:
 def whole_file(path: Path) -> Iterator[Path]:
     """A file to write to; when the block ends well it takes its place at `path`, over what was there.
 
-    The folder above must exist. When the block ends otherwise, `path` is as it was.
+    The folder above must exist. When the block ends otherwise, `path` is as it was. Errors come out as they are;
+    inside `writing` a full disk is a UserError.
     """
     part = _part_of(path)
     sweep(path)
@@ -82,7 +83,10 @@ def whole_files(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
-    """Inside, `place` is written: a full disk and a place that may not be written are a UserError that names it."""
+    """Inside, `place` is written.
+
+    Raises UserError, with its name, when the disk is full or the place may not be written; other errors pass.
+    """
     try:
         yield
     except Exception as error:

@@ -21,7 +21,7 @@ C = TypeVar("C", bound=PreTrainedConfig)
 
 
 def read_json(file: Path, what: str = "a config") -> dict[str, Any]:
-    """A JSON file's mapping. Raises CheckpointError."""
+    """The mapping in a JSON file. Raises CheckpointError when it is missing or holds none; `what` it is, for that."""
     if file.exists() and not file.is_file():
         raise CheckpointError(f"{file}: is no regular file, expected {what}")
     try:

@@ -41,8 +41,8 @@ def load(
         device: None takes CUDA where there is one, else the CPU.
         dtype: of the weights, such as "bfloat16"; None keeps the stored one on CUDA and takes float32 on a CPU.
 
-    Raises CheckpointError that names what is missing, left over, of another shape, or changed since the run began;
-    UserError for a device that is not there.
+    Raises CheckpointError that names what is missing, left over, of another shape, or changed since the run began,
+    and for a dtype that no weights have; UserError for a device that is not there.
     """
     device = as_device(device)
     folder = find(path)
@@ -53,7 +53,10 @@ def load(
 
 
 def load_model(folder: Path, dtype: torch.dtype | None, attn_implementation: str | None = None) -> CoresModel:
-    """The model of a model folder or checkpoint, on the CPU; a checkpoint's LoRA layers stay as they are."""
+    """The model of a model folder or checkpoint, on the CPU; a checkpoint's LoRA layers stay as they are.
+
+    Raises CheckpointError as `load`.
+    """
     if not is_checkpoint(folder):
         check_plain(folder)
         refuse(folder, unusable=wrong_types(open_shards(folder)))
@@ -113,7 +116,10 @@ def adopt(config: CoresConfig, run: CoresConfig) -> None:
 
 
 def as_device(device: str | torch.device | None) -> torch.device:
-    """A torch device that is there; None takes CUDA where there is one, else the CPU. Raises UserError."""
+    """A torch device that is there; None takes CUDA where there is one, else the CPU.
+
+    Raises UserError when it cannot be used here.
+    """
     try:
         found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=found)
@@ -145,7 +151,10 @@ def read_config(folder: Path) -> CoresConfig:
 
 
 def count_tensors(folder: Path) -> int:
-    """How many tensors the files of a model hold; of a checkpoint, its own and its base's."""
+    """How many tensors the files of a model hold; of a checkpoint, its own and its base's.
+
+    Raises CheckpointError when files are missing or cannot be read.
+    """
     if not is_checkpoint(folder):
         return len(open_shards(folder))
     paths = Base.load(folder).paths
@@ -158,7 +167,10 @@ def count_tensors(folder: Path) -> int:
 
 
 def as_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:
-    """A torch dtype; None is float32 on a CPU and stays None, the stored one, elsewhere."""
+    """A torch dtype; None is float32 on a CPU and stays None, the stored one, elsewhere.
+
+    Raises CheckpointError for what is no floating dtype.
+    """
     if dtype is None:
         return torch.float32 if device.type == "cpu" else None
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype

@@ -40,7 +40,7 @@ def refuse_silent(where: object, names: Sequence[str], levels: Sequence[Tensor])
 
 
 def drawn_picture(height: int = 96, width: int = 128) -> Image.Image:
-    """A disc and a stripe on a slope of brightness: the same picture everywhere, from no file."""
+    """A disc and a stripe on a slope of brightness: the same picture everywhere, from no file. Sizes in pixels."""
     y, x = np.mgrid[:height, :width]
     pixels = np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], axis=-1).astype(np.uint8)
     pixels[(x - width // 3) ** 2 + (y - height // 2) ** 2 < (height // 4) ** 2] = (220, 60, 40)
@@ -49,7 +49,10 @@ def drawn_picture(height: int = 96, width: int = 128) -> Image.Image:
 
 
 def largest_difference(one: Sequence[Tensor], two: Sequence[Tensor]) -> float:
-    """The largest difference of two lists of tensors, each relative to its largest number; nan where one has it."""
+    """The largest difference of two lists of tensors, pair by pair of one shape; nan where one has it.
+
+    Each is relative to the largest number of the first of the two.
+    """
     found = [(a - b).abs().max() / a.abs().max().clamp(min=1e-12) for a, b in zip(one, two, strict=True)]
     return float(torch.stack(found).max())
 

@@ -18,7 +18,10 @@ MAX_SHARD = "5GB"
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a model's README says. `base`, `data`: names; `figures`: by name, such as {"val gIoU": 0.594}."""
+    """What a model's README says.
+
+    `base`, `data`: names; `figures`: by name, as fractions of 1, such as {"val gIoU": 0.594}.
+    """
 
     title: str = "A CoReS model"
     about: str = ""
@@ -40,7 +43,7 @@ def save(
     """Write a model folder, whole or not at all; gives its path.
 
     Args: `dtype` of the stored weights, None for the model's own; `replace`: a folder that is there is replaced.
-    Raises CheckpointError when the folder is there, and when the disk is full.
+    Raises UserError when the folder is there (without `replace`) or cannot be written, and when the disk is full.
     """
     folder = Path(folder)
     with whole_folder(folder, replace) as part:
@@ -51,7 +54,10 @@ def save(
 def write_model(
     model: CoresModel, processor: CoresProcessor, folder: Path, card: Card, dtype: torch.dtype | None = None
 ) -> None:
-    """Write a model folder's files into a folder that exists."""
+    """Write a model folder's files into a folder that exists. `dtype`: of the weights, None for the model's own.
+
+    Errors of writing come out as they are; inside `whole_folder` a full disk is a UserError.
+    """
     state = {
         name: value.to(dtype) if dtype is not None and value.is_floating_point() else value
         for name, value in model.state_dict().items()

@@ -31,7 +31,11 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb; gives the exit code. What the user did wrong is one line on stderr, without a traceback."""
+    """Run a verb; gives the exit code. What the user did wrong is one line on stderr, without a traceback.
+
+    A verb's own `main` takes the arguments behind its name and raises CoresError; here that becomes line and code.
+    Raises SystemExit where argparse does: 0 after --help, 2 for flags that it does not know.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(_help())

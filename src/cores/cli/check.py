@@ -15,7 +15,10 @@ FITS = {"pad": "padded", "crop": "cropped"}
 
 
 def main(argv: list[str]) -> int:
-    """Run `cores check`. Gives the exit code."""
+    """Run `cores check`. Gives the exit code: 1 for a model that cannot be used, or is odd with --strict.
+
+    Raises CheckpointError when there is no such folder, UserError for a device that is not there.
+    """
     parser = argparse.ArgumentParser(
         prog="cores check",
         description="Say what a model folder is, whether names, shapes and ids of its parts agree, whether its "
@@ -47,7 +50,7 @@ def main(argv: list[str]) -> int:
 
 
 def about(facts: "Facts") -> dict[str, str]:
-    """What a folder is, by the name of each fact."""
+    """What a folder is, by the name of each fact; pixels are px, parameters in millions."""
     config: Any = facts.config
     sizes, prompt = facts.processor.sizes, facts.processor.prompt
     levels = [f"{level['name']} {level['token']} (id {level['token_id']})" for level in config.levels]

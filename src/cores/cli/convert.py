@@ -25,7 +25,11 @@ ALPHA = 16.0  # the published programs'
 
 
 def main(argv: list[str]) -> int:
-    """Run `cores convert`. Gives the exit code."""
+    """Run `cores convert`. Gives the exit code.
+
+    Raises UserError for flags that do not go together and a folder that is there; CheckpointError and CheckFailed for
+    what cannot be converted.
+    """
     parser = argparse.ArgumentParser(
         prog="cores convert",
         description="Write a published checkpoint as a model folder. Every tensor is accounted for before the first "

@@ -20,7 +20,10 @@ SHOWN = 8  # findings of each source and kind that are printed; the others are c
 
 
 def main(argv: list[str]) -> int:
-    """Run `cores data`. Gives the exit code."""
+    """Run `cores data`. Gives the exit code: 1 when `check` finds an error or nothing to check.
+
+    Raises UserError for flags that cannot be used, DataError for data that cannot be.
+    """
     parser = argparse.ArgumentParser(prog="cores data", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
 

@@ -24,7 +24,7 @@ PACKAGES = (
 
 
 def main(argv: list[str]) -> int:
-    """Run `cores env`. Gives the exit code."""
+    """Run `cores env`. Gives the exit code, 0."""
     argparse.ArgumentParser(prog="cores env", description="Print versions and devices.").parse_args(argv)
     import torch
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cores.data.sample import Sample
     from cores.data.sources import Source
-    from cores.evaluation.asking import Mode
+    from cores.evaluation.sample_asker import Mode
 
 SHIPPED = "cores-tiny (comes with cores)"
 ANSWERS: dict[str, tuple["Mode", ...]] = {
@@ -26,7 +26,11 @@ ANSWERS: dict[str, tuple["Mode", ...]] = {
 
 
 def main(argv: list[str]) -> int:
-    """Run `cores eval`. Gives the exit code."""
+    """Run `cores eval`. Gives the exit code.
+
+    Raises UserError for flags that cannot be used and a folder that is there, DataError for sources, CheckpointError
+    for a model.
+    """
     parser = argparse.ArgumentParser(
         prog="cores eval",
         description="Score a model on sources of questions with known masks.",
@@ -68,6 +72,7 @@ class Pictures:
         return (self.source[i] for i in range(self.count))
 
     def picture(self, i: int) -> "Image":
+        """The picture of sample i, after EXIF rotation. Raises DataError when it cannot be read."""
         from cores.processing.pixels import open_picture
 
         return open_picture(self.source[i].image)

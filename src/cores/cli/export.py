@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Run `cores export`. Gives the exit code."""
+    """Run `cores export`. Gives the exit code.
+
+    Raises UserError for a folder that is there, CheckpointError for a model that the layout cannot hold.
+    """
     parser = argparse.ArgumentParser(
         prog="cores export",
         description="Write a model folder in the layout of the CoReS and LISA programs: pytorch_model.bin, "

@@ -9,7 +9,11 @@ from cores.cli.options import check_out, model_options, places_of
 
 
 def main(argv: list[str]) -> int:
-    """Run `cores merge`. Gives the exit code."""
+    """Run `cores merge`. Gives the exit code.
+
+    Raises UserError for flags that do not go together and a folder that is there; CheckpointError and CheckFailed as
+    `merge` or, with --from, `convert`.
+    """
     parser = argparse.ArgumentParser(
         prog="cores merge",
         description="Fold what a run learned into its base's weights, in float32 on the CPU. The merged model answers "

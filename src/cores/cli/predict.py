@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cores.cli.inputs import find_pictures, names_of, read_queries
 from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder
-from cores.cli.pictures import find_pictures, names_of, read_queries
 from cores.cli.terminal import printable
 from cores.errors import DataError, UserError
 from cores.whole import whole_files
@@ -25,7 +25,10 @@ SHIPPED = (
 
 
 def main(argv: list[str]) -> int:
-    """Run `cores predict`. Gives the exit code."""
+    """Run `cores predict`. Gives the exit code.
+
+    Raises UserError for flags, queries and pictures that cannot be used, CheckpointError for a model.
+    """
     parser = argparse.ArgumentParser(
         prog="cores predict",
         usage="cores predict IMAGE... QUERY [options]\n"

@@ -19,7 +19,10 @@ T = TypeVar("T")
 
 
 def main(argv: list[str]) -> int:
-    """Run `cores prompt`. Gives the exit code."""
+    """Run `cores prompt`. Gives the exit code.
+
+    Raises UserError for flags that do not go together, CheckpointError for a model that cannot be used.
+    """
     from cores.prompts.styles import STYLE_NAMES
 
     parser = argparse.ArgumentParser(
@@ -106,6 +109,7 @@ class First(Random):
     """Draws whatever comes first."""
 
     def choice(self, seq: "SupportsLenAndGetItem[T]") -> T:
+        """The first member."""
         return seq[0]
 
 

@@ -9,7 +9,10 @@ from cores.recipe import load_recipe, recipe_names, recipe_text
 
 
 def main(argv: list[str]) -> int:
-    """Run `cores recipes`. Gives the exit code."""
+    """Run `cores recipes`. Gives the exit code.
+
+    Raises RecipeError for a recipe that cannot be used, UserError for a file that is there or has no folder.
+    """
     parser = argparse.ArgumentParser(prog="cores recipes", description="Settings of training runs.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("ls", help="the recipes that come with cores")

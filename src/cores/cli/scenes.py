@@ -15,7 +15,11 @@ DEFAULTS = {"train": 800, "val": 50}  # scenes a split when no split is named: e
 
 
 def main(argv: list[str]) -> int:
-    """Run `cores scenes`. Gives the exit code."""
+    """Run `cores scenes`. Gives the exit code.
+
+    Raises UserError for flags that cannot be used and what is there already, CheckpointError and CheckFailed for
+    models that cannot be shipped.
+    """
     parser = argparse.ArgumentParser(prog="cores scenes", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     write = verbs.add_parser("write", help="write scenes in ReasonSeg's on-disk format and as a manifest")

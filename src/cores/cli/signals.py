@@ -15,7 +15,8 @@ def stoppable() -> Iterator[None]:
     """Inside, SIGTERM leaves every block as an exception does, so that each removes what it has begun; a second one
     does nothing.
 
-    One of several ranks is left alone: it may wait for another inside of torch, where Python's handlers never run.
+    Raises SystemExit, 128 and the signal's number, wherever the program is. One of several ranks is left alone: it
+    may wait for another inside of torch, where Python's handlers never run.
     """
     if threading.current_thread() is not threading.main_thread() or "WORLD_SIZE" in os.environ:
         yield

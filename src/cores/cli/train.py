@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Run `cores train`. Gives the exit code."""
+    """Run `cores train`. Gives the exit code.
+
+    Raises RecipeError for a recipe or setting, UserError for flags that do not go together and a run that is there,
+    and what `cores.training.run.train` raises.
+    """
     parser = argparse.ArgumentParser(
         prog="cores train",
         description="Train a model by a recipe.",

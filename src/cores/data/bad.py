@@ -16,10 +16,10 @@ AT_LEAST = 10  # items left out before a share means anything
 
 @dataclass
 class BadItems:
-    """Counts what was used and what was left out.
+    """Counts what was used and what was left out, in items.
 
     `policy`: `error` raises what is wrong with the first bad item; `skip` leaves bad ones out, logs each once, and
-    raises when they are more than one in a hundred.
+    raises when they are more than one in a hundred. `reasons`: how often each was given.
     """
 
     policy: OnBad = "error"
@@ -28,6 +28,7 @@ class BadItems:
     reasons: dict[str, int] = field(default_factory=dict)
 
     def use(self) -> None:
+        """Count an item that was used."""
         self.used += 1
 
     def skip(self, error: DataError) -> None:
@@ -105,6 +106,7 @@ class Counted:
         self.messages: set[str] = set()
 
     def warn(self, message: str) -> None:
+        """Count a message that is new; the first, tenth, hundredth, ... of them is logged."""
         if message in self.messages:
             return
         self.messages.add(message)

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from cores.data.formats.json_files import regular_file
+from cores.data.formats.json_files import opened
 from cores.errors import DataError
 from cores.whole import whole_file
 
@@ -59,12 +59,15 @@ class Index:
         return Row(image, split, json.loads(record))
 
     def image(self, i: int) -> str:
+        """The name of row i's image, as the annotations have it."""
         return str(self.table.column("image")[i].as_py())
 
     def split(self, i: int) -> str:
+        """The split of row i."""
         return str(self.table.column("split")[i].as_py())
 
     def splits(self) -> list[str]:
+        """The splits of all rows, each once, sorted."""
         return sorted(pc.unique(self.table.column("split")).to_pylist())
 
     def where(self, wanted: Callable[[str], bool]) -> NDArray[np.int64]:
@@ -74,7 +77,10 @@ class Index:
 
 
 def open_index(kind: str, inputs: Sequence[Path], build: Callable[[], Iterable[Row]]) -> Index:
-    """The index of these files or folders; built when there is none of their content. Args as `cached`."""
+    """The index of these files or folders; built when there is none of their content. Args as `cached`.
+
+    Raises DataError as `cached`, and when an image's name is no UTF-8.
+    """
     return Index(cached(kind, inputs, lambda path: _write(path, build())))
 
 
@@ -82,14 +88,16 @@ def cached(kind: str, inputs: Sequence[Path], write: Callable[[Path], None]) -> 
     """The Arrow file of these files or folders; written when there is none of their content.
 
     Args: `kind`: who reads them, and all that changes what is read; `inputs`: files, by content, and folders, by the
-    names in them. Raises DataError when an input is missing, and what `write` raises.
+    names in them. Raises DataError when an input is missing, no regular file or cannot be read, or the cache cannot be
+    written; and what `write` raises.
     """
     missing = [str(path) for path in inputs if not path.exists()]
     if missing:
         raise DataError(f"{kind}: there is no {' and no '.join(missing)}")
     for path in inputs:
         if not path.is_dir():
-            regular_file(path)
+            with opened(path):
+                pass  # a pipe or device is refused before anything waits for it
     home = cache_dir()
     names = json.dumps([VERSION, kind, [str(path.resolve()) for path in inputs]])
     note = home / f"{hashlib.sha256(names.encode()).hexdigest()[:32]}.json"

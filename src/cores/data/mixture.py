@@ -111,7 +111,7 @@ class Mixture:
 def draw_questions(
     source: Source, number: int, count: int, rng: np.random.Generator, explain: float = 0.1, rename: bool = True
 ) -> Sample:
-    """Image `number` of a source with up to `count` of its questions. Raises DataError.
+    """Image `number` of a source with up to `count` of its questions. Raises DataError when its files cannot be used.
 
     Of a source that is no file's, conversations are drawn as they are: `explain` and `rename` say nothing then.
     """

@@ -39,6 +39,7 @@ class Question:
     lost: str | None = None
 
     def conversation(self) -> Conversation:
+        """The question and its answer as one turn; its masks are decoded. Raises DataError when one cannot be used."""
         return Conversation((Turn(self.text, self.answer, self.find(), self.form),))
 
 
@@ -63,7 +64,7 @@ class Record:
     def sample(self) -> Sample:
         """Everything: each question once, a question with each explanation, each talk. Nothing random.
 
-        Questions whose mask is lost are left out.
+        Questions whose mask is lost are left out. Raises DataError when a mask cannot be used.
         """
         kept = self.answerable
         explained = [replace(kept[0], form="explain", answer=text) for text in self.explanations] if kept else []
@@ -87,6 +88,7 @@ class Record:
 
         An image with an explanation is asked, with chance `explain`, for that alone; else, with equal chances, for
         masks or for masks and explanation. `explain` -1: never for explanations. `rename`: also use other words.
+        Raises DataError when a mask of what is drawn cannot be used.
         """
         questions = self.answerable
         if not questions:

@@ -14,9 +14,9 @@ from cores.asking.asker import QUESTIONS_PER_PASS, Asker
 from cores.data.sample import Sample
 from cores.errors import UserError
 from cores.evaluation import sanity as checks
-from cores.evaluation.asking import MODES, Mode, Question, SampleAsker, asked_in, questions_of
 from cores.evaluation.metrics import MaskMetrics
 from cores.evaluation.result import Family, Record, Result, Score, size_bin
+from cores.evaluation.sample_asker import MODES, Mode, Question, SampleAsker, asked_in, questions_of
 from cores.masks import Mask
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
@@ -53,7 +53,8 @@ def evaluate(
         questions_per_pass: most questions that are worked on at once: bounds the memory, changes no figure.
 
     Returns: a `Result`; its figures are fractions of 1. The model comes back in the mode (train or eval) it was in.
-    Raises UserError for an unknown mode or none, DataError that names the picture for a question that cannot be asked.
+    Raises UserError for an unknown mode or none, and for a number that is not whole from 1; DataError that names the
+    picture for a question that cannot be asked, and for a picture that cannot be read.
     """
     unknown = [mode for mode in answers if mode not in MODES]
     if unknown or not answers:

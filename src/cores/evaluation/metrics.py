@@ -19,8 +19,9 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 class MaskMetrics:
     """Sums over masks. Add two of them to join what two ranks have seen.
 
-    gIoU: mean of each mask's IoU, where an empty union counts 1. cIoU: summed intersections over summed unions.
-    P@t: share of masks with an IoU above t. All are fractions of 1; a set without masks gives nan.
+    gIoU: mean of each mask's IoU, where an empty union counts 1. cIoU: summed intersections over summed unions (both:
+    paper section 4.1). P@t: share of masks with an IoU above t. All are fractions of 1; a set without masks gives nan.
+    `intersection` and `union` are in pixels.
     """
 
     count: int = 0

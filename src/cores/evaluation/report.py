@@ -32,7 +32,10 @@ class Chapter:
 
 
 def render(title: str, about: Mapping[str, str], chapters: Sequence[Chapter], each: int = 6, seed: int = 0) -> str:
-    """The report's HTML. `about`: facts under the title; `each`: how many questions a selection shows."""
+    """The report's HTML. `about`: facts under the title; `each`: how many questions a selection shows.
+
+    `seed`: for those drawn at random. Raises what a chapter's `picture` raises.
+    """
     style = resources.files("cores.evaluation").joinpath("report.css").read_text(encoding="utf-8")
     facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in about.items())
     overview = _table(tables.summary({chapter.name: chapter.result for chapter in chapters}))
@@ -47,7 +50,7 @@ def render(title: str, about: Mapping[str, str], chapters: Sequence[Chapter], ea
 def selections(records: Sequence[Record], each: int, seed: int) -> dict[str, list[Record]]:
     """Which questions to show: wrong about what is there, the worst and best masks, and some drawn at random.
 
-    Nothing is shown twice; questions of equal IoU keep their order.
+    At most `each` of a kind. Nothing is shown twice; questions of equal IoU keep their order.
     """
     wrong = [r for r in records if not r.right_about_presence]
     masked = sorted((r for r in records if r.truth and r.levels), key=lambda r: r.iou)

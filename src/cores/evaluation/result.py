@@ -14,7 +14,7 @@ M = TypeVar("M", MaskMetrics, "Family")
 
 
 def size_bin(share: float) -> str:
-    """The name of the bin for a target that covers this share of the picture."""
+    """The name of the bin for a target that covers this share of the picture, 0 to 1."""
     return next(name for name, end in SIZES.items() if share <= end)
 
 
@@ -29,6 +29,7 @@ class Family:
         return Family(self.masks + other.masks, self.answers + other.answers)
 
     def compute(self) -> dict[str, Any]:
+        """Every figure by name: how many masks, those of the masks, those of the answers."""
         return {"masks": self.masks.count, **self.masks.compute(), **self.answers.compute()}
 
 
@@ -56,6 +57,7 @@ class Sanity:
         )
 
     def compute(self) -> dict[str, Any]:
+        """gIoU of each by name, fractions of 1 (nan for none), and how many questions were paired."""
         return {
             "questions": self.own.count,
             "own_giou": self.own.compute()["giou"],

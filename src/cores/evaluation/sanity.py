@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from cores.asking.answers import Answered
-from cores.evaluation.asking import Question, SampleAsker
 from cores.evaluation.result import Sanity
+from cores.evaluation.sample_asker import Question, SampleAsker
 from cores.masks import Mask
 
 
 def pairs(truths: Sequence[Mask]) -> list[tuple[int, int]]:
-    """Disjoint pairs of masks (H, W) that do not overlap and are not empty, each mask in one pair at most."""
+    """Pairs of masks (H, W), by their numbers, that do not overlap and are not empty; each mask in one at most."""
     found: list[tuple[int, int]] = []
     taken: set[int] = set()
     for one, two in combinations(range(len(truths)), 2):

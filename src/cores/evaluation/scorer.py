@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from cores.data.sample import Sample
 from cores.data.sources.base import Source
-from cores.evaluation.asking import Mode
 from cores.evaluation.evaluator import evaluate
 from cores.evaluation.metrics import MaskMetrics
+from cores.evaluation.sample_asker import Mode
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
 

@@ -31,12 +31,12 @@ class Table:
 
 
 def number(value: float) -> str:
-    """An IoU or a loss: three decimals, a dash for nothing."""
+    """An IoU, a fraction of 1, or a loss: three decimals, a dash for nothing."""
     return NOTHING if math.isnan(value) else f"{value:.3f}"
 
 
 def percent(value: float) -> str:
-    """A share: one decimal, a dash for nothing."""
+    """A share, 0 to 1, in percent: one decimal, a dash for nothing."""
     return NOTHING if math.isnan(value) else f"{100 * value:.1f} %"
 
 

@@ -11,7 +11,7 @@ from cores.asking.asker import QUESTIONS_PER_PASS, Asker, EncodedImage
 from cores.checkpoints.load import load as load_checkpoint
 from cores.data.sample import Form
 from cores.errors import UserError
-from cores.inference.pictures import Picturelike, as_picture
+from cores.inference.picturelike import Picturelike, as_picture
 from cores.inference.segmentation import Level, Segmentation, TargetMask
 from cores.masks import encode
 from cores.modeling.model import CoresModel
@@ -26,6 +26,8 @@ class Cores:
         seed: for in-context exemplars drawn at random, where the checkpoint was trained with such; an answer depends
             on the seed, the picture and the query, never on the other queries.
         questions_per_pass: most questions that are worked on at once: bounds the memory, changes no answer.
+
+    Pickling raises UserError for a model with LoRA layers.
     """
 
     def __init__(
@@ -63,7 +65,10 @@ class Cores:
         form: Form | None = None,
         max_new_tokens: int | None = None,
     ) -> list[Segmentation]:
-        """`encode` and `ask` in one: the answers to all queries about a picture, in their order."""
+        """`encode` and `ask` in one: the answers to all queries about a picture, in their order.
+
+        Args as `ask`. Raises UserError and DataError as both do; for queries and numbers before the picture is read.
+        """
         _check(queries)
         self._asker(max_new_tokens)  # what is wrong with a number is said before the picture is looked at
         return self.ask(self.encode(image), queries, form, max_new_tokens)
@@ -91,7 +96,8 @@ class Cores:
                 is. None tells phrases from sentences by themselves (`form_of`).
             max_new_tokens: most tokens of an answer; None: the checkpoint's own.
 
-        Raises UserError for an empty query, an unknown form, and less than one token.
+        Raises UserError for an empty query, an unknown form, and less than one token; DataError for a query that holds
+        the picture's own marks.
         """
         _check(queries)
         asker = self._asker(max_new_tokens)

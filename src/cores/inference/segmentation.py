@@ -17,7 +17,7 @@ from cores import masks, viz
 from cores.errors import DataError
 from cores.geometry import Size, restore_bands
 from cores.inference.outlines import Box, Polygon, box_of, polygons_of
-from cores.inference.pictures import Picturelike, as_picture
+from cores.inference.picturelike import Picturelike, as_picture
 from cores.masks import RLE, Mask
 from cores.plain_json import dumps, without_nan
 from cores.processing.pixels import open_picture
@@ -32,7 +32,7 @@ class Level:
 
     `name`: location, part or target. `rle`: compressed COCO run lengths of `mask`. `score`: mean probability of the
     mask's pixels, from 0.5 to 1; 0 for an empty mask. `low_res` (h, w) float32: the decoder's own logits, over the
-    square of side `canvas` that holds the picture at size `resized` (h, w) in its upper left corner.
+    square of side `canvas`, in pixels, that holds the picture at size `resized` (h, w) in its upper left corner.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Level:
 
     @property
     def size(self) -> Size:
-        """(H, W)."""
+        """(H, W), the picture's own size."""
         height, width = self.rle["size"]
         return height, width
 
@@ -99,7 +99,7 @@ class TargetMask:
 
     @property
     def score(self) -> float:
-        """The last level's."""
+        """The last level's: mean probability of the mask's pixels, from 0.5 to 1; 0 for an empty mask."""
         return self.levels[-1].score
 
     @property
@@ -166,7 +166,8 @@ class Segmentation:
         """The picture with each target in its colour, and query and answer below it.
 
         A target that the answer names has the colour of its name, in every picture. A picture whose longer side has
-        more than `longest` pixels is drawn at that size. Raises DataError when it is not of this answer's size.
+        more than `longest` pixels is drawn at that size. Raises DataError when it is not of this answer's size or
+        cannot be read, UserError when it is no picture at all.
         """
         opened = open_picture(as_picture(picture))
         if (opened.height, opened.width) != self.size:
@@ -191,8 +192,12 @@ class Segmentation:
         picture: Picturelike | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> list[Path]:
-        """Write NAME.json (`about` and `to_dict`), the mask of each target N and level as NAME.N.LEVEL.png (white
-        inside), and, given the picture, NAME.overlay.png. Files of these names are replaced. Gives their paths."""
+        """Write the answer's files into a folder, which is made where there is none; gives their paths.
+
+        NAME.json (`about` and `to_dict`), the mask of each target N and level as NAME.N.LEVEL.png (white inside), and,
+        given the picture, NAME.overlay.png. Files of these names are replaced. Raises DataError and UserError as
+        `overlay`, OSError when a file cannot be written.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
@@ -209,8 +214,10 @@ class Segmentation:
         return paths
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the logits, ready for JSON; masks as compressed COCO run lengths, a score that is no number
-        as None."""
+        """Everything but the logits, ready for JSON.
+
+        Masks are compressed COCO run lengths; a score that is no number is None.
+        """
         targets = [
             {
                 "phrase": target.phrase,

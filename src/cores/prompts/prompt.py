@@ -29,7 +29,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A question in words, its answer, and how many chains the answer holds."""
+    """A question in words, its answer, and how many chains, one a target, the answer holds."""
 
     question: str
     answer: str
@@ -37,7 +37,10 @@ class Exchange:
 
 
 class Prompt:
-    """Writes prompts as the settings say. `words`: the stored ones of a checkpoint, else this package's."""
+    """Writes prompts as the settings say. `words`: the stored ones of a checkpoint, else this package's.
+
+    Raises RecipeError when the settings ask for a format that is not there, or for more exemplars than there are.
+    """
 
     def __init__(self, settings: PromptSettings, words: Wording | None = None) -> None:
         self.settings = settings
@@ -54,7 +57,7 @@ class Prompt:
 
     @classmethod
     def load(cls, folder: Path) -> "Prompt":
-        """Raises CheckpointError when the folder has no usable `prompt.json`."""
+        """The prompt of a checkpoint's folder. Raises CheckpointError when it has no usable `prompt.json`."""
         file = folder / FILE
         try:
             stored = json.loads(file.read_text("utf-8"))
@@ -71,7 +74,7 @@ class Prompt:
         return self.words.format.answer.partition("{answer}")[2].strip()
 
     def system(self, rng: Random) -> str:
-        """System text and exemplars."""
+        """System text and exemplars (in-context guidance, paper section 3.1)."""
         style, words = STYLES[self.settings.style], self.words
         spoken = [words.format.system, words.format.hierarchy if style.hierarchy else ""]
         parts = [" ".join(part for part in spoken if part)]
@@ -129,14 +132,17 @@ class Prompt:
         return [Piece(first.text.removeprefix(opening), False), *rest]
 
     def ask(self, query: str, form: str, rng: Random | None = None) -> str:
-        """A query in words. In training, names are in small letters."""
+        """A query in words; `form` as in `Turn`. In training, names are in small letters."""
         if rng is None:
             return self.words.validation_questions[form].replace("{query}", query)
         query = query.lower() if form == "phrase" else query
         return rng.choice(self.words.questions[form]).replace("{query}", query)
 
     def answer(self, phrases: Sequence[str | None], rng: Random | None = None) -> str:
-        """One chain for each target, in order; where there are several, a target with a phrase is named first."""
+        """One chain for each target, in order (the answer hierarchy, paper section 3.1).
+
+        Where there are several targets, one with a phrase is named first.
+        """
         said = []
         for phrase in phrases:
             name = phrase if len(phrases) > 1 else None

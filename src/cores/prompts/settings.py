@@ -23,6 +23,7 @@ class PromptSection:
     max_text_tokens: int | None = None
 
     def problems(self) -> Iterator[str]:
+        """Numbers out of their range, a line each."""
         if self.max_text_tokens is not None and self.max_text_tokens < 1:
             yield f"prompt.max_text_tokens: found {self.max_text_tokens}, expected at least 1"
 
@@ -77,6 +78,7 @@ class PromptSettings:
 
     @property
     def level_names(self) -> tuple[LevelName, ...]:
+        """The chain's levels by name, coarse to fine."""
         return LEVEL_NAMES[self.levels or 0]
 
     @property

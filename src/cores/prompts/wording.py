@@ -54,11 +54,12 @@ class Wording:
     refusals: list[str]
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` reads them back to equal words."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "Wording":
-        """Raises CheckpointError when a field is missing or unknown."""
+        """The words that `to_dict` wrote. Raises CheckpointError when a field is missing or unknown."""
         try:
             parts = {**stored, "format": Format(**stored["format"])}
             parts["exemplars"] = [Exemplar(**one) for one in stored["exemplars"]]

@@ -13,7 +13,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One painted shape. `points` in the unit box; `size`: a bar's thickness, or a disc's two radii."""
+    """One painted shape. `points` in the unit box; `size`, in its unit: a bar's thickness, or a disc's two radii."""
 
     how: str  # poly | disc | bar
     points: tuple[Point, ...]

@@ -48,7 +48,7 @@ TRAIN_FAMILIES = FAMILIES | {"absent": 1.8}
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One target by name: object ids of the scene (several for a class) and the part, or None for the whole."""
+    """One target by name: object ids of the scene, from 0 (several for a class), and the part, None for the whole."""
 
     things: tuple[int, ...]
     part: str | None = None

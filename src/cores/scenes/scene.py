@@ -29,6 +29,7 @@ class Thing:
 
     @property
     def centre(self) -> tuple[float, float]:
+        """The middle of its box, (x, y) as shares of the picture's side."""
         return self.box[0] + self.box[2] / 2, self.box[1] + self.box[3] / 2
 
 

@@ -18,7 +18,8 @@ KIND_SETS: dict[str, tuple[Kind, ...]] = {"learned": LEARNED, "own": OWN}
 class Scenes:
     """Scenes of one split, drawn when asked for. Item i depends on the split, the seed and i alone.
 
-    `seed` shifts to other scenes of the same split; `questions`: most asked about one scene; `size`: side in pixels.
+    `count`: how many; `seed` shifts to other scenes of the same split; `questions`: most asked about one scene;
+    `size`: side in pixels.
     """
 
     split: str
@@ -30,6 +31,7 @@ class Scenes:
 
     @property
     def name(self) -> str:
+        """How `open_source` calls it: `scenes|SPLIT`, with `|KINDS` for others than the learned ones."""
         return f"scenes|{self.split}" if self.kinds == "learned" else f"scenes|{self.split}|{self.kinds}"
 
     def __len__(self) -> int:
@@ -42,6 +44,7 @@ class Scenes:
         return FIRST_SEED[self.split] + self.seed * 10_000_000 + i
 
     def scene(self, i: int) -> Scene:
+        """Scene i, drawn. Raises IndexError beyond the end."""
         return make_scene(self.scene_seed(i), KIND_SETS[self.kinds], self.size)
 
     def __getitem__(self, i: int) -> Sample:
@@ -59,8 +62,10 @@ class Scenes:
 def open_scenes(
     split: str = "test", n: int | None = None, seed: int = 0, kinds: str = "learned", size: int = 128
 ) -> Scenes:
-    """Scenes of a split. `n`: how many (None: the split's default). Raises DataError for an unknown split or
-    kinds, and for more scenes than the split has."""
+    """Scenes of a split. `n`: how many (None: the split's default); `size`: side in pixels.
+
+    Raises DataError for an unknown split or kinds, and for more scenes than the split has.
+    """
     if split not in FIRST_SEED:
         raise DataError(f"scenes|{split}: there is no such split, take one of {', '.join(FIRST_SEED)}")
     if kinds not in KIND_SETS:

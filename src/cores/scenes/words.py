@@ -45,7 +45,7 @@ def clauses() -> dict[str, dict[str, list[str]]]:
 
 
 def clause_bank(kind: Kind, part: str | None, wording: str) -> list[str]:
-    """The clauses of one wording for an object (part None) or a part."""
+    """The clauses for an object (part None) or a part; `wording`: `train`, or `phrasing` for the one kept back."""
     bank = clauses()[kind.name][part or ""]
     return bank[:-1] if wording == "train" else bank[-1:]
 

@@ -32,6 +32,8 @@ def training_arguments(
 ) -> TrainingArguments:
     """The arguments of a run; under torchrun this joins the other processes.
 
+    Args: `device`: cpu or cuda, None takes CUDA where there is one; `evaluates`: without it nothing is evaluated,
+    whatever the recipe says; `quiet`: no bar.
     Raises RecipeError for values that transformers refuses, and for devices and libraries that are not here.
     """
     cuda = torch.cuda.is_available()

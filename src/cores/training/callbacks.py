@@ -41,10 +41,12 @@ class LogFile(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
+        """A line with the step and the trainer's figures, from the first process alone."""
         if state.is_world_process_zero:
             self._write({"step": state.global_step, **logs})
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A line with how often each source was drawn in the epoch."""
         if state.is_world_process_zero and state.epoch:
             epoch = math.ceil(state.epoch) - 1
             drawn = self.draws.mixture.statistics(epoch, range(round((state.epoch - epoch) * len(self.draws))))
@@ -71,11 +73,13 @@ class LastStep(TrainerCallback):
         self.evaluates = evaluates
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """At the run's last step ask for a checkpoint and, where something evaluates, an evaluation."""
         if state.global_step >= state.max_steps:
             control.should_save = True
             control.should_evaluate = self.evaluates
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask for neither a second time."""
         if state.global_step >= state.max_steps:  # done at the step's end
             control.should_save = control.should_evaluate = False
 
@@ -110,6 +114,7 @@ class Interruption(TrainerCallback):
         sys.stderr.write("\ninterrupted: this step is finished and saved first; once more stops at once\n")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save and stop when any process was asked to, all of them after the same step."""
         asked = self.asked
         if distributed.is_initialized() and distributed.get_world_size() > 1:  # all stop after the same step
             flag = torch.tensor(float(asked), device=args.device)
@@ -121,5 +126,6 @@ class Interruption(TrainerCallback):
             control.should_evaluate = False  # a resumed run begins with it
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Nothing is due at the end of an epoch that was cut short."""
         if self.stopped:  # the epoch has not ended, only our part of it
             control.should_save = control.should_evaluate = False

@@ -17,7 +17,10 @@ Drawn = tuple[Sample, int, int]  # sample, epoch, index
 
 
 class Draws(Dataset[Drawn]):
-    """Samples of a mixture by (epoch, index). `length`: of an epoch; None for as many as there are images."""
+    """Samples of a mixture by (epoch, index). `length`: draws of an epoch; None for as many as there are images.
+
+    A draw raises DataError as the mixture does.
+    """
 
     def __init__(self, mixture: Mixture, length: int | None = None) -> None:
         self.mixture = mixture
@@ -37,6 +40,7 @@ class InOrder(Sampler[Key]):
         self.length, self.epoch = length, 0
 
     def set_epoch(self, epoch: int) -> None:
+        """The epoch, from 0, of the keys that come next."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -28,6 +28,7 @@ class Progress(ProgressCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
+        """Say, in the first process, what trains, on what and for how long."""
         if state.is_world_process_zero:
             size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             for line in self._opening(model, state, size):
@@ -39,6 +40,7 @@ class Progress(ProgressCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
+        """Write the trainer's figures as a line above the bar."""
         if self.training_bar is not None and "train_runtime" not in logs:
             self.training_bar.write(figures(logs, state.global_step, state.max_steps, state.global_step - self.logged))
             self.logged = state.global_step
@@ -58,7 +60,7 @@ class Progress(ProgressCallback):
 
 
 def figures(logs: Mapping[str, float], step: int, steps: int, since: int) -> str:
-    """One log of the trainer as a line. `steps`: of the run; `since`: the log before, for seconds a step."""
+    """One log of the trainer as a line. `steps`: of the run; `since`: steps since the last log, for seconds a step."""
     shown = [
         f"{name.removesuffix('_loss').removeprefix('eval_')} {value:.4g}"
         for name, value in logs.items()

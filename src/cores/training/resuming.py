@@ -19,7 +19,8 @@ OF_ANY_LENGTH = ("constant", "constant_with_warmup", "inverse_sqrt")
 def check_same(recipe: Recipe, run: Path, moved: Collection[str] = ()) -> Recipe:
     """The recipe that the run began with. `moved`: roles of a base that may stand elsewhere than it did.
 
-    Raises RecipeError when another setting has changed than the run's length and how its batch is cut.
+    Raises RecipeError when there is no run, when another setting has changed than its length and how its batch is cut,
+    and when it saves no optimiser.
     """
     file = run / RECIPE
     if not file.is_file():
@@ -46,7 +47,8 @@ def check_same(recipe: Recipe, run: Path, moved: Collection[str] = ()) -> Recipe
 def check_batch(began: Recipe, recipe: Recipe, checkpoint: Path, world: int) -> str | None:
     """What to say about another number of processes or another cut of the batch; None when nothing has changed.
 
-    Raises RecipeError when a step would see another number of pictures than before.
+    `world`: processes now. Raises RecipeError when a step would see another number of pictures than before, and when
+    DeepSpeed would run on another number of processes.
     """
     processes = len(list(checkpoint.glob("rng_state_*.pth"))) or 1
     then, now = _cut(began.trainer, processes), _cut(recipe.trainer, world)
@@ -67,7 +69,10 @@ def check_batch(began: Recipe, recipe: Recipe, checkpoint: Path, world: int) -> 
 
 
 def check_length(began: Recipe, recipe: Recipe, run: Path, steps_per_epoch: int) -> str | None:
-    """What to say about another length; None when it is the same. Raises RecipeError when it is shorter."""
+    """What to say about another length, in optimiser steps; None when it is the same.
+
+    Raises RecipeError when it is shorter.
+    """
     then, now = (planned_steps(one.trainer, steps_per_epoch) for one in (began, recipe))
     if now < then:
         raise RecipeError(f"{run}: was to have {then} steps, now {now}: a run goes on for as long or longer")
@@ -79,7 +84,7 @@ def check_length(began: Recipe, recipe: Recipe, run: Path, steps_per_epoch: int)
 
 
 def planned_steps(trainer: dict[str, Any], steps_per_epoch: int) -> int:
-    """How many steps a run has, as transformers counts."""
+    """How many optimiser steps a run has, as transformers counts."""
     steps = trainer.get("max_steps", -1)
     return int(steps if steps > 0 else math.ceil(trainer.get("num_train_epochs", 3.0) * steps_per_epoch))
 

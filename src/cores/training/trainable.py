@@ -41,7 +41,7 @@ def parts_of(model: CoresModel, name: str) -> tuple[Part, ...]:
 def choose_parts(model: CoresModel, train: Iterable[Part], lora: LoraSection) -> None:
     """Freeze the model but for these parts, which become fp32; put LoRA layers in where `lora` is among them.
 
-    Warns of a part that the model has not.
+    Warns of a part that the model has not. Raises CheckpointError when it has no layers of the adapters' names.
     """
     train = list(train)
     model.requires_grad_(False)

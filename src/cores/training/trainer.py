@@ -46,7 +46,10 @@ Evaluate = Callable[[CoresModel, CoresProcessor, int, int], Score]
 
 
 class CoresTrainer(Trainer):
-    """A Trainer of one run. `base`: what the run started from; `evaluate`: says which checkpoint is the best."""
+    """A Trainer of one run. `base`: what the run started from; `evaluate`: says which checkpoint is the best.
+
+    Training raises CheckFailed for a gradient that is no number (but not in fp16), and what the draws raise.
+    """
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class CoresTrainer(Trainer):
         super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's; the seconds that it waits for data are added up for the log."""
         started = time.monotonic()
         found = super().get_batch_samples(*args, **kwargs)
         self.waited += time.monotonic() - started
@@ -91,6 +95,7 @@ class CoresTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        """The loss of a batch, a scalar; its parts are added up for the log. A stand-in's mask loss counts nothing."""
         dropped = inputs.pop("dropped")
         stand_in = self.is_deepspeed_enabled and not len(inputs["image_index"])
         outputs = model(**(with_stand_in(inputs) if stand_in else inputs))
@@ -106,6 +111,7 @@ class CoresTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the Trainer's, with the means of all losses over all ranks and the seconds since the last log."""
         if "train_runtime" in logs and self.state.global_step == self._initial_global_step:
             return  # nothing was trained
         if "loss" in logs and self.sums is not None:
@@ -137,7 +143,7 @@ class CoresTrainer(Trainer):
     # Evaluation
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Score the model, all ranks a share each; figures by name, such as `eval_giou`."""
+        """Score the model, all ranks a share each; figures by name, such as `eval_giou`, a fraction of 1."""
         assert self.scorer is not None
         with self.accelerator.autocast():
             score = self.scorer(self.model, self.processor, self.args.process_index, self.args.world_size)
@@ -243,10 +249,12 @@ class CoresTrainer(Trainer):
             super()._save_optimizer_and_scheduler(output_dir)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's. Raises RecipeError for what `trainer.optim` says and cannot be had."""
         with said_as("trainer.optim"):
             return super().create_optimizer(*args, **kwargs)
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's. Raises RecipeError for what `trainer.lr_scheduler_type` says and cannot be had."""
         with said_as("trainer.lr_scheduler_type"):
             return super().create_scheduler(*args, **kwargs)
 
@@ -277,7 +285,7 @@ class CoresTrainer(Trainer):
 
 @contextmanager
 def said_as(key: str) -> Iterator[None]:
-    """What transformers says about an argument, as an error of the recipe's."""
+    """Inside, transformers takes an argument. Raises RecipeError, beginning with `key`, for what it says about it."""
     try:
         yield
     except (TypeError, ValueError, LookupError, ImportError, RuntimeError) as error:
@@ -285,7 +293,7 @@ def said_as(key: str) -> Iterator[None]:
 
 
 def with_stand_in(batch: Batch) -> Batch:
-    """A batch without masks with one that stands for nothing, so that all ranks run the same graph.
+    """A batch without masks with an empty one, at the first token, so that all ranks run the same graph.
 
     ZeRO-2 puts gradients into its buckets in the order in which they come, and adds the buckets of all ranks up: a
     rank that runs another graph than the others mixes the gradients of different weights, in silence.

@@ -74,7 +74,8 @@ def convert(
         told: is given the plan before the first tensor is read.
 
     Raises CheckpointError that lists all that is missing, unexpected or of another shape, before anything is written;
-    CheckFailed when a folded LoRA does not give the same masks.
+    UserError when `folder` is there (without `replace`) or cannot be written; CheckFailed when a folded LoRA does not
+    give the same masks.
     """
     settings = PromptSettings(format=prompt_format, style=STYLE_OF[kind])
     source = fetch(src)
@@ -110,12 +111,18 @@ def convert(
 
 
 def open_tensors(path: Path) -> Tensors:
-    """The tensors at a path: files of weights, or DeepSpeed's shards put together."""
+    """The tensors at a path: files of weights, or DeepSpeed's shards put together.
+
+    Raises CheckpointError as `open_shards` and `Consolidated`.
+    """
     return Consolidated(path) if is_sharded(path) else open_shards(path)
 
 
 def open_tower(path: Path) -> Tower:
-    """CLIP's vision tower in a folder of transformers' format."""
+    """CLIP's vision tower in a folder of transformers' format.
+
+    Raises CheckpointError when it is a file, or its config or weights cannot be used.
+    """
     if not path.is_dir():
         raise CheckpointError(f"{path}: is a file, expected the folder of a CLIP with its config.json")
     stored, tensors = read_json(path / "config.json", "the config of a CLIP"), open_shards(path)

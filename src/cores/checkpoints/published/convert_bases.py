@@ -48,7 +48,7 @@ def convert_llava(
     """Write a LLaVA v1 or v1.5 of its authors as a folder that recipes take as `model.mllm`.
 
     Args: as `convert`'s; `base`: the LLaMA that `src` holds the differences to, None when it is whole.
-    Raises CheckpointError that lists all that does not fit.
+    Raises CheckpointError that lists all that does not fit; UserError when `folder` is there (without `replace`).
     """
     source = fetch(src)
     tensors = open_tensors(source)
@@ -96,7 +96,7 @@ def convert_sam(
 ) -> Converted:
     """Write a `sam_vit_{b,l,h}_*.pth` as a folder that recipes take as `model.segmenter`. Sizes are read off it.
 
-    Raises CheckpointError that lists all that does not fit.
+    Raises CheckpointError that lists all that does not fit; UserError when `folder` is there (without `replace`).
     """
     tensors = open_shards(fetch(src))
     config = sam_config({name: entry.shape for name, entry in tensors.items()}, src)

@@ -43,7 +43,10 @@ SAM_EPS, SAM_DECODER_EPS = 1e-6, 1e-5
 
 
 def language_config(where: object, stored: Mapping[str, Any], rows: int | None = None) -> LlamaConfig:
-    """The LLaMA of a published config. `rows`: of the embedding table, when the config is that of its base."""
+    """The LLaMA of a published config. `rows`: of the embedding table, when the config is that of its base.
+
+    Raises CheckpointError when a field is missing or transformers refuses one.
+    """
     lacking = [name for name in LLAMA[:5] if name not in stored]
     if lacking:
         raise CheckpointError(f"{where}: has no {', '.join(lacking)}; expected LLaMA's fields, as published")
@@ -57,7 +60,10 @@ def language_config(where: object, stored: Mapping[str, Any], rows: int | None =
 
 
 def tower_config(where: object, stored: Mapping[str, Any]) -> CLIPVisionConfig:
-    """The vision tower of a CLIP's config, or of a vision tower's own."""
+    """The vision tower of a CLIP's config, or of a vision tower's own.
+
+    Raises CheckpointError when it is another model's, or transformers refuses a field.
+    """
     kind = stored.get("model_type")
     if kind not in (None, "clip", "clip_vision_model"):
         raise CheckpointError(f"{where}: is the config of a {kind}, expected a CLIP's or its tower's")
@@ -103,7 +109,7 @@ def llava_config(
 
 
 def projector_width(shapes: Shapes) -> int | None:
-    """How wide the patches are that a projector takes, by its tensors."""
+    """How many numbers a patch has that a projector takes, by its tensors; None where there is none."""
     first = shapes.get("model.mm_projector.weight") or shapes.get("model.mm_projector.0.weight")
     return first[1] if first and len(first) == 2 else None
 

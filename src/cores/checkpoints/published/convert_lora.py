@@ -28,7 +28,7 @@ class Adapted(NamedTuple):
 class Folded(Tensors):
     """Tensors under plain names; those of adapted layers are computed when they are read, in fp32.
 
-    `adapted`: by plain name of the weight. `rank`: of all of them, 0 where there are none.
+    `adapted`: by plain name of the weight. `rank`: the largest of all of them, 0 where there are none.
     """
 
     def __init__(self, inner: Tensors, alpha: float = DEFAULT_ALPHA) -> None:
@@ -80,6 +80,7 @@ class Folded(Tensors):
         return len(self.plain)
 
     def tensor(self, key: str) -> Tensor:
+        """The weight as it is, or with alpha / r * B A added, in its own dtype and shape (out, in)."""
         weight = self.inner.tensor(self.plain[key])
         if key not in self.adapted:
             return weight
@@ -92,5 +93,5 @@ class Folded(Tensors):
         return self.inner.tensor(pair.a).float(), self.inner.tensor(pair.b).float()
 
     def before(self, name: str) -> Tensor:
-        """The weight that an adapted layer began with."""
+        """The weight (out, in) that an adapted layer began with."""
         return self.inner.tensor(self.plain[name])

@@ -33,6 +33,7 @@ class Beside(nn.Module):
         self.weight, self.a, self.b = (nn.Parameter(value.float()) for value in (weight, a, b))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Args: `inputs` (..., in). Returns (..., out)."""
         down = nn.functional.linear(inputs, self.a)
         return nn.functional.linear(inputs, self.weight, self.bias) + self.scale * nn.functional.linear(down, self.b)
 

@@ -50,6 +50,7 @@ class Summed(Tensors):
         return len(self.delta)
 
     def tensor(self, key: str) -> Tensor:
+        """The sum in fp32, in the delta's shape and dtype; the delta alone where the base has nothing."""
         delta = self.delta.tensor(key)
         if key not in self.base or ignored(key) is not None:
             return delta

@@ -56,8 +56,10 @@ def export(
 ) -> Exported:
     """Write a model folder in the layout of the CoReS and LISA programs, whole or not at all; CLIP goes to `clip/`.
 
-    Args: `tokenizer`: LLaMA's tokenizer.model, where the model folder has none. Tensors keep their numbers and dtypes.
-    Raises CheckpointError that names the fields which the layout cannot hold.
+    Args: `tokenizer`: LLaMA's tokenizer.model, where the model folder has none; `told`: is given the key table before
+    anything is written. Tensors keep their numbers and dtypes.
+    Raises CheckpointError that names the fields which the layout cannot hold, for a run's checkpoint, and for a model
+    that cannot be used; UserError when `folder` is there (without `replace`) or cannot be written.
     """
     source = find(model)
     if is_checkpoint(source):
@@ -102,7 +104,11 @@ def export(
 
 
 def write_pickles(folder: Path, plan: Plan, more: dict[str, Tensor]) -> None:
-    """Write `pytorch_model.bin`, or its shards and their index. Tensors that the plan has not are given as `more`."""
+    """Write `pytorch_model.bin`, or its shards of at most 2 GB and their index.
+
+    `more`: tensors that the plan has not, by name. Raises CheckpointError that names every tensor of numbers that are
+    not finite.
+    """
     items = [Item(name, *plan.entry(name)[:2]) for name in plan.places]
     items += [Item(name, tuple(value.shape), value.dtype) for name, value in more.items()]
     groups = list(split(items, MAX_SHARD))
@@ -126,7 +132,7 @@ def write_pickles(folder: Path, plan: Plan, more: dict[str, Tensor]) -> None:
 
 
 def rotary_frequencies(config: CoresConfig, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Each layer's rotary frequencies (half a head), as LLaMA computes them."""
+    """Each layer's rotary frequencies (half a head's width,) by published name, as LLaMA computes them."""
     text = config.mllm_config.text_config  # type: ignore[union-attr]
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     theta = float(dict(text.rope_parameters or {}).get("rope_theta", 10000.0))

@@ -57,11 +57,12 @@ class Plan:
     lines: Sequence[Line]
 
     def entry(self, target: str) -> Entry:
+        """What is known of a target's tensor before it is read."""
         number, name = self.places[target]
         return self.sources[number].tensors[name]
 
     def tensor(self, target: str, broken: list[str]) -> Tensor:
-        """The tensor; a line is added to `broken` where it can be no weight."""
+        """The tensor, in its entry's shape; a line is added to `broken` where it can be no weight."""
         number, name = self.places[target]
         value = self.sources[number].tensors.tensor(name)
         if wrong := fault(value):
@@ -73,7 +74,8 @@ class Plan:
     ) -> None:
         """Write the targets as safetensors and the table as keys.tsv. `dtype`: None keeps each tensor's own.
 
-        `seen` is told of every target that is read. Raises CheckpointError that names every tensor which holds NaN.
+        `seen` is told of every target that is read. Raises CheckpointError that names every tensor of numbers that are
+        not finite, and for numbers that `dtype` cannot hold.
         """
 
         broken: list[str] = []

@@ -33,7 +33,7 @@ P = TypeVar("P", bound=PreTrainedModel)
 
 
 class Parts(NamedTuple):
-    """`projection`: the state of one that was pretrained too, else None."""
+    """`projection`: the state, by name, of one that was pretrained too, else None."""
 
     mllm: LlavaMLLM
     segmenter: SamSegmenter
@@ -56,7 +56,10 @@ def folders_of(base: Base) -> dict[str, Path]:
 
 
 def weights_of(base: Base) -> dict[str, str]:
-    """The fingerprints of a base as it is now, by role: of what is used of it, and of nothing else."""
+    """The fingerprints of a base as it is now, by role: of what is used of it, and of nothing else.
+
+    Raises CheckpointError when it is not there or holds no weights.
+    """
     if "start" in base.paths:
         return {"start": fingerprint(find(base.paths["start"]))}
     if base.paths.get("bases") == "shipped":
@@ -89,7 +92,10 @@ def _shipped_weights() -> dict[str, str]:
 
 
 def load_parts(base: Base, **options: Any) -> Parts:
-    """The bases, strictly loaded. `options`: `dtype`, `attn_implementation`. Raises CheckpointError."""
+    """The bases, strictly loaded. `options`: `dtype`, `attn_implementation`.
+
+    Raises CheckpointError as `folders_of` and `load_strictly`.
+    """
     if base.paths.get("bases") == "shipped":
         return _shipped_parts(**options)
     folders = folders_of(base)
@@ -106,7 +112,10 @@ def _projection(base: Base) -> Path | None:
 
 
 def draw_rows(mllm: LlavaMLLM, size: int, new_tokens: Sequence[int]) -> None:
-    """Make the vocabulary at least this large; rows of new tokens, in embedding and head, are drawn anew."""
+    """Make the vocabulary at least `size` rows; those of new tokens, in embedding and head, are drawn anew.
+
+    From a normal distribution of deviation 0.02, as the published programs do.
+    """
     if size > mllm.get_input_embeddings().weight.shape[0]:
         mllm.grow_vocabulary(size)
     tables = [mllm.get_input_embeddings().weight, mllm.get_output_embeddings().weight]
@@ -131,7 +140,10 @@ def load_strictly(kind: type[P], folder: Path, **options: Any) -> P:
 
 
 def write_difference(bases: Path, model: CoresModel, folder: Path) -> None:
-    """Write bases as the tensors that differ from those of a model trained on them, in that model's dtype."""
+    """Write bases as the tensors that differ from those of a model trained on them, in that model's dtype.
+
+    Raises CheckpointError when the bases cannot be loaded.
+    """
     base = Base({"bases": str(bases)})
     parts = load_parts(base)
     old = {f"mllm.{name}": value for name, value in parts.mllm.state_dict().items()}

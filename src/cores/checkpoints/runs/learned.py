@@ -29,6 +29,7 @@ PEFT_PREFIX = "base_model.model."
 def add_lora(model: CoresModel, r: int, alpha: float, dropout: float, targets: Iterable[str]) -> None:
     """Put LoRA layers, in fp32, beside the language model's layers of these names. They alone train afterwards.
 
+    Args: `r`: their rank; `alpha`: the product counts alpha / r times; `dropout`: share of the inputs.
     The segmenter and the vision tower have layers of the same names: those stay as they are. Raises CheckpointError
     when the language model has none of them.
     """
@@ -63,12 +64,15 @@ def fold_lora(model: CoresModel) -> None:
 
 
 def trained_parameters(model: CoresModel) -> dict[str, Tensor]:
-    """What trains beside LoRA, by name."""
+    """What trains beside LoRA: the parameters themselves, in their own shapes, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad and ".lora_" not in name}
 
 
 def write_learned(model: CoresModel, folder: Path, masters: Mapping[str, Tensor] | None = None) -> None:
-    """Write the adapter (where there is one) and `trained.safetensors`. `masters`: values in place of the model's."""
+    """Write the adapter (where there is one) and `trained.safetensors`.
+
+    `masters`: values in place of the model's, by the same names and in the same shapes.
+    """
     values = {name: p for name, p in model.named_parameters() if p.requires_grad} | dict(masters or {})
     if has_lora(model):
         model.peft_config["default"].save_pretrained(str(folder))
@@ -79,9 +83,9 @@ def write_learned(model: CoresModel, folder: Path, masters: Mapping[str, Tensor]
 
 
 def masters(model: CoresModel) -> dict[str, Tensor]:
-    """What trains, in fp32, of a model that DeepSpeed trains: the model's own tensors are copies in half precision.
+    """What trains, in fp32 and its own shape, of a model that DeepSpeed trains.
 
-    All ranks have to ask together: each holds a part.
+    The model's own tensors are copies in half precision. All ranks have to ask together: each holds a part.
     """
     from deepspeed.utils import safe_get_full_fp32_param
 

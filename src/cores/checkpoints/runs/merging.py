@@ -51,8 +51,9 @@ def merge(
     written, in fp32 on `device`. `run`: its folder (the best checkpoint) or one of its checkpoints; `dtype`: of the
     stored weights, None for fp32; `seed`: for an exemplar drawn at random; `about`: what the model card says of it.
 
-    Raises CheckpointError when `run` is no run's or its base has changed; UserError when `folder` is there (without
-    `replace`); CheckFailed when the merged model says something else, or does after rounding to `dtype` (IoU < 0.999).
+    Raises CheckpointError when `run` is no run's, its base has changed, or `folder` is there (without `replace`);
+    UserError when that cannot be written; CheckFailed when the merged model says something else, or does after
+    rounding to `dtype` (IoU < 0.999).
     """
     checkpoint, folder = find(run), Path(folder)
     if not is_checkpoint(checkpoint):

@@ -24,6 +24,8 @@ class Base:
     `shipped`. `new_tokens`: ids whose rows are drawn anew, from `seed`, as are projection and refiner where the base
     has none. `fingerprints`: of the weights, by role. `dtype`: what frozen weights were rounded to in training; None:
     whatever they are loaded in (runs of older versions).
+
+    Raises CheckpointError for other roles, and for numbers and texts that are none.
     """
 
     paths: dict[str, str]
@@ -55,11 +57,15 @@ class Base:
                 )
 
     def write(self, folder: Path) -> None:
+        """Write the description into a checkpoint's folder, which is there."""
         (folder / BASE).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "Base":
-        """Raises CheckpointError when the folder has no readable description."""
+        """The description in a checkpoint's folder, its paths as `moved` says.
+
+        Raises CheckpointError when the folder has no readable one, and when `moved` names other roles.
+        """
         try:
             found = cls(**json.loads((folder / BASE).read_text("utf-8")))
         except (OSError, ValueError, TypeError, RecursionError) as error:

@@ -36,7 +36,7 @@ def whole_checkpoint(run: str | Path) -> Iterator[Path]:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Are the learned tensors there, and not just places for them?"""
+    """Are the learned tensors there, and not just places for them? Raises CheckpointError when they cannot be read."""
     file = checkpoint / TRAINED
     return file.is_file() and all(0 not in shape for shape, _ in headers(file).values())
 

@@ -45,7 +45,10 @@ def is_sharded(path: Path) -> bool:
 
 
 def step_folder(path: Path) -> Path:
-    """The step that `latest` names, or the only one."""
+    """The step that `latest` names, or the only one.
+
+    Raises CheckpointError when that one is not there, or there are several and no `latest`.
+    """
     if any(path.glob(OPTIMIZER)):
         return path
     steps = sorted(file.parent for file in path.glob(f"global_step*/{OPTIMIZER}"))
@@ -108,6 +111,7 @@ class Consolidated(Tensors):
         return len(self.entries)
 
     def tensor(self, key: str) -> Tensor:
+        """The parts of the tensor in a row, in its own shape."""
         shape = self.entries[key].shape
         flat = torch.cat([self._numbers(key, part) for part in self.parts[key]])
         return flat[: math.prod(shape)].view(shape)
@@ -208,7 +212,10 @@ class Consolidated(Tensors):
 
 
 def by_rank(folder: Path, pattern: str) -> list[Path]:
-    """The files of all processes in their order."""
+    """The files of all processes in their order.
+
+    Raises CheckpointError when there is none, and for model parallelism.
+    """
 
     def rank(file: Path) -> int:
         match = re.search(r"zero_pp_rank_(\d+)_", file.name)

@@ -16,21 +16,24 @@ FILE = "digests.json"
 
 
 def digest(value: Tensor) -> str:
-    """Of a tensor's type, shape and numbers."""
+    """Of a tensor's type, shape and numbers: the first 16 hexadecimal digits of a sha256."""
     found = hashlib.sha256(f"{value.dtype} {tuple(value.shape)}".encode())
     found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()[:16]
 
 
 def write_digests(folder: Path) -> None:
-    """Write `digests.json` beside the weights of a folder."""
+    """Write `digests.json` beside the weights of a folder. Raises CheckpointError when they cannot be read."""
     tensors = open_shards(folder)
     found = {name: digest(tensors.tensor(name)) for name in tensors}
     (folder / FILE).write_text(json.dumps(found, indent=0) + "\n", encoding="utf-8")
 
 
 def read_digests(folder: Path) -> dict[str, str] | None:
-    """What `write_digests` wrote; None where the folder was saved without. Raises CheckpointError."""
+    """What `write_digests` wrote, by tensor; None where the folder was saved without.
+
+    Raises CheckpointError when it cannot be read.
+    """
     file = folder / FILE
     if not file.is_file():
         return None
@@ -42,7 +45,10 @@ def read_digests(folder: Path) -> dict[str, str] | None:
 
 
 def stored_faults(tensors: Tensors, saved: Mapping[str, str] | None) -> list[str]:
-    """Read every tensor once. Gives a line for each that holds no usable numbers, or others than were saved."""
+    """Read every tensor once. Gives a line for each that holds no usable numbers, or others than were saved.
+
+    `saved`: as `read_digests`; None compares nothing. Raises CheckpointError when a file cannot be read.
+    """
     found = []
     for name in tensors:
         value = tensors.tensor(name)

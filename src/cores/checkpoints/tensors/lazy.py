@@ -44,7 +44,7 @@ class Tensors(Mapping[str, Entry]):
 
     @abstractmethod
     def tensor(self, key: str) -> Tensor:
-        """The tensor, on the CPU. Raises CheckpointError when its file cannot be read."""
+        """The tensor, in its entry's shape and on the CPU. Raises CheckpointError when its file cannot be read."""
 
 
 def wrong_types(tensors: Mapping[str, Entry]) -> list[str]:
@@ -85,6 +85,7 @@ class Shards(Tensors):
         return len(self.entries)
 
     def tensor(self, key: str) -> Tensor:
+        """The tensor, in its entry's shape; still mapped to its file where that can be."""
         file, entry = self.file_of[key], self.entries[key]
         if self.opened is None or self.opened[0] != file or (self.touched > MAPPED and is_mapped(file)):
             self.opened, self.touched = None, 0  # the old one goes before the new one comes
@@ -111,7 +112,10 @@ def open_shards(path: Path) -> Shards:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """The weight files of a folder: those of its index, else the one that it holds; safetensors before pickles."""
+    """The weight files of a folder: those of its index, else the one that it holds; safetensors before pickles.
+
+    Raises CheckpointError when there are none, one of the index is missing, or it is not clear which are meant.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such file or folder")
     for index, single in zip(INDEXES, SINGLES, strict=True):
@@ -130,7 +134,10 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def headers(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shapes and dtypes of a file's tensors by name; no tensor is read."""
+    """Shapes and dtypes of a file's tensors by name; no tensor is read.
+
+    Raises CheckpointError when it cannot be read, is refused, or holds anything but tensors.
+    """
     if file.suffix == ".safetensors":
         try:
             with safe_open(file, "pt") as handle:

@@ -28,7 +28,7 @@ class Item(NamedTuple):
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Its numbers in bytes."""
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
@@ -37,7 +37,8 @@ def write_shards(
 ) -> None:
     """Write tensors, in their order, to one safetensors file, or to several of at most `most` bytes and an index.
 
-    `read` gives each of them once, with the shape of its item; it is stored in the item's dtype.
+    `read` gives each of them once, with the shape of its item; it is stored in the item's dtype. Raises
+    CheckpointError for another shape, and for numbers that the dtype cannot hold.
     """
     groups = list(split(items, most))
     names = [f"{stem}.safetensors"]
@@ -70,7 +71,7 @@ def split(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
 
 
 def write_header(file: BinaryIO, group: list[Item]) -> dict[str, int]:
-    """Write the header of a file of these tensors; gives where each one's bytes go."""
+    """Write the header of a file of these tensors; gives, by name, at which byte of the file each one begins."""
     # wide numbers first, so that each stands at a multiple of its width, whatever the order of writing
     ordered = sorted(group, key=lambda item: -item.dtype.itemsize)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}

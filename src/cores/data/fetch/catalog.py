@@ -14,7 +14,8 @@ from cores.typed_yaml import nearest
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     """A file to fetch. `into`: its path below the data directory; or, of an archive, {a member's beginning: the
-    beginning it gets there}, members that begin otherwise being left out. `md5`, `sha256`, `size`: None when unknown.
+    beginning it gets there}, members that begin otherwise being left out. `md5`, `sha256`, `size` in bytes: None when
+    unknown. `gigabytes`: about how large it is, to be shown.
     """
 
     url: str
@@ -26,6 +27,7 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
+        """What the file is called: the last part of its address."""
         return self.url.rstrip("/").rpartition("/")[2]
 
 
@@ -41,7 +43,10 @@ class Entry:
 
 
 def read_catalog(path: Path | None = None) -> dict[str, Entry]:
-    """The catalogue by name; the one that comes with cores unless another is given. Raises DataError."""
+    """The catalogue by name; the one that comes with cores unless another is given.
+
+    Raises DataError when it cannot be read, or a field is missing, unknown or of another type.
+    """
     if path is None:
         content: Any = json.loads((resources.files("cores.data.fetch") / "catalog.json").read_text("utf-8"))
     else:

@@ -31,7 +31,8 @@ def download(entry: Entry, home: Path, *, keep: bool = False, progress: bool = T
     """Fetch, check and unpack the files of an entry; gives how many were fetched, those already done not counted.
 
     Args: `home`: the data directory; `keep`: leave archives in it after unpacking; `pause`: seconds before a second
-    try. An interrupted call goes on where it stopped. Raises DataError.
+    try. An interrupted call goes on where it stopped. Raises DataError as `fetch` and `unpack`, and for a file whose
+    place is outside of `home` or is a folder.
     """
     parts = home / FOLDER
     parts.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,10 @@ def download(entry: Entry, home: Path, *, keep: bool = False, progress: bool = T
 
 
 def fetch(file: RemoteFile, folder: Path, *, progress: bool = True, pause: float = PAUSE) -> Path:
-    """A file in this folder, whole and checked. Raises DataError when it cannot be had or is another one."""
+    """A file in this folder, whole and checked. Raises DataError when it cannot be had or is another one.
+
+    Args: `pause`: seconds before a second try, doubled every time.
+    """
     path = folder / re.sub(r"[^\w.+-]", "_", file.name)
     part = path.with_name(f"{path.name}.part")
     if path.is_file() and _fault(path, file) is None:

@@ -40,8 +40,8 @@ def unpack(archive: Path, home: Path, into: dict[str, str], progress: Callable[[
     """Unpack a zip or tar file below `home`; gives how many files were written.
 
     Args: `into`: {a member's beginning: the beginning it gets}; `progress` is told the bytes of every file.
-    Raises DataError when a member would be written outside of `home` or is a link or a device, before anything is
-    written; and when nothing in the archive belongs anywhere.
+    Raises DataError when a member would be written outside of `home` or is a link or a device, when nothing in the
+    archive belongs anywhere, and when there is no room for it, before anything is written; and when it is damaged.
     """
     try:
         with _opened(archive) as members:

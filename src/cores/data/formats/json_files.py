@@ -1,17 +1,18 @@
 """Annotation files: JSON in UTF-8, and fields that must be there and of their type."""
 
 import json
-import os
 import re
 import reprlib
-import stat
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader, TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from cores.data.formats.names import is_blank
 from cores.errors import DataError
+from cores.regular_files import open_regular
 
 Kind = TypeVar("Kind")
 BLANKS, DECODER, ENDS = re.compile(r"\s*"), json.JSONDecoder(), tuple(",] \t\r\n")
@@ -25,37 +26,34 @@ NAMES = {
 }
 
 
-def regular_file(path: Path) -> os.stat_result:
-    """The state of a file that can be read to its end. Raises DataError for a folder, a pipe, a lost link.
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """An annotation file, opened to read its bytes.
 
-    Opening a pipe would wait for somebody to write into it.
+    Raises DataError for a folder, a pipe, a lost link, and for whatever the system says while it is read.
     """
     try:
-        state = path.stat()
+        with open_regular(path) as file:
+            yield file
     except FileNotFoundError:
         raise DataError(f"{clipped(path)}: there is no such file") from None
-    except (OSError, ValueError) as error:  # a link to itself, a name too long, a name with a zero byte
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{clipped(path)}: cannot be read: {reason}") from None
-    if not stat.S_ISREG(state.st_mode):
-        kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe or device"
-        raise DataError(f"{clipped(path)}: is {kind}, expected a file")
-    return state
+    except IsADirectoryError:
+        raise DataError(f"{clipped(path)}: is a folder, a file was expected") from None
+    except OSError as error:
+        raise DataError(f"{clipped(path)}: cannot be read: {error.strerror}") from None
 
 
 def read_bytes(path: Path) -> bytes:
     """All bytes of a file. Raises DataError when it is no regular file or cannot be read."""
-    regular_file(path)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{clipped(path)}: cannot be read: {error.strerror}") from None
+    with opened(path) as file:
+        return file.read()
 
 
 def decode(content: bytes, where: str | Path, fallback: str | None = None) -> str:
     """Bytes of a text file as text: UTF-8, with or without a byte order mark.
 
-    Args: `fallback`: the encoding of what is no UTF-8, where a published set has such files. Raises DataError.
+    Args: `fallback`: the encoding of what is no UTF-8, where a published set has such files.
+    Raises DataError, beginning with `where`, for what is in neither.
     """
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content[:4]:
         raise DataError(f"{where}: is UTF-16 or UTF-32 text, expected UTF-8: save it as UTF-8")
@@ -85,19 +83,21 @@ def parse(text: str | bytes, where: str | Path) -> Any:
 
 
 def read_json(path: Path, fallback: str | None = None) -> Any:
-    """What a JSON file holds. Args and errors as `decode`; every DataError names the file."""
+    """What a JSON file holds. Args as `decode`.
+
+    Raises DataError, with the file's name, when it cannot be read or is no JSON.
+    """
     return parse(decode(read_bytes(path), path, fallback), path)
 
 
 def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
     """The items of a file that is one JSON list, in UTF-8: one after the other, never all of them in memory.
 
-    Raises DataError that names the item at which it breaks.
+    Args: `block`: characters that are read at once, at least. Raises DataError that names the item at which it breaks.
     """
-    regular_file(path)
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            text = _Ahead(file, block)
+        with opened(path) as file:
+            text = _Ahead(TextIOWrapper(file, encoding="utf-8-sig"), block)
             if text.sign() != "[":
                 raise DataError(f"{path}: found {short(text.text[:60])}, expected a list")
             text.use(1)
@@ -112,8 +112,6 @@ def read_items(path: Path, block: int = 1 << 20) -> Iterator[Any]:
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"{path}: record {number}: is no JSON: {error}") from None
                 number += 1
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is no UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
 
@@ -166,13 +164,16 @@ def take(record: Any, key: str, kind: type[Kind], where: str | Path) -> Kind:
 
 
 def maybe(record: dict[str, Any], key: str, kind: type[Kind], where: str | Path) -> Kind | None:
-    """The same for a field that may be missing or null."""
+    """A field that may be missing or null, which gives None. Raises DataError, as `take`, for another type."""
     value = record.get(key)
     return None if value is None else check(value, kind, f"{where}: {key}")
 
 
 def check(value: Any, kind: type[Kind], where: str) -> Kind:
-    """A value of this type. A whole number is a number too; true and false are no numbers."""
+    """A value of this type. A whole number is a number too; true and false are no numbers.
+
+    Raises DataError, beginning with `where`, for a value of another type and for text that holds half a character.
+    """
     fits = isinstance(value, (int, float) if kind is float else kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
         raise DataError(f"{where}: found {short(value)}, expected {NAMES.get(kind, 'a number')}")
@@ -185,7 +186,7 @@ def check(value: Any, kind: type[Kind], where: str) -> Kind:
 
 
 def texts(value: Any, where: str) -> list[str]:
-    """A list of texts, none of them blank."""
+    """A list of texts, none of them blank. Raises DataError, beginning with `where`, when it is none."""
     for text in check(value, list, where):
         if is_blank(check(text, str, f"{where}: item")):
             raise DataError(f"{where}: one of its texts is empty")
@@ -193,7 +194,10 @@ def texts(value: Any, where: str) -> list[str]:
 
 
 def take_id(record: Any, key: str, where: str | Path) -> int | str:
-    """An id that must be there: a whole number, or text; text of digits alone is the number ("7" and 7 are one)."""
+    """An id that must be there: a whole number, or text; text of digits alone is the number ("7" and 7 are one).
+
+    Raises DataError, as `take`, when it is missing or of another type.
+    """
     if isinstance(record, dict) and isinstance(value := record.get(key), str):
         text = check(value, str, f"{where}: {key}")
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 and str(int(text)) == text else text
@@ -217,19 +221,19 @@ class _Short(reprlib.Repr):
 
 
 def short(value: Any) -> str:
-    """A value for a message."""
+    """A value for a message, in 60 letters at most."""
     text = _Short().repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def clipped(text: object) -> str:
-    """What somebody else named, for a message: as it is, or its beginning when it is too long."""
+    """What somebody else named, for a message: its first 60 letters, 1000 of a path."""
     said = str(text)
     limit = 1000 if isinstance(text, Path) else 60
     return said if len(said) <= limit else f"{said[: limit - 3]}..."
 
 
 def listed(names: Iterable[str], count: int = 20) -> str:
-    """The first names of several, for a message."""
+    """The first names of several, `count` at most, for a message."""
     members = [clipped(name) for name in islice(names, count + 1)]
     return ", ".join(members[:count]) + (", ..." if len(members) > count else "") or "none"

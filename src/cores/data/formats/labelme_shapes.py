@@ -29,7 +29,9 @@ CORNERS = {"polygon": range(3, 1 << 31), "oriented_rectangle": (4,), "rotation":
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What a shape encloses: `inside`, a mask of its bounding box, the first pixel of which is at (`top`, `left`)."""
+    """What a shape encloses: `inside`, a mask (height, width) of its bounding box, the first pixel of which is at row
+    `top` and column `left` of the picture.
+    """
 
     label: str
     group: int | str | None
@@ -44,7 +46,7 @@ class Region:
 
     @property
     def name(self) -> str:
-        """What it is asked for by."""
+        """What it is asked for by. Raises DataError when its label is blank."""
         return as_asked(self.label, "label")
 
     def within(self, canvas: NDArray[Any]) -> NDArray[Any]:
@@ -54,10 +56,12 @@ class Region:
 
 
 def read_regions(annotation: dict[str, Any], header: Header, where: Path, published: bool = False) -> list[Region]:
-    """What the shapes of a file enclose in the picture after EXIF rotation, in the file's order. Raises DataError.
+    """What the shapes of a file enclose in the picture after EXIF rotation, in the file's order.
 
     Shapes labelled `flag` are dropped. Args: `published`: the file is one of ReasonSeg's, whose points are a polygon
     whatever else it says, and lie on the rotated picture.
+    Raises DataError, beginning with `where`, for a shape that cannot be read; unless `published`, also for one that
+    covers no pixel.
     """
     size, turn = (header.size, False) if published else _drawn_on(annotation, header, where)
     canvas = np.zeros(size, np.uint8)
@@ -79,8 +83,8 @@ def read_regions(annotation: dict[str, Any], header: Header, where: Path, publis
             if (corners[-1] % 1).any():
                 check_pixels(corners[-1], size, here)
             _draw(shape, points, canvas, here)
-            if not canvas.any():
-                raise DataError(f"{here}: covers no pixel of the picture of {size[0]} x {size[1]} (h x w)")
+        if not canvas.any():
+            raise DataError(f"{here}: covers no pixel of the picture of {size[0]} x {size[1]} (h x w)")
         found.append(_lift(label, group, canvas, header.orientation if turn else 1))
     if not published:
         check_pixels(np.concatenate(corners), size, f"{where}: shapes")
@@ -88,7 +92,10 @@ def read_regions(annotation: dict[str, Any], header: Header, where: Path, publis
 
 
 def painted(regions: list[Region], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A canvas (h, w): 0 background, 1 target, 255 ignored; large regions lie under small ones, late under early."""
+    """A canvas of `size` (h, w): 0 background, 1 target, 255 ignored.
+
+    Large regions lie under small ones, late under early.
+    """
     canvas = np.zeros(size, np.uint8)
     areas = [int(region.inside.sum()) for region in regions]
     for number in sorted(range(len(regions)), key=lambda n: (-areas[n], -n)):

@@ -20,9 +20,10 @@ from cores.masks import RLE
 
 
 def read_mask_cell(cell: pa.Scalar, header: Header, home: Path, where: str) -> list[RLE]:
-    """The masks of a cell that is not null, at the picture's size.
+    """The masks of a cell that is not null, as run lengths at the picture's size.
 
-    Args: `home`: the folder that names of files begin in. Raises DataError.
+    Args: `home`: the folder that names of files begin in. Raises DataError, beginning with `where`, for an empty cell,
+    what is no mask, and a mask that does not fit the picture.
     """
     if not _is_list(cell.type):
         return [_read_one(cell.as_py(), header, home, where)]

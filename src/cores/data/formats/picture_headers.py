@@ -60,14 +60,14 @@ class Header:
         return turned(array, self.orientation) if self.turn((array.shape[0], array.shape[1]), what) else array
 
     def upright_rle(self, rle: RLE, what: str) -> RLE:
-        """The same for run lengths; those that need no turning stay as they are."""
+        """Run lengths as the rotated picture lies; as they are where nothing turns. Raises DataError as `turn`."""
         if not self.turn((rle["size"][0], rle["size"][1]), what):
             return rle
         return masks.encode(np.ascontiguousarray(turned(masks.decode(rle), self.orientation)))
 
 
 def turned(array: NDArray[Kind], orientation: int) -> NDArray[Kind]:
-    """An array (h, w, ...) turned as EXIF's orientation says."""
+    """An array (h, w, ...) turned as EXIF's orientation (1 to 8) says: a view, (w, h, ...) for 5 to 8."""
     if orientation in SIDEWAYS:
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -125,7 +125,10 @@ def _speaks_late(file: IO[bytes]) -> bool:
 
 
 def read_values(path: Path) -> NDArray[np.uint8]:
-    """The numbers (h, w) in a label map; of a palette picture its indices, never its colours. Raises DataError."""
+    """The numbers (h, w) in a label map; of a palette picture its indices, never its colours.
+
+    Raises DataError when it cannot be read, has more than one number a pixel, or numbers beyond 0 to 255.
+    """
     values = _pixels(path, ("L", "P", "1", "I", "I;16"), "one number a pixel (grey or palette)")
     if values.min() < 0 or values.max() > 255:
         raise DataError(f"{path}: has values from {values.min()} to {values.max()}, expected 0 to 255")

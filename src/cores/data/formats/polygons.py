@@ -50,8 +50,27 @@ def check_inside(points: NDArray[Any], size: tuple[int, int], where: str) -> Non
     """Vertices (points, 2) enclose something of a picture of `size` (h, w). Raises DataError if not."""
     (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
     if right < 0 or bottom < 0 or left >= size[1] or top >= size[0]:
-        box = f"x {left:g} to {right:g}, y {top:g} to {bottom:g}"
-        raise DataError(f"{where}: lies outside the picture ({box}; the picture is {_said(size)}): is it another's?")
+        raise _outside(points, size, where)
+
+
+def check_parts(parts: dict[int, NDArray[Any]], size: tuple[int, int], where: str) -> None:
+    """The polygons (points, 2) of one mask enclose something of a picture of `size` (h, w), each of them.
+
+    Args: `parts`: by their numbers among the parts of the mask. Raises DataError that names the part of which nothing
+    is in the picture, not even a point of its outline.
+    """
+    check_inside(np.concatenate(list(parts.values())), size, where)
+    corner = (size[1], size[0])
+    for number, points in parts.items():
+        seen = ((points >= 0) & (points <= corner)).all(axis=1).any()  # most often there is nothing to cut
+        if not seen and not len(_cut(points, (0, 0), corner)):
+            raise _outside(points, size, f"{where}: part {number}" if len(parts) > 1 else where)
+
+
+def _outside(points: NDArray[Any], size: tuple[int, int], where: str) -> DataError:
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    box = f"x {left:g} to {right:g}, y {top:g} to {bottom:g}"
+    return DataError(f"{where}: lies outside the picture ({box}; the picture is {_said(size)}): is it another's?")
 
 
 def check_outline(points: NDArray[Any], where: str) -> None:
@@ -96,7 +115,7 @@ def coco_polygon(value: Any, size: tuple[int, int], where: str) -> RLE:
     points = coco_points(value, where)
     margin = max(size)
     if (points < -margin).any() or (points > 2 * margin).any():
-        points = _cut(points, -margin, 2 * margin)
+        points = _cut(points, (-margin, -margin), (2 * margin, 2 * margin))
     if len(points) < 3:  # nothing of it is near the picture
         return {"size": list(size), "counts": masks.compress([size[0] * size[1]], size)}
     check_outline(points, where)
@@ -104,10 +123,15 @@ def coco_polygon(value: Any, size: tuple[int, int], where: str) -> RLE:
     return {"size": list(size), "counts": found["counts"].decode("ascii")}
 
 
-def _cut(points: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    """The part of a polygon (points, 2) within a square, side after side (Sutherland and Hodgman, 1974)."""
-    for axis, sign, limit in ((0, 1, low), (0, -1, -high), (1, 1, low), (1, -1, -high)):
+def _cut(points: NDArray[Any], low: tuple[int, int], high: tuple[int, int]) -> NDArray[Any]:
+    """The part of a polygon (points, 2) within a rectangle from `low` to `high` (x, y).
+
+    It is cut side after side (Sutherland and Hodgman, 1974).
+    """
+    for axis, sign, limit in ((0, 1, low[0]), (0, -1, -high[0]), (1, 1, low[1]), (1, -1, -high[1])):
         depth = sign * points[:, axis] - limit  # inside where not negative
+        if (depth >= 0).all():
+            continue
         kept: list[NDArray[np.float64]] = []
         for here in range(len(points)):
             before = here - 1

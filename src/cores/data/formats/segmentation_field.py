@@ -12,7 +12,7 @@ import numpy as np
 from cores import masks
 from cores.data.formats.json_files import clipped, short, take
 from cores.data.formats.picture_headers import Header
-from cores.data.formats.polygons import check_inside, check_pixels, coco_points, coco_polygon
+from cores.data.formats.polygons import check_parts, check_pixels, coco_points, coco_polygon
 from cores.errors import DataError
 from cores.masks import RLE
 
@@ -97,8 +97,8 @@ def _outside(part: Any) -> bool:
 def check_segmentation(value: Any, size: tuple[int, int] | None, header: Header, where: str) -> None:
     """What can be said of a segmentation of one's own before its mask is made: numbers, places, sizes.
 
-    Args and errors as `read_segmentation`. Coordinates within 0..1 are an error here; in a published file they may be
-    those of a speck in the picture's corner.
+    Args as `read_segmentation`. Raises DataError, as that does, and for coordinates within 0..1: in a published file
+    they may be those of a speck in the picture's corner.
     """
     parts = parts_of(value, where)
     _check_points(parts, size or header.size, where, own=True)
@@ -108,19 +108,18 @@ def check_segmentation(value: Any, size: tuple[int, int] | None, header: Header,
 
 
 def _check_points(parts: list[Any], size: tuple[int, int], where: str, own: bool = False) -> None:
-    polygons = [coco_points(part, where) for part in parts if not isinstance(part, dict)]
-    if polygons and len(polygons) == len(parts):
-        points = np.concatenate(polygons)
-        check_inside(points, size, where)
-        if own:
-            check_pixels(points, size, where)
+    polygons = {n: coco_points(part, where) for n, part in enumerate(parts) if not isinstance(part, dict)}
+    if polygons:
+        check_parts(polygons, size, where)
+        if own and len(polygons) == len(parts):
+            check_pixels(np.concatenate(list(polygons.values())), size, where)
 
 
 def read_segmentation(value: Any, size: tuple[int, int] | None, header: Header, where: str) -> RLE | None:
     """The union of all parts, at the picture's size; None for an empty list.
 
     Args: `value`: polygons, run lengths, or a list of run lengths; `size` (h, w): what polygons refer to, None for the
-    picture's own. Raises DataError.
+    picture's own. Raises DataError, beginning with `where`, for what is none of them or does not fit the picture.
     """
     parts = parts_of(value, where)
     _check_points(parts, size or header.size, where)
@@ -135,7 +134,10 @@ def read_segmentation(value: Any, size: tuple[int, int] | None, header: Header, 
 
 
 def union(parts: list[RLE], size: tuple[int, int]) -> RLE | None:
-    """One mask of several, all of `size` (h, w), joined as run lengths; None of none. Raises DataError."""
+    """One mask of several, all of `size` (h, w), joined as run lengths; None of none.
+
+    Raises DataError when one is of another size.
+    """
     for part in parts:
         if (part["size"][0], part["size"][1]) != size:
             raise DataError(f"a mask of {part['size']} (h, w) does not fit a picture of {size}")

@@ -51,19 +51,22 @@ class Plain(pickle.Unpickler):
     """An unpickler that knows no names. Raises DataError for the first one."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
+        """Raises DataError, whatever the name is."""
         raise DataError(
             f"asks for {module}.{name}: only containers, strings and numbers are read, so this file is refused; "
             "get it from its authors again"
         )
 
     def persistent_load(self, pid: Any) -> NoReturn:
+        """Raises DataError, whatever the object is."""
         raise DataError(f"asks for the outside object {pid!r}: only containers, strings and numbers are read")
 
 
 def read_pickle(path: Path) -> Any:
     """The value of a pickle of any protocol, Python 2's too, whose strings are read as UTF-8.
 
-    Bytes that are no UTF-8 come as surrogates (`repaired` makes text of them). Raises DataError.
+    Bytes that are no UTF-8 come as surrogates (`repaired` makes text of them). Raises DataError when the file cannot
+    be read, is no pickle, or does more than plain data need.
     """
     try:
         with open_regular(path) as file:
@@ -188,7 +191,7 @@ def _check_size(value: Any, size: int) -> None:
 
 
 def repaired(text: str) -> str:
-    """Text of a Python 2 string that was cp1252."""
+    """Text of a Python 2 string that was cp1252: where `read_pickle` left surrogates; other text stays as it is."""
     if text.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in text):
         return text
     return text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")

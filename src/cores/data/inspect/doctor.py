@@ -61,7 +61,11 @@ class Finding:
 
 @dataclass
 class Row:
-    """What was counted of one source."""
+    """What was counted of one source.
+
+    Its images, here and as published; files that are missing; items that could not be used, and items whose picture
+    and masks were decoded.
+    """
 
     source: str
     images: int = 0
@@ -80,6 +84,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """Is there no error among the findings?"""
         return not any(finding.level == "error" for finding in self.findings)
 
     def lines(self) -> Iterator[str]:
@@ -112,7 +117,7 @@ def examine(
     """Check sources: every file is there and has a good header, sizes match, and a sample of pictures and masks
     decodes; counts agree with what was published; training and evaluation share no image and no text.
 
-    Whatever is wrong with a source or an item is a finding; the others are examined all the same.
+    Whatever is wrong with a source or an item is a finding, never an error; the others are examined all the same.
 
     Args: `names`: None for all that the directory seems to hold; `decode`: items of each source that are decoded, None
     for 16, of one's own data for 500; `watch`: hands the numbers of a source's items through, for a progress bar.
@@ -220,6 +225,7 @@ class Sharing:
         self.sizes: dict[int, list[tuple[str, Path]]] = {}  # bytes of a file -> source, file
 
     def add(self, source: FileSource, i: int, record: Record | None) -> None:
+        """Note the image of item i and, where `look` gave a record, its texts."""
         (name, split), files = source.place(i), source.files(i)
         as_asked = f"{source.name.partition('|')[0]}|{split}"
         coco = COCO_NAME.search(name)
@@ -237,6 +243,10 @@ class Sharing:
             self.sizes.setdefault(path.stat().st_size, []).append((as_asked, path))
 
     def findings(self) -> Iterator[Finding]:
+        """What training and evaluation share: a warning for each pair of sources, for images and for texts.
+
+        Files of equal size are read, to compare their content.
+        """
         for group in self.sizes.values():
             if len({is_evaluation(source) for source, _ in group}) == 2:
                 for source, path in group:

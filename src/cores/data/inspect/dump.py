@@ -27,7 +27,10 @@ def dump_line(source: FileSource, numbers: list[int]) -> str:
 
 
 def line_of(records: list[Record], name: str) -> dict[str, Any]:
-    """The line of one image, which may have several records: conversations about it, one behind the other."""
+    """The line of one image, which may have several records: conversations about it, one behind the other.
+
+    Masks are decoded. Raises DataError when one cannot be used.
+    """
     first = records[0]
     return {
         "image": name,

@@ -1,6 +1,6 @@
 """Pictures of a source with its questions and masks, as the model sees them: scaled, in its square, padded.
 
-Legend: h, w = height and width of a picture in pixels, side = of the square.
+Legend: h, w = height and width of a picture, side = of the square, all in pixels.
 """
 
 import base64
@@ -74,7 +74,10 @@ def _placed(mask: RLE, side: int, size: tuple[int, int]) -> Mask:
 
 
 def as_picture(panels: Sequence[Panel], width: int = 320) -> Image.Image:
-    """One contact sheet; a square in the colour of its mask stands before every text."""
+    """One contact sheet; a square in the colour of its mask stands before every text.
+
+    Args: `panels`: one at least; `width`: of each, in pixels. Raises DataError when there is none.
+    """
     cells = []
     for one in panels:
         cell = one.picture.resize((width, width), Image.Resampling.LANCZOS)
@@ -85,7 +88,7 @@ def as_picture(panels: Sequence[Panel], width: int = 320) -> Image.Image:
 
 
 def as_html(panels: Sequence[Panel], title: str) -> str:
-    """One page with everything in it."""
+    """One page with everything in it, the pictures as JPEG."""
     figures = []
     for one in panels:
         file = BytesIO()

@@ -14,7 +14,11 @@ from cores.whole import FULL
 
 
 class Source(Protocol):
-    """What everybody else sees. Item i is always the same; it raises DataError when its files cannot be used."""
+    """What everybody else sees: samples by number.
+
+    `name` as it was asked for, `split` as it is called there. Item i is always the same; it raises DataError when its
+    files cannot be used.
+    """
 
     @property
     def name(self) -> str: ...
@@ -40,7 +44,7 @@ class FileSource(ABC):
 
     @abstractmethod
     def read_record(self, i: int) -> Record:
-        """The record of image i, 0 <= i < len. Raises DataError."""
+        """The record of image i, 0 <= i < len. Raises DataError when its files cannot be used."""
 
     @abstractmethod
     def files(self, i: int) -> tuple[Path, ...]:
@@ -68,7 +72,10 @@ class FileSource(ABC):
         return (self[i] for i in range(len(self)))
 
     def look(self, i: int) -> Record | None:
-        """Check image i without decoding pixels; its record, where reading it needs no more. Raises DataError."""
+        """Check image i without decoding pixels; its record, where reading it needs no more.
+
+        Raises DataError when its files cannot be used.
+        """
         return self.read_record(i)
 
     def for_evaluation(self) -> Self:
@@ -82,8 +89,11 @@ class FileSource(ABC):
 
 @contextmanager
 def file_errors(name: str) -> Iterator[None]:
-    """Inside, files of a source are read: what the system says about one of them is a DataError, so that it can be
-    skipped and told like any other. A full disk stays what it is."""
+    """Inside, files of a source are read.
+
+    Raises DataError for what the system says about one of them, so that it can be skipped and told like any other.
+    A full disk stays what it is.
+    """
     try:
         yield
     except OSError as error:
@@ -104,7 +114,7 @@ def folder(path: Path, name: str) -> Path:
 
 
 def needs(data_dir: Path | None, name: str) -> Path:
-    """The data directory. Raises DataError when none was given."""
+    """The data directory. Raises DataError when none was given or it is not there."""
     if data_dir is None:
         raise DataError(f"{name}: lies in a data directory, and none was given: say --data DIR")
     return folder(Path(data_dir), name)

@@ -28,7 +28,10 @@ Asked = tuple[str, str, Form, Members]  # a question: its text, its class, its f
 
 
 class Coco(FileSource):
-    """One item an image of the file."""
+    """One item an image of the file.
+
+    Raises DataError when the file cannot be used or has no images, and when its first picture is not found.
+    """
 
     def __init__(self, name: str, path: Path, root: Path) -> None:
         super().__init__(name, path.stem, root)
@@ -52,6 +55,7 @@ class Coco(FileSource):
         return len(self.index)
 
     def read_record(self, i: int) -> Record:
+        """The record of image i. Raises DataError for an annotation without a mask, too: it cannot mean an absence."""
         row = self.index[i]
         (path,) = self.files(i)
         header = read_header(path)
@@ -128,7 +132,7 @@ def _texts(annotation: dict[str, Any], where: str) -> list[str]:
 
 
 def open_coco(path: str, data_dir: Path | None, name: str) -> Coco:
-    """`coco:PATH`. Raises DataError."""
+    """Open `coco:PATH`, a file of one's own. Raises DataError when it cannot be used."""
     found, root = locate(path, data_dir)
     if not is_file(found):
         raise DataError(f"{name}: there is no file {short(str(found))}")

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from cores.data.formats.arrow_tables import columns_of, read_table, table_errors
 from cores.data.formats.json_files import check, maybe, short, texts
 from cores.data.formats.mask_cells import read_mask_cell
 from cores.data.formats.picture_folder import read_metadata
 from cores.data.formats.picture_headers import Header, read_header
 from cores.data.formats.table_folders import METADATA, choose, find_splits
-from cores.data.formats.tables import columns_of, read_table, table_errors
 from cores.data.record import Question, Record
 from cores.data.sample import Target
 from cores.data.sources.base import FileSource, locate, relative
@@ -34,7 +34,10 @@ MASKS = ("mask", "masks")
 
 
 class HuggingFace(FileSource):
-    """One item a row. Where the mask's cell is null the row asks for something that is not there."""
+    """One item a row. Where the mask's cell is null the row asks for something that is not there.
+
+    Raises DataError when a file cannot be read or lacks a column.
+    """
 
     def __init__(self, name: str, split: str, files: list[Path], root: Path) -> None:
         super().__init__(name, split, root)
@@ -73,6 +76,7 @@ class HuggingFace(FileSource):
         return Record(image, header.size, self.split, tuple(questions), meta=meta)
 
     def files(self, i: int) -> tuple[Path, ...]:
+        """The picture's file, where the row names one; none where the picture is in the table."""
         table, path, row = self._find(i)
         if not pa.types.is_string(table.schema.field("image").type):
             return ()  # all of it is in the tables, which have been opened
@@ -80,10 +84,12 @@ class HuggingFace(FileSource):
         return () if name is None else (path.parent / name,)
 
     def place(self, i: int) -> tuple[str, str]:
+        """The name of the picture's file, or `row-000000` where the picture is in the table; and the split."""
         files = self.files(i)
         return (relative(files[0], self.root) if files else f"row-{i:06}"), self.split
 
     def problems(self) -> Iterator[tuple[Path, str]]:
+        """Files in which no row has a mask."""
         for table, path in zip(self.tables, self.paths, strict=True):
             if table.num_rows and table.column("mask").null_count == table.num_rows:
                 yield path, "no row has a mask: all of them ask for what is not there"
@@ -136,7 +142,10 @@ def _from_hub(name: str) -> Path:
 
 
 def open_hugging_face(path: str, data_dir: Path | None, name: str) -> HuggingFace:
-    """`hf:PATH`, with `|SPLIT` where there are several, and `|CONFIGURATION|SPLIT`. Raises DataError."""
+    """Open `hf:PATH`, with `|SPLIT` where there are several, and `|CONFIGURATION|SPLIT`.
+
+    Raises DataError when it is neither here nor on the hub, when the split is not in it, and when it cannot be used.
+    """
     path, *asked = path.split("|")
     found, root = locate(path, data_dir)
     if not found.exists():

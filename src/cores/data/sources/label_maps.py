@@ -61,7 +61,7 @@ def cocostuff_classes(data_dir: Path) -> tuple[str, ...]:
 
 
 def mapillary_classes(data_dir: Path) -> tuple[str, ...]:
-    """The readable names of Mapillary's own configuration. Raises DataError."""
+    """The readable names of Mapillary's own configuration. Raises DataError when it cannot be used."""
     path = data_dir / "mapillary" / "config_v2.0.json"
     labels = take(read_json(path), "labels", list, path)
     names = tuple(take(label, "readable", str, f"{path}: label {number}") for number, label in enumerate(labels))
@@ -93,7 +93,10 @@ LAYOUTS = {
 
 
 class LabelMaps(FileSource):
-    """Pictures x.jpg with label maps x.png. What is there is told by the label maps."""
+    """Pictures x.jpg with label maps x.png. What is there is told by the label maps.
+
+    Raises DataError when a folder or Mapillary's configuration is not there or cannot be used.
+    """
 
     def __init__(self, name: str, layout: Layout, data_dir: Path) -> None:
         super().__init__(name, "train", data_dir)
@@ -106,6 +109,7 @@ class LabelMaps(FileSource):
         return len(self.index)
 
     def read_record(self, i: int) -> Record:
+        """The record of image i; its whole label map is decoded. Raises DataError when a file cannot be used."""
         image, path = self.files(i)
         header = read_header(image)
         labels, found = self.read_labels(path, header)
@@ -124,11 +128,15 @@ class LabelMaps(FileSource):
         )
 
     def look(self, i: int) -> None:
+        """Only the sizes in both headers are compared. Raises DataError when they differ or a file cannot be used."""
         image, labels = self.files(i)
         read_header(image).turn(read_header(labels).stored, f"the label map {labels}")
 
     def read_labels(self, path: Path, header: Header) -> tuple[NDArray[np.uint8], list[int]]:
-        """Classes (h, w) of the rotated picture, 255 where there is none, and which there are. Raises DataError."""
+        """Classes (h, w) of the rotated picture, 255 where there is none, and which there are.
+
+        Raises DataError when the map cannot be read, is of another size, or has values beyond the classes.
+        """
         values = header.upright(read_values(path), f"the label map {path}")
         there = np.flatnonzero(np.bincount(values.ravel(), minlength=1 + IGNORE))
         count, first = len(self.classes), self.layout.first
@@ -156,7 +164,10 @@ def _rows(labels: Path) -> Iterator[Row]:
 
 
 def open_label_maps(parts: list[str], data_dir: Path | None, name: str) -> LabelMaps:
-    """`ade20k`, `cocostuff` or `mapillary`, optionally with `|train`: there is no other split."""
+    """Open `ade20k`, `cocostuff` or `mapillary`, optionally with `|train`: there is no other split.
+
+    Raises DataError for another split, and when its folders are not there or cannot be used.
+    """
     if parts not in ([], ["train"]):
         raise DataError(f"{name}: has only the split train")
     return LabelMaps(name, LAYOUTS[name.partition("|")[0]], needs(data_dir, name))

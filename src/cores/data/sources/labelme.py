@@ -35,7 +35,7 @@ class Pair(NamedTuple):
 def pairs_in(path: Path) -> list[Pair]:
     """Pictures and annotations of a folder that share a name, sorted by it; a second JSON file by its whole name.
 
-    Raises DataError.
+    Raises DataError when the folder cannot be read.
     """
     images: dict[str, list[Path]] = {}
     jsons: dict[str, Path] = {}
@@ -55,7 +55,10 @@ def pairs_in(path: Path) -> list[Pair]:
 def read_shapes(
     annotation: dict[str, Any], image: Path | Image.Image, header: Header, where: Path, published: bool = False
 ) -> Record:
-    """The record of one picture, without split and meta. Args as `read_regions`. Raises DataError."""
+    """The record of one picture, without split and meta. Args as `read_regions`.
+
+    Raises DataError when shapes or texts cannot be used.
+    """
     regions = read_regions(annotation, header, where, published)
     canvas = painted(regions, header.size)
     if published or annotation.get("text") is not None:
@@ -96,7 +99,10 @@ def _of_label(name: str, regions: list[Region], size: tuple[int, int]) -> tuple[
 
 
 class Labelme(FileSource):
-    """A folder of one's own: one item an annotation file, and one a picture that none is of."""
+    """A folder of one's own: one item an annotation file, and one a picture that none is of.
+
+    Raises DataError when the folder is not there or holds neither.
+    """
 
     def __init__(self, name: str, path: Path, root: Path) -> None:
         super().__init__(name, path.name, root)
@@ -110,6 +116,10 @@ class Labelme(FileSource):
         return len(self.pairs)
 
     def read_record(self, i: int) -> Record:
+        """The record of image i, whose picture is a file of its own or `imageData` in the JSON.
+
+        Raises DataError when the JSON or the picture is missing or cannot be used.
+        """
         pair = self.pairs[i]
         if pair.json is None:
             raise DataError(f"{pair.images[0]}: there is no {pair.stem}.json beside it")
@@ -148,6 +158,7 @@ class Labelme(FileSource):
         return image or (pair.images[0] if pair.images else self.path / missing), pair.json
 
     def place(self, i: int) -> tuple[str, str]:
+        """The name of image i, which of a picture inside the JSON is the one given there; and its split."""
         first = self.files(i)[0]
         if first == self.pairs[i].json:
             first = self.path / _called(_read(first), self.pairs[i])
@@ -205,5 +216,5 @@ def _without_claimed(pairs: list[Pair]) -> list[Pair]:
 
 
 def open_labelme(path: str, data_dir: Path | None, name: str) -> Labelme:
-    """`labelme:PATH`. Raises DataError."""
+    """Open `labelme:PATH`, a folder of one's own. Raises DataError when it cannot be used."""
     return Labelme(name, *locate(path, data_dir))

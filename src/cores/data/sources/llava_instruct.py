@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cores.data.formats.json_files import check, maybe, read_items, short, take
+from cores.data.formats.names import is_blank
 from cores.data.formats.picture_headers import read_header
 from cores.data.index import Row, open_index
 from cores.data.record import Record
@@ -24,7 +25,7 @@ MARKER = re.compile(r"\s*<image>\s*")  # the picture stands before every questio
 
 
 class Llava(FileSource):
-    """One item a record, as the published programs draw them."""
+    """One item a record, as the published programs draw them. Raises DataError when the JSON cannot be used."""
 
     def __init__(self, name: str, data_dir: Path) -> None:
         super().__init__(name, "train", data_dir)
@@ -49,9 +50,10 @@ class Llava(FileSource):
 
 
 def read_talk(lines: list[Any], where: str) -> Conversation:
-    """Turns of a human's line and the answer to it. Raises DataError when they do not take turns.
+    """Turns of a human's line and the answer to it.
 
     An answer before the first question is dropped. A last question without an answer stays; nobody can learn from it.
+    Raises DataError when they do not take turns, or when a question is blank.
     """
     said = []
     for number, line in enumerate(lines):
@@ -59,7 +61,10 @@ def read_talk(lines: list[Any], where: str) -> Conversation:
         speaker, text = take(line, "from", str, here), take(line, "value", str, here)
         if speaker not in ("human", "gpt"):
             raise DataError(f"{here}: from: found {short(speaker)}, expected human or gpt")
-        said.append((speaker, MARKER.sub("", text)))
+        text = MARKER.sub("", text)
+        if speaker == "human" and is_blank(text):
+            raise DataError(f"{here}: value: is blank, expected a question about the picture")
+        said.append((speaker, text))
     if said and said[0][0] != "human":
         said = said[1:]
     for number, (speaker, _) in enumerate(said):
@@ -79,7 +84,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def open_llava(parts: list[str], data_dir: Path | None, name: str) -> Llava:
-    """`llava_instruct_150k`. Raises DataError."""
+    """Open `llava_instruct_150k`. Raises DataError for another split than train, and when the JSON cannot be used."""
     if parts not in ([], ["train"]):
         raise DataError(f"{name}: has only the split train")
     return Llava(name, needs(data_dir, name))

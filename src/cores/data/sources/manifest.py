@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from cores import masks
 from cores.data.bad import Faults
-from cores.data.formats.json_files import decode, listed, maybe, parse, regular_file, short, take
+from cores.data.formats.json_files import decode, listed, maybe, opened, parse, short, take
 from cores.data.formats.mask_pixels import read_inside
 from cores.data.formats.names import is_blank
 from cores.data.formats.picture_headers import Header, read_header
-from cores.data.formats.polygons import check_inside, check_outline, check_pixels, paint, read_points
+from cores.data.formats.polygons import check_outline, check_parts, check_pixels, paint, read_points
 from cores.data.formats.segmentation_field import check_segmentation, has_mask, read_segmentation, union
 from cores.data.index import Row, open_index
 from cores.data.record import Question, Record
@@ -33,7 +33,10 @@ FIELDS = {"image", "query", "form", "answer", "explanation", "targets", "ignore"
 
 
 class Manifest(FileSource):
-    """One item an image, with the questions of all its lines. The index says where in the file they stand."""
+    """One item an image, with the questions of all its lines. The index says where in the file they stand.
+
+    Raises DataError when the file is empty or a line is no object with an image.
+    """
 
     def __init__(self, name: str, path: Path, root: Path) -> None:
         super().__init__(name, path.stem, root)
@@ -44,11 +47,11 @@ class Manifest(FileSource):
         return len(self.index)
 
     def read_record(self, i: int) -> Record:
+        """The record of image i. Raises ManyFaults, a DataError, with what is wrong in each of its lines."""
         row = self.index[i]
         header = read_header(self.files(i)[0])
         questions, ignored, faults = [], [], Faults()
-        regular_file(self.path)
-        with self.path.open("rb") as file:
+        with opened(self.path) as file:
             for number, offset, length, digest in row.record:
                 file.seek(offset)
                 where = f"{self.path}: line {number}"
@@ -157,9 +160,9 @@ def _polygons(value: Any, header: Header, where: str) -> list[NDArray[np.int32]]
         raise DataError(f"{where}: a polygon of {fewest} points has no inside, expected at least 3")
     for polygon in found:
         check_outline(polygon, where)
-    points = np.concatenate([np.asarray(polygon, np.float64) for polygon in value])
-    check_pixels(points, header.size, where)
-    check_inside(points, header.size, where)
+    exact = [np.asarray(polygon, np.float64) for polygon in value]
+    check_pixels(np.concatenate(exact), header.size, where)
+    check_parts(dict(enumerate(exact)), header.size, where)
     return found
 
 
@@ -167,8 +170,7 @@ def _rows(path: Path) -> Iterator[Row]:
     """One row an image, in the order of first lines: [number, offset, length, digest] of each line about it."""
     groups: dict[str, tuple[str, list[tuple[int, int, int, str]]]] = {}
     offset, faults = 0, Faults()
-    regular_file(path)
-    with path.open("rb") as file:
+    with opened(path) as file:
         for number, content in enumerate(file, start=1):
             with faults.gathered():
                 if content.strip():
@@ -190,7 +192,7 @@ def _digest(line: bytes) -> str:
 
 
 def open_manifest(path: str, data_dir: Path | None, name: str) -> Manifest:
-    """`manifest:PATH`. Raises DataError."""
+    """Open `manifest:PATH`, a file of one's own. Raises DataError when it cannot be used."""
     found, root = locate(path, data_dir)
     if not is_file(found):
         raise DataError(f"{name}: there is no file {short(str(found))}")

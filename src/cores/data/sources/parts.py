@@ -46,7 +46,7 @@ def paco_thing(category: str) -> Thing:
 
 
 def pascal_thing(category: str) -> Thing:
-    """`bus:license plate`."""
+    """`bus:license plate` is the license plate of a bus."""
     whole, _, part = category.strip().partition(":")
     return Thing(whole, part or None)
 
@@ -104,7 +104,10 @@ LAYOUTS = {
 
 
 class Parts(FileSource):
-    """One such set in one split. `reasons`: sentences that ask for a thing, by its name."""
+    """One such set in one split. `in_sentences`: ask for a thing by its sentence in reason.json, if there is one.
+
+    Raises DataError when a file cannot be used.
+    """
 
     def __init__(self, name: str, data_set: str, split: str, data_dir: Path, in_sentences: bool = False) -> None:
         super().__init__(name, split, data_dir)
@@ -160,7 +163,7 @@ class Parts(FileSource):
 
 
 def read_reasons(path: Path) -> dict[str, str]:
-    """Sentences by name; none, with a warning, when the file is not there. Raises DataError."""
+    """Sentences by name; none, with a warning, when the file is not there. Raises DataError when it cannot be used."""
     if not path.exists():
         log.warning("%s is not there: what it would ask in sentences is asked by name", path)
         return {}
@@ -219,7 +222,7 @@ class Joined(FileSource):
 
 
 def open_parts(parts: list[str], data_dir: Path | None, name: str) -> Parts:
-    """`paco_lvis|train`, `pascal_part|train`, `part_imagenet|val`. Raises DataError."""
+    """Open `paco_lvis|train`, `pascal_part|train`, `part_imagenet|val`. Raises DataError when it cannot be used."""
     data_set = name.partition("|")[0]
     usual = "val" if data_set == "part_imagenet" else "train"
     if len(parts) > 1:
@@ -228,9 +231,10 @@ def open_parts(parts: list[str], data_dir: Path | None, name: str) -> Parts:
 
 
 def open_seg_part(parts: list[str], data_dir: Path | None, name: str) -> Joined:
-    """`seg_part`: PASCAL-Part and PACO, every thing asked for by its sentence in reason.json. Raises DataError.
+    """Open `seg_part`: PASCAL-Part and PACO, every thing asked for by its sentence in reason.json.
 
-    When one of the two is not there, it is the other alone, with a warning.
+    When one of the two is not there, it is the other alone, with a warning. Raises DataError when neither is there,
+    and when one cannot be used.
     """
     if parts not in ([], ["train"]):
         raise DataError(f"{name}: has only the split train")

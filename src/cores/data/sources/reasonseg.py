@@ -62,6 +62,7 @@ class ReasonSeg(FileSource):
         return pair.images[0] if pair.images else home / f"{pair.stem}.jpg", pair.json or home / f"{pair.stem}.json"
 
     def place(self, i: int) -> tuple[str, str]:
+        """The name of image i and its own split: several splits may be joined."""
         return super().place(i)[0], self.items[i][0]
 
     def for_evaluation(self) -> Self:
@@ -110,7 +111,7 @@ def _kept(pair: Pair, sentence: bool) -> bool:
 
 
 def read_explanations(path: Path) -> dict[str, tuple[str, ...]]:
-    """Explanations by the image's file name; none when the file is not there. Raises DataError."""
+    """Explanations by the image's file name; none when there is no such file. Raises DataError when it is unusable."""
     if not path.exists():
         return {}
     found: dict[str, tuple[str, ...]] = {}
@@ -122,7 +123,7 @@ def read_explanations(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def open_reasonseg(splits: list[str], data_dir: Path | None, name: str) -> ReasonSeg:
-    """`ReasonSeg|SPLIT`. Raises DataError."""
+    """Open `ReasonSeg|SPLIT`. Raises DataError when no or several splits are named, and when it cannot be used."""
     if len(splits) != 1:
         raise DataError(f"{name}: which split? Take ReasonSeg|train, val, test, train_val, testshort or explanatory")
     return ReasonSeg(name, splits[0], needs(data_dir, name))

@@ -32,7 +32,10 @@ LETTERED = ("testA", "testB", "testC")
 
 
 class Refer(FileSource):
-    """One refer set, split by one rule, in one split."""
+    """One refer set, split by one rule, in one split.
+
+    Raises EmptySplit when it has no ref, another DataError when a file is not there or cannot be used.
+    """
 
     def __init__(self, name: str, data_set: str, split_by: str, split: str, data_dir: Path) -> None:
         super().__init__(name, split, data_dir)
@@ -152,7 +155,7 @@ def _text(record: Any, key: str, where: str) -> str:
 
 
 def open_refer(parts: list[str], data_dir: Path | None, name: str) -> Refer:
-    """`NAME|splitBy|split` or `NAME|split`. Raises DataError."""
+    """Open `NAME|splitBy|split` or `NAME|split`. Raises DataError for a split that no such set has, and as `Refer`."""
     data_set = name.partition("|")[0]
     split_by = SPLIT_BY.get(data_set, "unc")
     if len(parts) == 2:

@@ -29,8 +29,8 @@ SEED = 0
 def extend_shipped(out: Path, replace: bool = False) -> list[str]:
     """Write the models that come with cores, with rows for all tokens of `build_tokenizer`, into `out`.
 
-    Gives the new tokens. Raises CheckpointError when an old token has another id in the longer vocabulary, or `out`
-    holds models already and is not to be replaced.
+    Gives the new tokens. Raises CheckpointError when an old token has another id in the longer vocabulary; UserError
+    when `out` holds models already (without `replace`) or cannot be written.
     """
     model, processor = load(None, "cpu", torch.float32)
     parts = load_parts(Base({"bases": "shipped"}), dtype=torch.float32)
@@ -63,7 +63,7 @@ def new_tokens(old: PreTrainedTokenizerBase, longer: PreTrainedTokenizerBase) ->
 
 
 def grow(mllm: LlavaMLLM, size: int) -> None:
-    """Make embedding and head (old, width) as long as the vocabulary (new, width).
+    """Make embedding and head (old, width) as long as the vocabulary (new, width), of `size` rows.
 
     A new token's embedding is drawn as widely as the old ones are spread: different words read differently at once.
     Its row in the head is the mean of the old ones: a mean of logits never exceeds the largest of them, so no new

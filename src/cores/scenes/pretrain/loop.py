@@ -16,7 +16,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """`steps` of the whole stage; `peak` of the learning rate, after `warmup` steps; `fall`: the share of the steps in
+    """When a stage learns how fast, in optimiser steps.
+
+    `steps` of the whole stage; `peak` of the learning rate, after `warmup` steps; `fall`: the share of the steps in
     which it falls to 0; `every` so many steps the stage is measured and saved.
     """
 
@@ -43,7 +45,7 @@ def run(
     """Train `weights` with AdamW and write `state`: the modules by name, the optimiser, the step.
 
     A state that is there is gone on from. `loss_of` gives the scalar loss of a step's number, which alone decides its
-    batch, so that a stopped run draws what an uninterrupted one would have drawn.
+    batch, so that a stopped run draws what an uninterrupted one would have drawn. `measure` gives figures for the log.
     """
     weights = list(weights)
     optimiser = torch.optim.AdamW(weights, lr=schedule.peak, betas=(0.9, 0.98), weight_decay=0.02)

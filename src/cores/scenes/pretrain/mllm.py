@@ -40,7 +40,7 @@ class Lesson(Batch):
 
 
 def llama_config(words: int) -> LlamaConfig:
-    """A LLaMA for a vocabulary of so many words; 2.4 million parameters beside its embeddings."""
+    """A LLaMA for a vocabulary of so many tokens; 2.4 million parameters beside its embeddings."""
     return LlamaConfig(
         vocab_size=words,
         hidden_size=WIDTH,
@@ -63,6 +63,7 @@ class Pointing(nn.Module):
         self.query, self.key = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, states: Tensor, patches: Tensor) -> Tensor:
+        """Logits (masks, patches) of `states` (masks, width) and `patches` (masks, patches, width)."""
         alike: Tensor = torch.einsum("mw,mpw->mp", self.query(states), self.key(patches)) * WIDTH**-0.5
         return alike
 
@@ -94,7 +95,10 @@ class Answering(nn.Module):
         self.token = token.requires_grad_(False)
 
     def states(self, batch: Lesson, features: Tensor, image: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Middle and last states, and projected patches (images, patches, width)."""
+        """Middle and last states (images, tokens, width), and projected patches (images, patches, width).
+
+        Args: `features` (images, patches, 192): the tower's; `image`: the id that stands for a patch in `input_ids`.
+        """
         ids = batch["input_ids"]
         patches = self.projector(features)
         place = ids == image
@@ -111,7 +115,10 @@ class Answering(nn.Module):
         return out.hidden_states[MIDDLE], out.last_hidden_state, patches
 
     def losses(self, batch: Lesson, features: Tensor, image: int) -> tuple[Tensor, dict[str, float]]:
-        """All lessons of one batch, and figures: words, pointing hits, box pixels, share of the tokens unexplained."""
+        """All lessons of one batch, a scalar, and figures. Args as `states`.
+
+        The figures: words, pointing hits (shares), box error in pixels, share of the prompt tokens left unexplained.
+        """
         middle, top, patches = self.states(batch, features, image)
         labels = batch["labels"]
         keep = labels[:, 1:] != UNSUPERVISED
@@ -197,7 +204,10 @@ def see_all(path: Path, seen: SeeingWords, pictures: NDArray[np.uint8]) -> NDArr
 
 
 class Lessons:
-    """Batches of scenes as the chain's processor makes them, with what else is known about their targets."""
+    """Batches of scenes as the chain's processor makes them, with what else is known about their targets.
+
+    `features`: of the same scenes, (scenes, patches, 192).
+    """
 
     def __init__(
         self, processor: CoresProcessor, source: Scenes, data: Rendered, features: NDArray[np.float16]
@@ -224,7 +234,7 @@ class Lessons:
 
 @torch.no_grad()
 def measure(model: Answering, lessons: Lessons, image: int) -> dict[str, float]:
-    """Mean figures on unseen scenes."""
+    """Means of the figures of `Answering.losses` on up to 128 unseen scenes. `image`: id of image positions."""
     model.eval()
     found = []
     for first in range(0, min(128, len(lessons.source)), 16):
@@ -238,7 +248,10 @@ def measure(model: Answering, lessons: Lessons, image: int) -> dict[str, float]:
 def train(
     out: Path, model: Answering, lessons: Lessons, unseen: Lessons, image: int, steps: int, images: int = 16
 ) -> None:
-    """Train projector, language model and readers; `out`/llava.pt holds the state. `image`: id of image positions."""
+    """Train projector, language model and readers; `out`/llava.pt holds the state.
+
+    `image`: id of image positions; `steps`: of the optimiser; `images`: of a batch.
+    """
 
     def loss_of(number: int) -> Tensor:
         epoch, start = divmod(number * images, len(lessons.source))

@@ -88,6 +88,6 @@ def render(folder: Path, first_seed: int, count: int) -> Rendered:
 
 
 def bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom in pixels; right and bottom are one past the last."""
+    """Left, top, right, bottom in pixels of a mask (h, w) with any inside; right and bottom are one past the last."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -76,7 +76,7 @@ class TokenFromBox(nn.Module):
 
 
 def box_of(mask: NDArray[np.bool_]) -> list[float]:
-    """Left, top, right, bottom of a mask, as shares of the side."""
+    """Left, top, right, bottom of a mask (side, side) with any pixel inside, as shares of the side."""
     return [edge / SIDE for edge in bounds(mask)]
 
 
@@ -129,7 +129,10 @@ def batch(data: Rendered, indices: NDArray[np.int64], rng: np.random.Generator, 
 
 
 def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Balanced BCE + DICE of (masks, low, low): inside and outside weigh the same, or all-background wins."""
+    """Balanced BCE + DICE, a scalar, of `logits` and `truth` (masks, low, low).
+
+    Inside and outside weigh the same, or all-background wins.
+    """
     bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").flatten(1)
     inside = truth.flatten(1)
     balanced = (bce * inside).sum(1) / inside.sum(1).clamp(min=1) + (bce * (1 - inside)).sum(1) / (1 - inside).sum(
@@ -149,7 +152,11 @@ def prompts_of(
     truth: Tensor,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Sparse prompts (masks, n, DIM) of one kind: `token`, `box` or `point`."""
+    """Sparse prompts (masks, n, DIM) of one kind: `token`, `box` or `point`.
+
+    Args: `boxes` (masks, 12) and `part` (masks,) as `TokenFromBox` takes them; `truth` (masks, side, side), from which
+    points are drawn.
+    """
     found: Tensor
     if how == "token":
         found = token(boxes, part)
@@ -179,7 +186,10 @@ def step(
     how: str,
     count: int = 8,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, and logits and truth (masks, ...) of one batch, with the object's mask as mask prompt for half of it."""
+    """Loss, a scalar, of one batch with one kind of prompt; logits (masks, low, low); truth (masks, side, side).
+
+    Half of the `token` batches have the object's mask, not quite right, as mask prompt. `count`: masks of a picture.
+    """
     pixels, truth, boxes, part, whole = batch(data, indices, rng, count)
     image_index = torch.arange(len(pixels)).repeat_interleave(count)
     sparse = prompts_of(model, token, how, boxes, part, truth, rng)
@@ -202,7 +212,7 @@ def iou(logits: Tensor, truth: Tensor) -> Tensor:
 
 @torch.no_grad()
 def measure(model: SamSegmenter, token: TokenFromBox, data: Rendered) -> dict[str, float]:
-    """Mean IoU on unseen scenes by kind of prompt."""
+    """Mean IoU, a fraction of 1, on up to 96 unseen scenes by kind of prompt."""
     model.eval()
     found = {}
     for how in ("token", "box", "point"):
@@ -217,7 +227,10 @@ def measure(model: SamSegmenter, token: TokenFromBox, data: Rendered) -> dict[st
 
 
 def train(out: Path, data: Rendered, unseen: Rendered, steps: int, images: int = 10) -> None:
-    """Train segmenter and one-token prompts; `out`/segmenter.pt holds the state."""
+    """Train segmenter and one-token prompts; `out`/segmenter.pt holds the state.
+
+    `steps`: of the optimiser; `images`: of a batch.
+    """
     torch.manual_seed(0)
     model, token = new_sam(), TokenFromBox()
     weights = [p for n, p in model.named_parameters() if "positional_embedding" not in n] + list(token.parameters())

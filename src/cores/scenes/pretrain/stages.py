@@ -31,7 +31,8 @@ UNSEEN = 512
 def run_stages(out: Path, stages: Iterable[str], scenes: int, steps: int | None) -> None:
     """Train the named stages, each from where it stopped; the last one ends with the bases in `out`/bases.
 
-    `out` holds the drawn scenes and the states.
+    `out` holds the drawn scenes and the states. `scenes`: how many are drawn to train on; `steps`: of the optimiser in
+    each stage, None for those that the shipped models had.
     """
     data = render(out / "scenes", FIRST_SEED["train"], scenes)
     unseen = render(out / "scenes", FIRST_SEED["val"], UNSEEN)
@@ -46,7 +47,10 @@ def run_stages(out: Path, stages: Iterable[str], scenes: int, steps: int | None)
 
 
 def answer(out: Path, data: Rendered, unseen: Rendered, steps: int) -> None:
-    """The language model's stage, on the states of the two before it."""
+    """The language model's stage, on the states of the two before it. `steps`: of the optimiser.
+
+    Raises FileNotFoundError when one of the two has not been trained.
+    """
     seen, token = SeeingWords(), TokenFromBox()
     seen.load_state_dict(_state(out / "tower.pt")["model"])
     token.load_state_dict(_state(out / "segmenter.pt")["token"])
@@ -101,7 +105,10 @@ def tiny_config(processor: CoresProcessor) -> CoresConfig:
 def assemble(
     processor: CoresProcessor, seen: SeeingWords, answering: Answering, segmenter: dict[str, torch.Tensor]
 ) -> CoresModel:
-    """One CoReS of what the stages learned. Its refiner is new; its projection is the one that gave prompt tokens."""
+    """One CoReS of what the stages learned. Its refiner is new; its projection is the one that gave prompt tokens.
+
+    `segmenter`: the state, by name, of a SAM.
+    """
     model = CoresModel(tiny_config(processor))
     llava = model.mllm.model
     llava.vision_tower.load_state_dict(seen.tower.state_dict())

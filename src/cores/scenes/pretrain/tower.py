@@ -59,7 +59,10 @@ class SeeingWords(nn.Module):
         return patches
 
     def losses(self, seen: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Loss of (images, patches, width), and how often each word is right where an object shows."""
+        """Loss, a scalar, of `seen` (images, patches, width), and figures. `labels`: as `labels_of` gives them.
+
+        The figures, where an object shows: how often each word is right, as shares, and the boxes' error in pixels.
+        """
         clear = labels["kinds"][..., :-1].sum(-1)  # (images, patches): share of the patch that shows objects
         weight = clear + BACKGROUND * (1 - clear)
         total = seen.new_zeros(())
@@ -85,7 +88,11 @@ def pixels_of(pictures: NDArray[np.uint8]) -> Tensor:
 
 
 def labels_of(data: Rendered, indices: NDArray[np.int64]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Pixels (images, 3, side, side), and for each patch the share of every word and the boxes of its main part."""
+    """Pixels (images, 3, side, side) and labels of each patch, pictures in ascending order.
+
+    `kinds`, `colours`, `parts` (images, patches, words): the share of every word, the last for nothing; `boxes`
+    (images, patches, 8): of the object and the part that cover most of it, as shares of the side.
+    """
     order = np.sort(indices)
     count = len(order)
     pixels = pixels_of(data.pictures[order])
@@ -132,7 +139,10 @@ def labels_of(data: Rendered, indices: NDArray[np.int64]) -> tuple[Tensor, dict[
 
 
 def train(out: Path, data: Rendered, unseen: Rendered, steps: int, images: int = 64) -> None:
-    """Train tower, projector and word vectors; `out`/tower.pt holds the state."""
+    """Train tower, projector and word vectors; `out`/tower.pt holds the state.
+
+    `steps`: of the optimiser; `images`: of a batch.
+    """
     torch.manual_seed(0)
     model = SeeingWords()
 

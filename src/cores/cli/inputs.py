@@ -14,7 +14,7 @@ def find_pictures(named: list[str]) -> list[Path]:
     both sorted by name and by suffix; anything else is taken as a file. Raises UserError for a folder or pattern
     without a picture, and for a URL.
     """
-    from cores.inference.pictures import refuse_address
+    from cores.inference.picturelike import refuse_address
 
     found: list[Path] = []
     for name in named:
@@ -53,7 +53,10 @@ def names_of(images: list[Path]) -> list[str]:
 
 
 def read_queries(file: Path) -> list[str]:
-    """The queries of a text file, one a line; empty lines are left out. Raises DataError."""
+    """The queries of a text file, one a line; empty lines are left out.
+
+    Raises DataError when it cannot be read, is no UTF-8, or holds none.
+    """
     try:
         lines = file.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:

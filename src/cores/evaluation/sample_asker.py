@@ -31,7 +31,10 @@ class Question:
 
 
 def questions_of(sample: Sample) -> Iterator[Question]:
-    """The questions of a sample that have a mask or a refusal as their answer; those that want text have neither."""
+    """The questions of a sample that have a mask or a refusal as their answer; those that want text have neither.
+
+    Their masks are decoded. Raises DataError when one does not fill its size.
+    """
     kinds = sample.meta.get("kinds") or [None] * len(sample.conversations)
     number = 0
     for conversation, kind in zip(sample.conversations, kinds, strict=True):

@@ -55,7 +55,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
 
 
 def columns_of(path: Path) -> list[str]:
-    """The names of a file's columns. Raises DataError."""
+    """The names of a file's columns. Raises DataError when it is missing or no table."""
     with table_errors(path), open_regular(path) as file:
         return list((pq.ParquetFile(file).schema_arrow if path.suffix == ".parquet" else _reader(path).schema).names)
 
