@@ -3,13 +3,22 @@
 Truth is the family's own run of one question at a time, with its own masks and positions and without a cache.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
-from tiny_families import FAMILIES, IMAGE, Tiny, image_tokens, native, together
+from tiny import tiny_config
+from tiny_families import FAMILIES, IMAGE, Tiny, image_tokens, native, noisy, together
 from torch import Tensor
 
+from cores.checkpoints.runs.bases import draw_rows
+from cores.checkpoints.runs.learned import add_lora
+from cores.checkpoints.shapes import shapes_of
+from cores.modeling import CoresConfig, CoresModel
 from cores.modeling.generation import generate, read_prefix, teacher_force
 from cores.modeling.reading import read
+from cores.recipe import LoraSection
+from cores.training.trainable import choose_parts
 
 EXACT = 1e-5  # of the largest number
 LENGTHS = ((9, 4, 12), (3, 11, 5))  # of three questions about each of two pictures of different sizes
@@ -20,9 +29,9 @@ def text(length: int, seed: int) -> Tensor:
     return torch.randint(3, 80, (length,), generator=torch.Generator().manual_seed(seed))
 
 
-def assert_equal(found: Tensor, expected: Tensor) -> None:
+def assert_equal(found: Tensor, expected: Tensor, exact: float = EXACT) -> None:
     assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= EXACT * expected.abs().max()
+    assert (found - expected).abs().max() <= exact * expected.abs().max()
 
 
 def prefix_of(model, picture, number: int) -> Tensor:
@@ -129,3 +138,94 @@ def test_logits_are_the_familys_own(name: str) -> None:
     said = {} if tiny.kinds is None else {tiny.kinds: (ids == IMAGE).long()[None]}
     own = case.model(input_ids=ids[None], **picture, **said, use_cache=False).logits[0]
     assert_equal(case.model.logits(case.alone(0, case.questions[0][0])), own)
+
+
+def model_of(name: str, **changes) -> CoresModel:
+    """A CoReS of a family and a tiny SAM."""
+    segmenter = tiny_config().segmenter_config
+    config = CoresConfig(mllm_config=FAMILIES[name].make_config(**changes), segmenter_config=segmenter)
+    for number, level in enumerate(config.levels):
+        level["token_id"] = 90 + number
+    return noisy(CoresModel(config))
+
+
+def batch_of(case: Case) -> dict:
+    """A training batch of a case: a mask for each picture's first and last conversation."""
+    pixels = together(case.pictures)
+    labels = case.ids.masked_fill(case.segments < 1, -100)
+    rows, places = torch.tensor([0, 0, 1, 1]), []
+    for row, number in ((0, 1), (0, 3), (1, 1), (1, 3)):
+        places.append((case.segments[row] == number).nonzero()[-2:, 0])
+    truth = [torch.rand(40, 30, generator=torch.Generator().manual_seed(n)) > 0.6 for n in range(4)]
+    return {
+        "input_ids": case.ids,
+        "segment_ids": case.segments,
+        "labels": labels,
+        "pixel_values": pixels.pop("pixel_values"),
+        "pixel_extras": pixels,
+        "segmenter_pixels": torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(9)),
+        "token_positions": torch.stack(places, dim=1),
+        "image_index": rows,
+        "truth": truth,
+        "location_truth": truth,
+        "ignore": [None, None],
+        "sizes": [(40, 30), (40, 30)],
+        "resized": [(64, 48), (64, 48)],
+    }
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradients_reach_what_trains_and_nothing_else(name: str) -> None:
+    batch = batch_of(Case(FAMILIES[name]))
+    model = model_of(name).train()
+    targets = list(FAMILIES[name].lora)
+    parts = ["lora", "embeddings", "head", "projector", "projection", "refiner", "mask_decoder"]
+    choose_parts(model, parts, LoraSection(targets=targets, dropout=0.0))
+    adapted = [module for module, _ in model.named_modules() if module.endswith("lora_B.default")]
+    assert adapted
+    assert all("vis" not in module for module in adapted)
+    noisy_adapters(model)
+    model(**batch).loss.backward()
+    first = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+    missing = {key for key, p in model.named_parameters() if p.requires_grad} - first.keys()
+    # a router's choice may leave an expert out, and an architecture's layers below the picture's last have no gradient
+    assert not {key for key in missing if "expert" not in key}
+    assert not {key for key in first if ".visual.blocks" in key or "vision_tower" in key or "vision_model" in key}
+
+    model.zero_grad()
+    model.activation_checkpointing_enable()
+    assert any(getattr(module, "gradient_checkpointing", False) for module in model.mllm.modules())
+    model(**batch).loss.backward()
+    for key, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            assert_equal(parameter.grad, first[key], 1e-4)
+
+
+def noisy_adapters(model: CoresModel) -> None:
+    """LoRA begins at zero, where half of its gradients are zero."""
+    for key, parameter in model.named_parameters():
+        if "lora_B" in key:
+            parameter.data.normal_(0, 0.05, generator=torch.Generator().manual_seed(len(key)))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_saved_and_loaded_strictly(name: str, tied: bool, tmp_path: Path) -> None:
+    model = model_of(name, tie_word_embeddings=tied).eval()
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    draw_rows(model.mllm, 104, [100, 103])
+    model.save_pretrained(tmp_path)
+    again = CoresModel.from_pretrained(tmp_path).eval()
+    assert (again.get_output_embeddings().weight is again.get_input_embeddings().weight) == (
+        head.weight is table.weight
+    )
+    state = again.state_dict()
+    assert model.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    case = Case(FAMILIES[name])
+    case.ids[case.segments == 2] = 103  # a word that is new
+    with torch.no_grad():
+        one, other = (read(m.mllm, case.ids, case.segments, together(case.pictures)) for m in (model, again))
+    assert torch.equal(one, other)
+    assert len(again.mllm.logits(other[0])[0]) == 104
+    assert shapes_of(again.config).keys() <= state.keys()

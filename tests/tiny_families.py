@@ -115,6 +115,15 @@ def together(pictures: Sequence[Picture]) -> Picture:
     return {name: torch.cat(parts) for name, parts in values.items()}
 
 
+def noisy(model: Any) -> Any:
+    """Some families begin at zero: their picture would not be seen at all."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.normal_(0, 0.2, generator=generator)
+    return model
+
+
 @dataclass(frozen=True)
 class Tiny:
     """A family. `picture`: of a number; `kinds`: how its own forward is told which tokens are the picture."""
@@ -122,21 +131,19 @@ class Tiny:
     config: dict[str, Any]
     picture: Callable[[int], Picture] = square
     kinds: str | None = None
-    decoder_layers: tuple[str, ...] = ("q_proj", "v_proj")
+    lora: tuple[str, ...] = ("q_proj", "v_proj")
+
+    def make_config(self, **changes: Any) -> Any:
+        return AutoConfig.for_model(**{"image_token_id": IMAGE, "image_token_index": IMAGE, **self.config, **changes})
 
     def build(self, attention: str = "sdpa", **changes: Any) -> Any:
         torch.manual_seed(0)
-        values = {"image_token_id": IMAGE, "image_token_index": IMAGE, **self.config, **changes}
-        config = AutoConfig.for_model(**values)
+        config = self.make_config(**changes)
         if attention == "flex_attention":  # towers do not have it, and need none
             config.text_config._attn_implementation = attention
         else:
             config._attn_implementation = attention
-        model = make_mllm(config).eval()
-        generator = torch.Generator().manual_seed(1)
-        for parameter in model.parameters():  # some families begin at zero: their picture would not be seen at all
-            if parameter.dim() > 1:
-                parameter.data.normal_(0, 0.2, generator=generator)
+        model = noisy(make_mllm(config).eval())
         model.get_output_embeddings().weight.data[IMAGE] = 0  # an answer does not say the picture's placeholder
         return model
 
@@ -276,7 +283,7 @@ FAMILIES: dict[str, Tiny] = {
             projection_hidden_size=32, video_token_id=93,
         ),
         kimi,
-        decoder_layers=("q_a_proj", "kv_b_proj"),
+        lora=("q_a_proj", "kv_b_proj"),
     ),  # fmt: skip
     "lfm2_vl": Tiny(
         of(

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from cores.checkpoint_errors import checkpoint_errors, in_words
 from cores.checkpoints.tensors.lazy import open_shards
 from cores.errors import CheckpointError
+from cores.modeling.mllms import check_family
 
 CONFIG = "config.json"
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
@@ -33,6 +34,25 @@ def read_json(file: Path, what: str = "a config") -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CheckpointError(f"{file}: holds a {type(found).__name__}, expected {what}")
     return found
+
+
+def read_mllm(folder: Path) -> Any:
+    """The config of a multimodal LLM in transformers' format, of a family that we know.
+
+    Raises CheckpointError when it is none, or says what no model of it can be.
+    """
+    file = folder / CONFIG
+    found = str(read_json(file, "the config of a multimodal LLM").get("model_type"))
+    with_name(file, found)
+    return read_part(folder, CONFIG_MAPPING[found])
+
+
+def with_name(file: Path, model_type: str) -> None:
+    """Raise CheckpointError that names the file, for a multimodal LLM of a family that we do not know."""
+    try:
+        check_family(model_type)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from None
 
 
 def read_part(folder: Path, kind: type[C]) -> C:

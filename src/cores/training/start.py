@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, LlavaConfig, PreTrainedTokenizerBase, SamConfig
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, SamConfig
 
 from cores.checkpoint_errors import checkpoint_errors
-from cores.checkpoints.configs import read_part
+from cores.checkpoints.configs import read_mllm, read_part
 from cores.checkpoints.find import find, shipped
 from cores.checkpoints.load import build, read_config
 from cores.checkpoints.runs.bases import folders_of, weights_of
@@ -87,23 +87,24 @@ def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProc
     return base, model, CoresProcessor(tokenizer, PromptSettings(style=style, tokens=tokens, **prompt), sizes)
 
 
-def _configs(base: Base) -> tuple[LlavaConfig, SamConfig, PreTrainedTokenizerBase]:
+def _configs(base: Base) -> tuple[Any, SamConfig, PreTrainedTokenizerBase]:
     """The configs of a base's parts and its tokenizer."""
     if base.paths.get("bases") == "shipped":
         folder = shipped("cores-tiny")
         config = CoresConfig.from_pretrained(folder)
         return config.mllm_config, config.segmenter_config, AutoTokenizer.from_pretrained(folder)
     folders = folders_of(base)
-    mllm, segmenter = read_part(folders["mllm"], LlavaConfig), read_part(folders["segmenter"], SamConfig)
+    mllm, segmenter = read_mllm(folders["mllm"]), read_part(folders["segmenter"], SamConfig)
     with checkpoint_errors(folders["mllm"], "be read as a tokenizer"):
         return mllm, segmenter, AutoTokenizer.from_pretrained(folders["mllm"])
 
 
-def _add_tokens(tokenizer: PreTrainedTokenizerBase, grounding: list[str], mllm: LlavaConfig) -> list[int]:
-    """Add what the tokenizer lacks and give its ids; the LLaVA's config gets room for them."""
+def _add_tokens(tokenizer: PreTrainedTokenizerBase, grounding: list[str], mllm: Any) -> list[int]:
+    """Add what the tokenizer lacks and give its ids; the multimodal LLM's config gets room for them."""
     new = find_ids(tokenizer, add_tokens(tokenizer, grounding))
     size = max(mllm.text_config.vocab_size, len(tokenizer))
-    if mllm.image_token_id in new or mllm.image_token_id >= mllm.text_config.vocab_size:
+    rowless = mllm.model_type == "llava"  # other families' own forward looks the placeholder up
+    if rowless and (mllm.image_token_id in new or mllm.image_token_id >= mllm.text_config.vocab_size):
         mllm.image_token_id = size  # a placeholder without a row: out of the way of the new tokens
     mllm.text_config.vocab_size = size
     return new

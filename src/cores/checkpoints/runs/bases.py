@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cores.checkpoint_errors import checkpoint_errors
-from cores.checkpoints.configs import read_part
+from cores.checkpoints.configs import read_mllm, read_part
 from cores.checkpoints.find import find, shipped
 from cores.checkpoints.library_errors import quietly
 from cores.checkpoints.runs.fingerprint import fingerprint, fingerprint_of
 from cores.checkpoints.runs.origin import Base
 from cores.checkpoints.tensors.lazy import open_shards, wrong_types
 from cores.errors import CheckpointError
-from cores.modeling.mllms.llava import LlavaMLLM
+from cores.modeling.mllms import mllm_class
 from cores.modeling.model import CoresModel
 from cores.modeling.segmenters.sam import SamSegmenter
 from cores.modeling.strict import refuse, refuse_broken
@@ -35,7 +35,7 @@ P = TypeVar("P", bound=PreTrainedModel)
 class Parts(NamedTuple):
     """`projection`: the state, by name, of one that was pretrained too, else None."""
 
-    mllm: LlavaMLLM
+    mllm: Any  # a MultimodalLLM
     segmenter: SamSegmenter
     projection: dict[str, Tensor] | None
 
@@ -99,7 +99,7 @@ def load_parts(base: Base, **options: Any) -> Parts:
     if base.paths.get("bases") == "shipped":
         return _shipped_parts(**options)
     folders = folders_of(base)
-    mllm = load_strictly(LlavaMLLM, folders["mllm"], **options)
+    mllm = load_strictly(mllm_class(read_mllm(folders["mllm"]).model_type), folders["mllm"], **options)
     segmenter = load_strictly(SamSegmenter, folders["segmenter"], **options)
     file = _projection(base)
     return Parts(mllm, segmenter, None if file is None else load_file(file))
@@ -111,7 +111,7 @@ def _projection(base: Base) -> Path | None:
     return file if file is not None and file.exists() else None
 
 
-def draw_rows(mllm: LlavaMLLM, size: int, new_tokens: Sequence[int]) -> None:
+def draw_rows(mllm: Any, size: int, new_tokens: Sequence[int]) -> None:
     """Make the vocabulary at least `size` rows; those of new tokens, in embedding and head, are drawn anew.
 
     From a normal distribution of deviation 0.02, as the published programs do.

@@ -53,11 +53,16 @@ REFUSED = {
 }
 
 
-def mllm_class(model_type: str) -> type[Any]:
-    """The adapter's class of a family. Raises CheckpointError for a family that is not in the table."""
+def check_family(model_type: str) -> None:
+    """Raise CheckpointError for a family that is not in the table, with the reason where we know one."""
     if model_type not in FAMILIES:
         reason = REFUSED.get(model_type, f"expected one of {', '.join(FAMILIES)}")
-        raise CheckpointError(f"mllm_config.model_type: {model_type!s:.80} cannot be used: {reason}")
+        raise CheckpointError(f"a multimodal LLM of type {model_type!r:.80} cannot be used: {reason}")
+
+
+def mllm_class(model_type: str) -> type[Any]:
+    """The adapter's class of a family. Raises CheckpointError for a family that is not in the table."""
+    check_family(model_type)
     return _made(model_type)
 
 
@@ -78,4 +83,4 @@ def _made(model_type: str) -> type[Any]:
     return type(f"{own.__name__}Adapter", (adapter, own), {"__module__": __name__})
 
 
-__all__ = ["FAMILIES", "Family", "MultimodalLLM", "make_mllm", "mllm_class"]
+__all__ = ["FAMILIES", "Family", "MultimodalLLM", "check_family", "make_mllm", "mllm_class"]
