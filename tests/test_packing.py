@@ -31,7 +31,9 @@ def test_packed_equals_separate(attention):
         segments[i, : len(packed)] = torch.cat(named)
     sight = pack(segments)
     with torch.no_grad():
-        hidden = model(ids, attention_mask=additive(sight.seen, torch.float32), position_ids=sight.queries).last_hidden_state
+        hidden = model(
+            ids, attention_mask=additive(sight.seen, torch.float32), position_ids=sight.queries
+        ).last_hidden_state
     assert hidden.isfinite().all()
 
     for i, (prefix, row) in enumerate(zip(prefixes, questions, strict=True)):

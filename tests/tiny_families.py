@@ -104,7 +104,7 @@ def shaped(number: int) -> Picture:
     }
 
 
-def together(pictures: Sequence[Picture]) -> Picture:
+def joined(pictures: Sequence[Picture]) -> Picture:
     """Pictures of one batch; of tiles there are as many as the picture with most has."""
     names = pictures[0].keys()
     values = {name: [picture[name] for picture in pictures] for name in names}
@@ -171,10 +171,18 @@ FAMILIES: dict[str, Tiny] = {
             "qwen2_vl",
             text_config={**TEXT, "rope_parameters": MROPE, "rope_scaling": MROPE},
             vision_config={
-                "depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2, "patch_size": 4,
-                "spatial_merge_size": 2, "temporal_patch_size": 2,
+                "depth": 2,
+                "embed_dim": 32,
+                "hidden_size": 32,
+                "num_heads": 4,
+                "mlp_ratio": 2,
+                "patch_size": 4,
+                "spatial_merge_size": 2,
+                "temporal_patch_size": 2,
             },
-            video_token_id=93, vision_start_token_id=91, vision_end_token_id=92,
+            video_token_id=93,
+            vision_start_token_id=91,
+            vision_end_token_id=92,
         ),
         grid,
         "mm_token_type_ids",
@@ -198,8 +206,11 @@ FAMILIES: dict[str, Tiny] = {
             num_position_embeddings=64,
             text={
                 "layer_types": ["linear_attention", "linear_attention", "full_attention"],
-                "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2,
-                "linear_num_value_heads": 4, "rope_parameters": {**MROPE, "partial_rotary_factor": 1.0},
+                "linear_key_head_dim": 8,
+                "linear_value_head_dim": 8,
+                "linear_num_key_heads": 2,
+                "linear_num_value_heads": 4,
+                "rope_parameters": {**MROPE, "partial_rotary_factor": 1.0},
             },
         ),
         grid,
@@ -210,11 +221,17 @@ FAMILIES: dict[str, Tiny] = {
             "glm4v",
             text_config={**TEXT, "rope_parameters": {**MROPE, "partial_rotary_factor": 1.0}},
             vision_config={
-                **GRID_TOWER, "image_size": 32, "spatial_merge_size": 2, "temporal_patch_size": 2,
+                **GRID_TOWER,
+                "image_size": 32,
+                "spatial_merge_size": 2,
+                "temporal_patch_size": 2,
                 "out_hidden_size": 32,
             },
-            video_token_id=93, image_start_token_id=91, image_end_token_id=92,
-            video_start_token_id=89, video_end_token_id=90,
+            video_token_id=93,
+            image_start_token_id=91,
+            image_end_token_id=92,
+            video_start_token_id=89,
+            video_end_token_id=90,
         ),
         grid,
         "mm_token_type_ids",
@@ -246,10 +263,15 @@ FAMILIES: dict[str, Tiny] = {
         of(
             "gemma3",
             text_config={
-                **TEXT, "sliding_window": 6, "query_pre_attn_scalar": 8,
+                **TEXT,
+                "sliding_window": 6,
+                "query_pre_attn_scalar": 8,
                 "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
             },
-            vision_config=SIGLIP, mm_tokens_per_image=4, boi_token_index=91, eoi_token_index=92,
+            vision_config=SIGLIP,
+            mm_tokens_per_image=4,
+            boi_token_index=91,
+            eoi_token_index=92,
         ),
         kinds="token_type_ids",
     ),  # fmt: skip
@@ -257,16 +279,29 @@ FAMILIES: dict[str, Tiny] = {
         of(
             "gemma4",
             text_config={
-                **TEXT, "sliding_window": 6, "vocab_size_per_layer_input": VOCABULARY, "global_head_dim": 8,
-                "hidden_size_per_layer_input": 4, "final_logit_softcapping": 3.0, "num_kv_shared_layers": 0,
+                **TEXT,
+                "sliding_window": 6,
+                "vocab_size_per_layer_input": VOCABULARY,
+                "global_head_dim": 8,
+                "hidden_size_per_layer_input": 4,
+                "final_logit_softcapping": 3.0,
+                "num_kv_shared_layers": 0,
                 "use_bidirectional_attention": "vision",
                 "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
             },
             vision_config={
-                **TOWER, "num_key_value_heads": 4, "head_dim": 8, "pooling_kernel_size": 2, "patch_size": 4,
+                **TOWER,
+                "num_key_value_heads": 4,
+                "head_dim": 8,
+                "pooling_kernel_size": 2,
+                "patch_size": 4,
                 "position_embedding_size": 16,
             },
-            audio_config=None, video_token_id=93, audio_token_id=94, boi_token_id=91, eoi_token_id=92,
+            audio_config=None,
+            video_token_id=93,
+            audio_token_id=94,
+            boi_token_id=91,
+            eoi_token_id=92,
         ),
         placed,
         "mm_token_type_ids",
@@ -275,12 +310,23 @@ FAMILIES: dict[str, Tiny] = {
         of(
             "kimi_k25",
             text_config=of(
-                "deepseek_v3", **{**TEXT, "num_key_value_heads": 4}, moe_intermediate_size=16,
-                n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1, first_k_dense_replace=1,
-                kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8,
+                "deepseek_v3",
+                **{**TEXT, "num_key_value_heads": 4},
+                moe_intermediate_size=16,
+                n_routed_experts=4,
+                num_experts_per_tok=2,
+                n_group=1,
+                topk_group=1,
+                first_k_dense_replace=1,
+                kv_lora_rank=8,
+                q_lora_rank=8,
+                qk_rope_head_dim=8,
+                qk_nope_head_dim=8,
+                v_head_dim=8,
             ),
             vision_config={**TOWER, "patch_size": 4, "pos_emb_height": 8, "pos_emb_width": 8},
-            projection_hidden_size=32, video_token_id=93,
+            projection_hidden_size=32,
+            video_token_id=93,
         ),
         kimi,
         lora=("q_a_proj", "kv_b_proj"),
@@ -289,7 +335,9 @@ FAMILIES: dict[str, Tiny] = {
         of(
             "lfm2_vl",
             text_config=of(
-                "lfm2", **{k: v for k, v in TEXT.items() if k != "head_dim"}, block_auto_adjust_ff_dim=False,
+                "lfm2",
+                **{k: v for k, v in TEXT.items() if k != "head_dim"},
+                block_auto_adjust_ff_dim=False,
                 layer_types=["conv", "full_attention", "conv"],
             ),
             vision_config=of("siglip2_vision_model", **TOWER, num_patches=16, patch_size=4, vision_use_head=False),
@@ -301,12 +349,21 @@ FAMILIES: dict[str, Tiny] = {
         of(
             "llama4",
             text_config={
-                **TEXT, "intermediate_size_mlp": 48, "num_local_experts": 2, "floor_scale": 4, "num_hidden_layers": 4,
+                **TEXT,
+                "intermediate_size_mlp": 48,
+                "num_local_experts": 2,
+                "floor_scale": 4,
+                "num_hidden_layers": 4,
                 "attention_chunk_size": 64,
             },
             vision_config={
-                **TOWER, "image_size": 16, "patch_size": 4, "vision_output_dim": 32, "projector_input_dim": 32,
-                "projector_output_dim": 32, "intermediate_size": 128,
+                **TOWER,
+                "image_size": 16,
+                "patch_size": 4,
+                "vision_output_dim": 32,
+                "projector_input_dim": 32,
+                "projector_output_dim": 32,
+                "intermediate_size": 128,
             },
         )
     ),  # fmt: skip
@@ -329,5 +386,7 @@ def native(model: Any, kinds: str | None, ids: Tensor, picture: Picture) -> Tens
         if hasattr(model.model, "rope_deltas"):
             model.model.rope_deltas = None  # a run before this one leaves its own behind
         return model.model(input_ids=ids[None], **picture, **said, use_cache=False).last_hidden_state[0]
-    output = model(input_ids=ids[None], **picture, use_cache=False, output_hidden_states=True)
-    return output.hidden_states[-1][0]
+    inputs = model.get_input_embeddings()(ids)  # Llama 4: transformers 5.24's own forward ends in an AttributeError
+    seen = model.multi_modal_projector(model.vision_model(picture["pixel_values"]).last_hidden_state.flatten(0, 1))
+    inputs = inputs.masked_scatter((ids == IMAGE)[:, None], seen)
+    return model.language_model.model(inputs_embeds=inputs[None], use_cache=False).last_hidden_state[0]

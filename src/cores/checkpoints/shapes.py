@@ -21,7 +21,11 @@ def shapes_of(config: CoresConfig, where: str | Path = "config.json") -> dict[st
     with torch.device("meta"), checkpoint_errors(where, "be made a model", "take the config of its own weights"):
         model = CoresModel(config)
         tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-        head = {name for name, value in model.named_parameters(remove_duplicate=False) if value is model.get_output_embeddings().weight}
+        head = {
+            name
+            for name, value in model.named_parameters(remove_duplicate=False)
+            if value is model.get_output_embeddings().weight
+        }
         own = {name for name, _ in model.named_parameters()}
         return {
             name: tuple(value.shape)

@@ -90,8 +90,9 @@ class CoresModel(PreTrainedModel):
 
     @classmethod
     def from_bases(cls, config: CoresConfig, mllm: PreTrainedModel, segmenter: PreTrainedModel) -> "CoresModel":
-        """A model whose multimodal LLM and segmenter are these; projection and refiner are new. The tensors are shared, not copied.
+        """A model whose multimodal LLM and segmenter are these; projection and refiner are new.
 
+        The tensors are shared, not copied.
         Raises CheckpointError when a base's tensors are not the config's.
         """
         with torch.device("meta"):
@@ -220,7 +221,7 @@ class CoresModel(PreTrainedModel):
     def _text_loss(self, states: Tensor, labels: Tensor) -> Tensor:
         """One mean over all supervised tokens of the micro-batch (reference: published programs)."""
         asked = labels[:, 1:] != UNSUPERVISED
-        logits = self.mllm.logits(states[:, :-1][asked])  # (supervised, vocabulary)
+        logits: Tensor = self.mllm.logits(states[:, :-1][asked])  # (supervised, vocabulary)
         if not logits.shape[0]:
             return logits.sum() * 0.0 + states.sum() * 0.0
         return F.cross_entropy(logits.float(), labels[:, 1:][asked])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cores.modeling.mllms.base import MultimodalLLM, Pixels
 from cores.modeling.packing import pack
-from cores.vocabulary import PADDING, PREFIX
+from cores.vocabulary import PREFIX
 
 
 def read(mllm: MultimodalLLM, input_ids: Tensor, segment_ids: Tensor, pixels: Pixels) -> Tensor:
@@ -24,9 +24,7 @@ def read(mllm: MultimodalLLM, input_ids: Tensor, segment_ids: Tensor, pixels: Pi
     return mllm.hidden_states(input_ids, seen, mllm.masks(sight), positions)
 
 
-def _unpacked(
-    mllm: MultimodalLLM, input_ids: Tensor, segment_ids: Tensor, pixels: Pixels, seen: object
-) -> Tensor:
+def _unpacked(mllm: MultimodalLLM, input_ids: Tensor, segment_ids: Tensor, pixels: Pixels, seen: object) -> Tensor:
     """One row a conversation, padded on the right, each with its prefix; the states back where the tokens were."""
     owners, places = [], []  # of each row: whose picture it is, and where its tokens were
     for image, segments in enumerate(segment_ids):
@@ -38,7 +36,10 @@ def _unpacked(
     longest = max(len(place) for place in places)
     real = torch.stack([torch.arange(longest) < len(place) for place in places]).to(input_ids.device)
     ids = torch.stack(
-        [torch.nn.functional.pad(input_ids[image, place], (0, longest - len(place))) for image, place in zip(owners, places, strict=True)]
+        [
+            torch.nn.functional.pad(input_ids[image, place], (0, longest - len(place)))
+            for image, place in zip(owners, places, strict=True)
+        ]
     )
     order = (real.cumsum(1) - 1) * real
     prefix = order < (segment_ids[index] == PREFIX).sum(1, keepdim=True)

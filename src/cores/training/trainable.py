@@ -26,7 +26,9 @@ def parts_of(model: CoresModel, name: str) -> tuple[Part, ...]:
         if name.startswith(prefix):
             return (part,)
     if not name.startswith("mllm."):
-        return ("projection",) if name.startswith("projection.") else ("refiner",) if name.startswith("refiner.") else ()
+        return (
+            ("projection",) if name.startswith("projection.") else ("refiner",) if name.startswith("refiner.") else ()
+        )
     own = name.removeprefix("mllm.")
     if any(own.startswith(f"{path}.") for path in family.projector):
         return ("projector",)

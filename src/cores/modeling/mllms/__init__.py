@@ -7,7 +7,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from transformers import AutoModelForImageTextToText, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
 from cores.errors import CheckpointError
 from cores.modeling.mllms.base import MultimodalLLM
@@ -35,7 +35,9 @@ FAMILIES: dict[str, Family] = {  # by the config's model_type
     "llava_onevision": Family(),
     "qwen2_vl": Family(WINDOWED, "model.language_model", *VISUAL),
     "qwen2_5_vl": Family(WINDOWED, "model.language_model", *VISUAL),
-    "qwen3_vl": Family(GRID, tower="model.visual", projector=("model.visual.merger", "model.visual.deepstack_merger_list")),
+    "qwen3_vl": Family(
+        GRID, tower="model.visual", projector=("model.visual.merger", "model.visual.deepstack_merger_list")
+    ),
     "qwen3_5": Family("unpacked:UnpackedGridPositions", "model.language_model", *VISUAL),
     "glm4v": Family(GRID, "model.language_model", *VISUAL),
     "smolvlm": Family(BASE, *IDEFICS),
@@ -75,11 +77,10 @@ def make_mllm(config: PreTrainedConfig) -> Any:
 def _made(model_type: str) -> type[Any]:
     family = FAMILIES[model_type]
     module, _, name = family.adapter.partition(":")
-    adapter = getattr(import_module(f"{__name__}.{module}"), name)
-    if hasattr(adapter, "from_pretrained"):  # already a whole model
-        return adapter
-    config = import_module("transformers").CONFIG_MAPPING[model_type]
-    own = AutoModelForImageTextToText._model_mapping[config]
+    adapter: type[Any] = getattr(import_module(f"{__name__}.{module}"), name)
+    if issubclass(adapter, PreTrainedModel):
+        return adapter  # a whole model already
+    own = AutoModelForImageTextToText._model_mapping[CONFIG_MAPPING[model_type]]
     return type(f"{own.__name__}Adapter", (adapter, own), {"__module__": __name__})
 
 

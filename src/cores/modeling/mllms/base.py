@@ -1,4 +1,4 @@
-"""A multimodal LLM behind the chain's interface: states of a sequence with a picture in it, logits where they are asked.
+"""A multimodal LLM behind the chain's interface: states of a sequence with a picture, logits where they are asked.
 
 The adapter of a family is the family's own class in transformers with `MultimodalLLM` before it: the same weights
 under the same names. The picture goes in through the family's own forward (`mm_encoder_outputs`), which scatters it,
@@ -56,7 +56,8 @@ class MultimodalLLM:
 
     def is_image(self, input_ids: Tensor) -> Tensor:
         """Which tokens the picture's own vectors replace: bool, the shape of `input_ids`."""
-        return input_ids == self.config.image_token_id
+        found: Tensor = input_ids == self.config.image_token_id
+        return found
 
     def encode_images(self, pixels: Pixels) -> Any:
         """Pictures as the family's own forward takes them, opaque to everybody else. Do it once per picture."""

@@ -32,7 +32,7 @@ class Gemma4(MultimodalLLM):
 
     def grow_vocabulary(self, size: int) -> None:
         super().grow_vocabulary(size)
-        old = self.get_per_layer_input_embeddings() if self.text_config.hidden_size_per_layer_input else None
+        old = self.model.get_per_layer_input_embeddings() if self.text_config.hidden_size_per_layer_input else None
         if old is not None and size > old.num_embeddings:
             weight = old.weight.data
             new = torch.cat([weight, weight.new_empty(size - len(weight), weight.shape[1]).normal_(0, weight.std())])

@@ -14,7 +14,7 @@ from cores.modeling.mllms.base import Masks, MultimodalLLM, Pixels, cached
 PROJECTORS = ("linear", "mlp2x_gelu")
 
 
-class LlavaMLLM(MultimodalLLM, LlavaForConditionalGeneration):  # type: ignore[misc]
+class LlavaMLLM(MultimodalLLM, LlavaForConditionalGeneration):
     """A transformers LLaVA with the same weights under the same names, and LLaVA v1's one-layer projector.
 
     `config.projector`: `mlp2x_gelu` (v1.5, the default) or `linear` (v1: `multi_modal_projector` is then one linear
