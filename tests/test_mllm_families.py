@@ -255,6 +255,8 @@ def train_together(rank: int, meeting: str) -> None:
             if key in own:
                 torch.distributed.all_reduce(own[key])
                 assert_equal(parameter.grad, own[key] / 2, 1e-4)
+        del together, model  # while the reducer lives, gloo may wait for it for ever
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
