@@ -5,12 +5,22 @@ Legend: h, w = the picture's size, canvas = the square's side, masks = any numbe
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 Size = tuple[int, int]
+Fit = Literal["pad", "squash"]
+# by the segmenter's model_type
+FITS: dict[str, Fit] = {
+    "sam": "pad",
+    "sam_hq": "pad",
+    "sam2": "squash",
+    "sam3_tracker": "squash",
+    "edgetam": "squash",
+}
 BAND = 2**22  # pixels that `restore_bands` makes at once
 
 

@@ -18,6 +18,7 @@ from cores.data.sample import Form, Turn
 from cores.errors import UserError
 from cores.modeling.generation import generate, read_prefix, teacher_force
 from cores.modeling.model import CoresModel
+from cores.modeling.segmenters.base import Features
 from cores.processing.pixels import Picture
 from cores.processing.processor import CoresProcessor
 
@@ -30,12 +31,12 @@ Query = tuple[str, Form]  # a query, and how it is put into words
 class EncodedImage:
     """An image that a model has looked at; any number of questions may follow. Belongs to the model that made it.
 
-    `pixel_values` (1, 3, s, s), for the language model; `features` (1, ...), the segmenter's own.
+    `pixel_values` (1, 3, s, s), for the language model; `features`: the segmenter's own.
     """
 
     picture: Picture
     pixel_values: Tensor
-    features: Tensor
+    features: Features
 
     @property
     def size(self) -> tuple[int, int]:

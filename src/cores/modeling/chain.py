@@ -6,13 +6,13 @@ low-res masks.
 
 from torch import Tensor, nn
 
-from cores.modeling.segmenters.sam import SamSegmenter
+from cores.modeling.segmenters.base import Features, Segmenter
 
 
 def run_chain(
-    segmenter: SamSegmenter,
+    segmenter: Segmenter,
     refiner: nn.Module | None,
-    features: Tensor,
+    features: Features,
     tokens: Tensor,
     image_index: Tensor,
     use_location: bool = True,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamModel
+from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from cores.geometry import Size
@@ -24,7 +24,8 @@ from cores.modeling.mllms.llava import LlavaMLLM
 from cores.modeling.objective import Frames, level_losses
 from cores.modeling.packing import pack
 from cores.modeling.refiner import make_refiner
-from cores.modeling.segmenters.sam import SamSegmenter
+from cores.modeling.segmenters import segmenter_class
+from cores.modeling.segmenters.base import Features
 from cores.modeling.strict import refuse, refuse_broken, refuse_differences
 from cores.vocabulary import UNSUPERVISED
 
@@ -58,7 +59,7 @@ class CoresOutput(ModelOutput):
 class CoresModel(PreTrainedModel):
     """The model of a `CoresConfig`.
 
-    Weights: `mllm.*` (a LLaVA's names), `segmenter.*` (a SAM's names), `projection.*`, `refiner.*`.
+    Weights: `mllm.*` (a LLaVA's names), `segmenter.*` (its family's names), `projection.*`, `refiner.*`.
     `max_new_tokens`: most tokens of an answer, where nobody says otherwise; kept in `generation_config.json`.
     """
 
@@ -74,7 +75,7 @@ class CoresModel(PreTrainedModel):
     def __init__(self, config: CoresConfig) -> None:
         super().__init__(config)
         self.mllm = LlavaMLLM(config.mllm_config)
-        self.segmenter = SamSegmenter(config.segmenter_config)
+        self.segmenter = segmenter_class(config.segmenter_config.model_type)(config.segmenter_config)
         self._add_new_parts()
         self.max_new_tokens = MAX_NEW_TOKENS
         self.post_init()
@@ -90,8 +91,10 @@ class CoresModel(PreTrainedModel):
         """Nothing: every part begins as PyTorch or its own family made it; `from_bases` says what is new."""
 
     @classmethod
-    def from_bases(cls, config: CoresConfig, mllm: LlavaForConditionalGeneration, segmenter: SamModel) -> "CoresModel":
-        """A model whose LLaVA and SAM are these; projection and refiner are new. The tensors are shared, not copied.
+    def from_bases(
+        cls, config: CoresConfig, mllm: LlavaForConditionalGeneration, segmenter: PreTrainedModel
+    ) -> "CoresModel":
+        """A model whose LLaVA and segmenter are these; projection and refiner are new. The tensors are shared, not copied.
 
         Raises CheckpointError when a base's tensors are not the config's.
         """
@@ -145,12 +148,13 @@ class CoresModel(PreTrainedModel):
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.mllm.set_output_embeddings(value)
 
-    def encode(self, segmenter_pixels: Tensor) -> Tensor:
+    def encode(self, segmenter_pixels: Tensor) -> Features:
         """The segmenter's features of pictures (images, 3, side, side); do it once per image and ask often."""
-        return self.segmenter.encode(segmenter_pixels)
+        found: Features = self.segmenter.encode(segmenter_pixels)
+        return found
 
     def segment(
-        self, features: Tensor, tokens: Tensor, image_index: Tensor, use_location: bool = True
+        self, features: Features, tokens: Tensor, image_index: Tensor, use_location: bool = True
     ) -> list[Tensor]:
         """Low-res logits (masks, H, W) of each level; arguments as `run_chain`'s."""
         return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location)
@@ -169,7 +173,7 @@ class CoresModel(PreTrainedModel):
         ignore: Sequence[Tensor | None] | None = None,
         sizes: Sequence[Size] | None = None,
         resized: Sequence[Size] | None = None,
-        features: Tensor | None = None,
+        features: Features | None = None,
     ) -> CoresOutput:
         """Losses and masks of a packed batch.
 
@@ -204,7 +208,7 @@ class CoresModel(PreTrainedModel):
         return output
 
     def _low_res_logits(
-        self, tokens: Tensor, image_index: Tensor, pixels: Tensor | None, features: Tensor | None
+        self, tokens: Tensor, image_index: Tensor, pixels: Tensor | None, features: Features | None
     ) -> tuple[Tensor, ...]:
         """Masks of every level; a batch without masks is not looked at."""
         if not len(image_index):

@@ -1,1 +1,24 @@
-"""Promptable segmenters, one adapter a family."""
+"""Promptable segmenters, one adapter a family. A new one is a file beside this and a row in `SEGMENTERS`."""
+
+from importlib import import_module
+from typing import Any
+
+from cores.errors import CheckpointError
+
+# model_type of a segmenter's config -> its class, imported when asked for
+SEGMENTERS = {
+    "sam": "cores.modeling.segmenters.sam:SamSegmenter",
+    "sam_hq": "cores.modeling.segmenters.sam_hq:SamHQSegmenter",
+    "sam2": "cores.modeling.segmenters.sam2:Sam2Segmenter",
+    "sam3_tracker": "cores.modeling.segmenters.sam3_tracker:Sam3TrackerSegmenter",
+    "edgetam": "cores.modeling.segmenters.edgetam:EdgeTamSegmenter",
+}
+
+
+def segmenter_class(model_type: str) -> Any:
+    """The adapter of a family. Raises CheckpointError for one that there is no adapter of."""
+    if model_type not in SEGMENTERS:
+        known = ", ".join(SEGMENTERS)
+        raise CheckpointError(f"segmenter_config: found a {model_type!s:.80}, expected the config of one of {known}")
+    module, _, name = SEGMENTERS[model_type].partition(":")
+    return getattr(import_module(module), name)
