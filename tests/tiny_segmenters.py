@@ -86,9 +86,7 @@ AutoModel.register(ToyTrunkConfig, ToyTrunk)
 
 def edgetam_config() -> EdgeTamConfig:
     """With a toy in place of timm's trunk: neck and decoder are the family's own."""
-    vision = EdgeTamVisionConfig(
-        backbone_config=ToyTrunkConfig(), backbone_channel_list=[64, 32, 16, 8], **PYRAMID
-    )
+    vision = EdgeTamVisionConfig(backbone_config=ToyTrunkConfig(), backbone_channel_list=[64, 32, 16, 8], **PYRAMID)
     return EdgeTamConfig(**{**SAM, "vision_config": vision})
 
 

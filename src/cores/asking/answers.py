@@ -52,7 +52,9 @@ def find_chains(ids: Sequence[int], token_ids: Sequence[int]) -> list[Chain]:
 
 
 @torch.no_grad()
-def segment_answers(model: CoresModel, features: Features, said: Sequence[Said], masks_per_pass: int) -> list[Answered]:
+def segment_answers(
+    model: CoresModel, features: Features, said: Sequence[Said], masks_per_pass: int
+) -> list[Answered]:
     """Project the grounding tokens' states to prompt tokens and run the chains of all answers about one image.
 
     Args: `features` of the image, from `model.encode`; `masks_per_pass`: most chains in one call of the mask

@@ -24,7 +24,7 @@ from cores.modeling.mllms.llava import LlavaMLLM
 from cores.modeling.objective import Frames, level_losses
 from cores.modeling.packing import pack
 from cores.modeling.refiner import make_refiner
-from cores.modeling.segmenters import segmenter_class
+from cores.modeling.segmenters import make_segmenter
 from cores.modeling.segmenters.base import Features
 from cores.modeling.strict import refuse, refuse_broken, refuse_differences
 from cores.vocabulary import UNSUPERVISED
@@ -75,7 +75,7 @@ class CoresModel(PreTrainedModel):
     def __init__(self, config: CoresConfig) -> None:
         super().__init__(config)
         self.mllm = LlavaMLLM(config.mllm_config)
-        self.segmenter = segmenter_class(config.segmenter_config.model_type)(config.segmenter_config)
+        self.segmenter = make_segmenter(config.segmenter_config)
         self._add_new_parts()
         self.max_new_tokens = MAX_NEW_TOKENS
         self.post_init()

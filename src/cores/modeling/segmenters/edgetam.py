@@ -38,4 +38,6 @@ def check_trunk(config: EdgeTamConfig) -> None:
     said = set(trunk.model_args or ()) - TRUNK
     if not str(trunk.architecture).replace("_", "").isalnum() or said:
         what = f"model_args {', '.join(sorted(said))}" if said else f"architecture {trunk.architecture!r:.80}"
-        raise CheckpointError(f"EdgeTAM's backbone_config: found {what}, expected the name of a trunk such as repvit_m1")
+        raise CheckpointError(
+            f"EdgeTAM's backbone_config: found {what}, expected the name of a trunk such as repvit_m1"
+        )
