@@ -53,16 +53,17 @@ def test_decode_is_the_family_s_own_forward(kind: str, model: Any, prompted: boo
 
 @pytest.mark.parametrize("prompted", [False, True])
 @torch.no_grad()
-def test_many_masks_are_each_as_alone(model: Any, prompted: bool) -> None:
-    torch.manual_seed(0)
-    features, tokens = model.encode(pixels(model)), torch.randn(5, 1, model.dim)
-    masks = torch.randn(5, model.mask_size, model.mask_size) if prompted else None
+def test_many_masks_are_each_as_alone(kind: str, prompted: bool) -> None:
+    """In double precision, so that nothing but rounding can differ."""
+    model = tiny_segmenter(kind).double()
+    features, tokens = model.encode(pixels(model)), torch.randn(5, 1, model.dim).double()
+    masks = torch.randn(5, model.mask_size, model.mask_size).double() if prompted else None
     found = model.decode(features, tokens, INDEX, masks)
     first = torch.tensor([0])
     for number, image in enumerate(INDEX.tolist()):
         mask = None if masks is None else masks[number : number + 1]
         one = model.decode(features[image : image + 1], tokens[number : number + 1], first, mask)
-        assert far(found[number], one[0]) < 2e-6
+        assert far(found[number], one[0]) < 1e-12
     assert min(far(found[0], other) for other in found[1:]) > 1e-2
     assert model.decode(features, tokens[:0], INDEX[:0]).shape == (0, model.mask_size, model.mask_size)
 
@@ -126,7 +127,7 @@ def test_a_table_row_is_a_class_of_its_family() -> None:
 
 @torch.no_grad()
 def test_sam3_uses_three_levels_and_its_no_memory_embedding() -> None:
-    """As transformers' video model, which checks itself against the published one; the image model loses the latter."""
+    """As transformers' video model and the published program; transformers' image model loses the latter."""
     config = sam3_tracker_config(4)
     model = tiny_segmenter("sam3_tracker", config)
     parts = {name: getattr(config, name) for name in ("vision_config", "prompt_encoder_config", "mask_decoder_config")}
@@ -139,4 +140,4 @@ def test_sam3_uses_three_levels_and_its_no_memory_embedding() -> None:
     coarse, given = model._decoder_inputs(features, torch.tensor([0]))
     for mine, theirs in zip([*given["high_resolution_features"], coarse], expected, strict=True):
         torch.testing.assert_close(mine, theirs)
-    assert far(features.coarse, coarse) > 0.1
+    assert far(features.coarse, coarse) > 0.01

@@ -1,4 +1,4 @@
-"""A tiny config of every family of segmenters, with random weights large enough that every path shows in its numbers."""
+"""A tiny config of every family of segmenters, with random weights that make every path show in the numbers."""
 
 from typing import Any
 

@@ -16,9 +16,8 @@ REFINERS = ("none", "paper", "published", "region")
 class CoresConfig(PreTrainedConfig):
     """Configuration of `CoresModel`.
 
-    `mllm_config`: of a LLaVA; its extra field `projector` is `linear` or `mlp2x_gelu`. `segmenter_config`:
-    of a family in `SEGMENTERS`.
-    `levels`: coarse to fine, each {"name", "token", "token_id"}; one level is LISA, two are CoReS, three the paper's
+    `mllm_config`: of a LLaVA; its extra field `projector` is `linear` or `mlp2x_gelu`. `segmenter_config`: of a family
+    in `SEGMENTERS`. `levels`: coarse to fine, each {"name", "token", "token_id"}; one level is LISA, two are CoReS, three the paper's
     ablation. `refiner`: none | paper | published | region (one level has none). `style`: paper | published | lisa,
     sets what is not said of the losses. Those are in `LOSS_KEYS`: the weights `text_weight`, `mask_weight`,
     `bce_weight`, `dice_weight`; `location_loss`, the weight of the mask losses on all levels before the last;

@@ -94,7 +94,7 @@ class CoresModel(PreTrainedModel):
     def from_bases(
         cls, config: CoresConfig, mllm: LlavaForConditionalGeneration, segmenter: PreTrainedModel
     ) -> "CoresModel":
-        """A model whose LLaVA and segmenter are these; projection and refiner are new. The tensors are shared, not copied.
+        """A model whose LLaVA and segmenter are these, their tensors shared, not copied; projection and refiner are new.
 
         Raises CheckpointError when a base's tensors are not the config's.
         """

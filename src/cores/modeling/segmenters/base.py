@@ -140,7 +140,7 @@ class Segmenter:
         return found
 
     def _decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """The map that each mask's prompt attends to (masks, dim, h, w), and what the family's decoder takes beside it."""
+        """The map that each mask's prompt attends to (masks, dim, h, w), and what else the family's decoder takes."""
         return features.coarse[image_index], {}
 
     def embed_boxes(self, boxes: Tensor) -> Tensor:
