@@ -120,5 +120,6 @@ class Asker:
 
     def full_size(self, image: EncodedImage, low_res: Tensor) -> list[FullSize]:
         """The masks at the picture's own size of low-res logits (masks, h, w)."""
-        picture, canvas = image.picture, self.model.segmenter.image_size
-        return [FullSize.of(one, canvas, picture.resized, picture.size) for one in low_res]
+        picture, segmenter = image.picture, self.model.segmenter
+        how = (segmenter.image_size, picture.resized, picture.size, segmenter.fit)
+        return [FullSize.of(one, *how) for one in low_res]

@@ -94,7 +94,7 @@ class CoresModel(PreTrainedModel):
     def from_bases(
         cls, config: CoresConfig, mllm: LlavaForConditionalGeneration, segmenter: PreTrainedModel
     ) -> "CoresModel":
-        """A model whose LLaVA and segmenter are these, their tensors shared, not copied; projection and refiner are new.
+        """A model whose LLaVA and segmenter are these (shared, not copied); projection and refiner are new.
 
         Raises CheckpointError when a base's tensors are not the config's.
         """
@@ -245,7 +245,7 @@ class CoresModel(PreTrainedModel):
         assert output.low_res_logits is not None
         rows = image_index.tolist()
         left_out = ignore if ignore is not None and config.ignore_255 else [None] * len(sizes)
-        frames = Frames(self.segmenter.image_size, sizes, resized, left_out)
+        frames = Frames(self.segmenter.image_size, sizes, resized, left_out, self.segmenter.fit)
         how = (frames, config.loss_resolution, config.balanced_bce)
 
         parts = level_losses(output.low_res_logits[-1], truth, rows, *how)
