@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cores.checkpoint_errors import checkpoint_errors
-from cores.checkpoints.configs import CONFIG, make_config, read_json, refuse_fields
+from cores.checkpoints.configs import CONFIG, check_segmenter, make_config, read_json, refuse_fields
 from cores.checkpoints.find import find, is_checkpoint, shipped
 from cores.checkpoints.library_errors import quietly
 from cores.checkpoints.runs.bases import draw_rows, folders_of, load_parts, weights_of
@@ -19,12 +19,13 @@ from cores.errors import CheckpointError, UserError
 from cores.loss_keys import LOSS_KEYS
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
+from cores.modeling.segmenters import SEGMENTERS, VIDEO
 from cores.modeling.strict import refuse
 from cores.processing.processor import CoresProcessor
 
 # model_type of LLaVA's, LISA's and CoReS's own programs
 PUBLISHED = ("llava", "llava_llama", "llama", "lisa", "cores_llama")
-FAMILIES = {"mllm_config": "llava", "segmenter_config": "sam"}
+MLLM = "llava"
 
 
 def load(
@@ -130,11 +131,11 @@ def read_config(folder: Path) -> CoresConfig:
     """
     file = folder / CONFIG
     stored = read_json(file, "a model's config")
-    for role, family in FAMILIES.items():
-        part = stored.get(role)
-        found = part.get("model_type") if isinstance(part, dict) else type(part).__name__
-        if found != family:
-            raise CheckpointError(f"{file}: {role}: found a {found!s:.80}, expected the config of a {family}")
+    part = stored.get("mllm_config")
+    found = part.get("model_type") if isinstance(part, dict) else type(part).__name__
+    if found != MLLM:
+        raise CheckpointError(f"{file}: mllm_config: found a {found!s:.80}, expected the config of a {MLLM}")
+    check_segmenter(file, stored.get("segmenter_config"))
     refuse_fields(file, stored, count_tensors(folder))
     config = make_config(file, CoresConfig, stored)
     for level in config.levels or []:
@@ -183,8 +184,8 @@ def check_plain(folder: Path) -> None:
 def way_in(folder: Path, stored: Mapping[str, Any]) -> str:
     """What makes a model of ours of a folder that is somebody else's, by its config and tokenizer."""
     kind = stored.get("model_type")
-    if kind in FAMILIES.values() and ("text_config" in stored or "vision_config" in stored):
-        role = next(role for role, family in FAMILIES.items() if family == kind).removesuffix("_config")
+    if kind in (MLLM, *SEGMENTERS, *VIDEO) and {"text_config", "vision_config", "tracker_config"} & stored.keys():
+        role = "mllm" if kind == MLLM else "segmenter"
         return f"it is a base; a recipe takes it as it is: `cores train ... model.{role}={folder}`"
     if kind not in PUBLISHED:
         return "expected model_type cores"

@@ -61,6 +61,6 @@ def _unrounded(image: Image.Image, size: tuple[int, int]) -> NDArray[np.float32]
     for number, colour in enumerate(image.split()):
         for first in range(0, image.height, BAND):
             band = colour.crop((0, first, image.width, min(first + BAND, image.height))).convert("F")
-            narrow[first : first + BAND] = band.resize((width, band.height), Image.Resampling.BILINEAR)
-        found[..., number] = Image.fromarray(narrow).resize((width, height), Image.Resampling.BILINEAR)
+            narrow[first : first + BAND] = np.asarray(band.resize((width, band.height), Image.Resampling.BILINEAR))
+        found[..., number] = np.asarray(Image.fromarray(narrow).resize(size, Image.Resampling.BILINEAR))
     return found

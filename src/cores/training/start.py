@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, LlavaConfig, PreTrainedTokenizerBase, SamConfig
+from transformers import AutoTokenizer, LlavaConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from cores.checkpoint_errors import checkpoint_errors
-from cores.checkpoints.configs import read_part
+from cores.checkpoints.configs import read_part, read_segmenter
 from cores.checkpoints.find import find, shipped
 from cores.checkpoints.load import build, read_config
 from cores.checkpoints.runs.bases import folders_of, weights_of
@@ -82,19 +82,20 @@ def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProc
         image_tokens=model.mllm.image_tokens,
         image_token_id=mllm.image_token_id,
         segmenter_image_size=model.segmenter.image_size,
+        segmenter=segmenter.model_type,
         **{"clip_fit": STYLES[style].clip_fit, **_said_for(ProcessorSizes, recipe.prompt)},
     )
     return base, model, CoresProcessor(tokenizer, PromptSettings(style=style, tokens=tokens, **prompt), sizes)
 
 
-def _configs(base: Base) -> tuple[LlavaConfig, SamConfig, PreTrainedTokenizerBase]:
+def _configs(base: Base) -> tuple[LlavaConfig, PreTrainedConfig, PreTrainedTokenizerBase]:
     """The configs of a base's parts and its tokenizer."""
     if base.paths.get("bases") == "shipped":
         folder = shipped("cores-tiny")
         config = CoresConfig.from_pretrained(folder)
         return config.mllm_config, config.segmenter_config, AutoTokenizer.from_pretrained(folder)
     folders = folders_of(base)
-    mllm, segmenter = read_part(folders["mllm"], LlavaConfig), read_part(folders["segmenter"], SamConfig)
+    mllm, segmenter = read_part(folders["mllm"], LlavaConfig), read_segmenter(folders["segmenter"])
     with checkpoint_errors(folders["mllm"], "be read as a tokenizer"):
         return mllm, segmenter, AutoTokenizer.from_pretrained(folders["mllm"])
 

@@ -15,6 +15,15 @@ SEGMENTERS = {
 }
 
 
+# configs of whole video models -> the family of the part of them that segments single pictures
+VIDEO = {
+    "sam2_video": "sam2",
+    "sam3_tracker_video": "sam3_tracker",
+    "sam3_video": "sam3_tracker",
+    "edgetam_video": "edgetam",
+}
+
+
 def segmenter_class(model_type: str) -> Any:
     """The adapter of a family. Raises CheckpointError for one that has none."""
     if model_type not in SEGMENTERS:
