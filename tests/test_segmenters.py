@@ -32,6 +32,20 @@ def far(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
+def reached(model: Any, loss: Tensor) -> set[str]:
+    """Names of what a loss has a gradient for."""
+    model.zero_grad()
+    loss.backward()
+    return {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
+
+
+def trained(model: Any, *parts: str) -> set[str]:
+    """Names of what trains with these parts."""
+    begins = tuple(begin for part in parts for begin in model.parts[part])
+    names = [name for name, _ in model.named_parameters() if name.startswith(begins)]
+    return {name for name in names if not model.never_trained.search(name)}
+
+
 @pytest.mark.parametrize("prompted", [False, True])
 @torch.no_grad()
 def test_decode_is_the_family_s_own_forward(kind: str, model: Any, prompted: bool) -> None:
@@ -94,29 +108,29 @@ def test_gradients_reach_token_and_mask_prompt_and_all_that_trains(model: Any) -
         features = model.encode(pixels(model))
     token = torch.randn(5, 1, model.dim, requires_grad=True)
     prompt = torch.randn(5, model.mask_size, model.mask_size, requires_grad=True)
-    model.zero_grad()
     model.train()
     found = model.decode(features, token, INDEX) + model.decode(features, token, INDEX, prompt)
-    found.square().mean().backward()
+    names = reached(model, found.square().mean())
     model.eval()
     with torch.no_grad():
         again = model.decode(features, token, INDEX) + model.decode(features, token, INDEX, prompt)
     torch.testing.assert_close(found.detach(), again, rtol=0, atol=0)
     assert token.grad.abs().sum() > 0
     assert prompt.grad.abs().sum() > 0
-    reached = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
-    trained = {
-        name
-        for name, _ in model.named_parameters()
-        if name.startswith(model.parts["mask_decoder"] + model.parts["prompt_encoder"])
-        and not model.never_trained.search(name)
-    }
-    # a bias that all scores of a row share moves no weight of an attention
-    assert {name for name in trained - reached if not name.endswith("k_proj.bias")} == set()
-    assert reached - trained <= {"shared_image_embedding.positional_embedding"}  # a constant, stored as a parameter
-    assert any(name.startswith("mask_decoder.") for name in trained)
-    names = [name for names in model.parts.values() for name in names]
-    assert all(name.startswith(tuple(names)) or "positional_embedding" in name for name, _ in model.named_parameters())
+    wanted = trained(model, "prompt_encoder", "mask_decoder")
+    # what a softmax adds to all scores alike has no effect: biases of keys
+    assert {name for name in wanted - names if not name.endswith("k_proj.bias")} == set()
+    assert names - wanted <= {"shared_image_embedding.positional_embedding"}  # a constant, stored as a parameter
+    assert len(wanted) > 50
+
+
+def test_gradients_reach_all_of_the_image_encoder(model: Any) -> None:
+    found = model.decode(model.encode(pixels(model)), torch.randn(5, 1, model.dim), INDEX)
+    wanted = trained(model, "image_encoder")
+    missing = wanted - reached(model, found.square().mean())
+    assert {name for name in missing if not name.endswith("k_proj.bias")} == set()
+    every = {name for name, _ in model.named_parameters() if not model.never_trained.search(name)}
+    assert every == wanted | trained(model, "prompt_encoder", "mask_decoder")
 
 
 def test_a_table_row_is_a_class_of_its_family() -> None:
@@ -141,3 +155,7 @@ def test_sam3_uses_three_levels_and_its_no_memory_embedding() -> None:
     for mine, theirs in zip([*given["high_resolution_features"], coarse], expected, strict=True):
         torch.testing.assert_close(mine, theirs)
     assert far(features.coarse, coarse) > 0.01
+    with torch.enable_grad():
+        loss = model.decode(model.encode(seen), torch.randn(1, 1, model.dim), torch.tensor([0])).square().mean()
+        missing = trained(model, "image_encoder") - reached(model, loss)
+    assert {name for name in missing if not name.endswith("k_proj.bias")} == set()

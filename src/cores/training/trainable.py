@@ -1,6 +1,5 @@
 """Which parts of a model train. Everything else is frozen."""
 
-import re
 import warnings
 from collections.abc import Iterable
 
@@ -16,13 +15,22 @@ PREFIXES: dict[Part, tuple[str, ...]] = {
     "head": ("mllm.lm_head.",),
     "projection": ("projection.",),
     "refiner": ("refiner.",),
-    "image_encoder": ("segmenter.vision_encoder.",),
-    "prompt_encoder": ("segmenter.prompt_encoder.",),
-    "mask_decoder": ("segmenter.mask_decoder.",),
 }
-# SAM's Gaussian matrix is a constant, stored as a parameter. Its decoder's guess of its own IoU, and its outputs for
-# several masks a prompt, are read by no loss: they get no gradient, and DeepSpeed wants one for all that trains.
-NEVER = re.compile(r"positional_embedding|mask_decoder\.(iou_prediction_head|output_hypernetworks_mlps\.[1-9])")
+MASK_PROMPT = "prompt_encoder.mask_embed."
+
+
+def part_of(model: CoresModel, name: str) -> Part | None:
+    """Which part a parameter belongs to, by its name; None when it is of none, or no loss reaches it.
+
+    DeepSpeed wants a gradient for all that trains.
+    """
+    if not name.startswith("segmenter."):
+        return next((part for part, begins in PREFIXES.items() if name.startswith(begins)), None)
+    own, segmenter = name.removeprefix("segmenter."), model.segmenter
+    unguided = len(model.config.levels) == 1 and own.startswith(MASK_PROMPT)  # no mask prompts the only level
+    if unguided or segmenter.never_trained.search(own):
+        return None
+    return next((part for part, begins in segmenter.parts.items() if own.startswith(begins)), None)
 
 
 def choose_parts(model: CoresModel, train: Iterable[Part], lora: LoraSection) -> None:
@@ -37,9 +45,7 @@ def choose_parts(model: CoresModel, train: Iterable[Part], lora: LoraSection) ->
     for part in train:
         if part == "lora":
             continue
-        found = [
-            p for name, p in model.named_parameters() if name.startswith(PREFIXES[part]) and not NEVER.search(name)
-        ]
+        found = [p for name, p in model.named_parameters() if part == part_of(model, name)]
         if not found:
             warnings.warn(f"model.train: this model has no {part}: nothing of it trains", stacklevel=2)
         for parameter in found:

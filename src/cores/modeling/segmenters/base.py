@@ -7,12 +7,14 @@ prompt, dim = width of prompts and features, (h, w) = the feature grid, (H, W) =
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from cores.geometry import Fit
+
+SegmenterPart = Literal["image_encoder", "prompt_encoder", "mask_decoder"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +62,7 @@ class Segmenter:
     """
 
     fit: ClassVar[Fit]
-    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    parts: ClassVar[Mapping[SegmenterPart, tuple[str, ...]]] = {
         "image_encoder": ("vision_encoder.",),
         "prompt_encoder": ("prompt_encoder.",),
         "mask_decoder": ("mask_decoder.",),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import Sam2Config, Sam2Model
 
 from cores.geometry import FITS
-from cores.modeling.segmenters.base import Features, Segmenter
+from cores.modeling.segmenters.base import Features, Segmenter, SegmenterPart
 
 LEVELS = 3
 
@@ -27,7 +27,7 @@ class PyramidSegmenter(Segmenter):
     those outputs are never trained.
     """
 
-    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    parts: ClassVar[Mapping[SegmenterPart, tuple[str, ...]]] = {
         **Segmenter.parts,
         "mask_decoder": ("mask_decoder.", "no_memory_embedding"),
     }

@@ -1,9 +1,12 @@
 """The tracker of SAM 3 (Carion et al. 2025), which is promptable as SAM 2 is, on single pictures."""
 
+import re
+from typing import ClassVar
+
 from transformers import Sam3TrackerConfig, Sam3TrackerModel
 
 from cores.geometry import FITS
-from cores.modeling.segmenters.sam2 import PyramidSegmenter
+from cores.modeling.segmenters.sam2 import LEVELS, PyramidSegmenter
 
 
 class Sam3TrackerSegmenter(PyramidSegmenter, Sam3TrackerModel):
@@ -14,4 +17,7 @@ class Sam3TrackerSegmenter(PyramidSegmenter, Sam3TrackerModel):
     """
 
     config: Sam3TrackerConfig
+    never_trained: ClassVar[re.Pattern[str]] = re.compile(
+        PyramidSegmenter.never_trained.pattern + rf"|neck\.fpn_layers\.[{LEVELS}-9]"
+    )
     fit = FITS["sam3_tracker"]
