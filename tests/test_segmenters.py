@@ -1,5 +1,6 @@
 """The contract of every segmenter: the family's own forward, on a flat axis of masks, trained as it is asked."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from tiny_segmenters import CONFIGS, native, sam3_tracker_config, tiny_segmenter
 from torch import Tensor
 from transformers import Sam3TrackerVideoConfig, Sam3TrackerVideoModel
 
+from cores.modeling.chain import run_chain
+from cores.modeling.refiner import PaperRefiner
 from cores.modeling.segmenters import SEGMENTERS, segmenter_class
 from cores.modeling.segmenters.base import Features
 
@@ -131,6 +134,30 @@ def test_gradients_reach_all_of_the_image_encoder(model: Any) -> None:
     assert {name for name in missing if not name.endswith("k_proj.bias")} == set()
     every = {name for name, _ in model.named_parameters() if not model.never_trained.search(name)}
     assert every == wanted | trained(model, "prompt_encoder", "mask_decoder")
+
+
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_passes_change_no_number(model: Any, most: int) -> None:
+    """Two levels and a refiner, in one pass and in several: the same masks and the same gradients, in training."""
+    torch.manual_seed(0)
+    refiner, model = PaperRefiner(model.dim).double(), deepcopy(model).double().train()
+    features = model.encode(pixels(model).double())
+    tokens = torch.randn(2, 5, model.dim, dtype=torch.float64)
+
+    def run(most: int | None) -> tuple[list[Tensor], dict[str, Tensor]]:
+        model.zero_grad()
+        refiner.zero_grad()
+        found = run_chain(model, refiner, features, tokens, INDEX, masks_per_pass=most)
+        sum(level.square().mean() for level in found).backward(retain_graph=True)
+        parts = [*model.named_parameters(), *refiner.named_parameters()]
+        return found, {name: value.grad.clone() for name, value in parts if value.grad is not None}
+
+    (whole, expected), (passed, gradients) = run(None), run(most)
+    for one, other in zip(whole, passed, strict=True):
+        torch.testing.assert_close(one, other)
+    assert expected.keys() == gradients.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(gradients[name], value, msg=name)
 
 
 def test_a_table_row_is_a_class_of_its_family() -> None:

@@ -92,11 +92,8 @@ def decode(
     if not tokens.shape[1]:
         side = model.segmenter.mask_size
         return [features.new_zeros((0, side, side)) for _ in tokens]
-    parts = []
-    for some in tokens.split(masks_per_pass, dim=1):
-        image_index = torch.zeros(some.shape[1], dtype=torch.long, device=some.device)
-        parts.append(model.segment(features, some, image_index, use_location))
-    return [torch.cat(level) for level in zip(*parts, strict=True)]
+    image_index = torch.zeros(tokens.shape[1], dtype=torch.long, device=tokens.device)
+    return model.segment(features, tokens, image_index, use_location, masks_per_pass)
 
 
 def passes(count: int, size: int) -> Iterator[slice]:

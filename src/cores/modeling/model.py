@@ -29,6 +29,8 @@ from cores.modeling.segmenters.base import Features
 from cores.modeling.strict import refuse, refuse_broken, refuse_differences
 from cores.vocabulary import UNSUPERVISED
 
+MASKS_PER_PASS = 16  # one takes about 0.1 GB a level in training, of a whole-size SAM 2 in fp32
+
 
 @dataclass
 class CoresOutput(ModelOutput):
@@ -61,6 +63,7 @@ class CoresModel(PreTrainedModel):
 
     Weights: `mllm.*` (a LLaVA's names), `segmenter.*` (its family's names), `projection.*`, `refiner.*`.
     `max_new_tokens`: most tokens of an answer, where nobody says otherwise; kept in `generation_config.json`.
+    `masks_per_pass`: most masks that the mask decoder works on at once: bounds the memory, changes no number.
     """
 
     config_class = CoresConfig
@@ -78,6 +81,7 @@ class CoresModel(PreTrainedModel):
         self.segmenter = make_segmenter(config.segmenter_config)
         self._add_new_parts()
         self.max_new_tokens = MAX_NEW_TOKENS
+        self.masks_per_pass = MASKS_PER_PASS
         self.post_init()
 
     def _add_new_parts(self) -> None:
@@ -154,10 +158,16 @@ class CoresModel(PreTrainedModel):
         return found
 
     def segment(
-        self, features: Features, tokens: Tensor, image_index: Tensor, use_location: bool = True
+        self,
+        features: Features,
+        tokens: Tensor,
+        image_index: Tensor,
+        use_location: bool = True,
+        masks_per_pass: int | None = None,
     ) -> list[Tensor]:
-        """Low-res logits (masks, H, W) of each level; arguments as `run_chain`'s."""
-        return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location)
+        """Low-res logits (masks, H, W) of each level; arguments as `run_chain`'s (`masks_per_pass`: None, the model's)."""
+        most = self.masks_per_pass if masks_per_pass is None else masks_per_pass
+        return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location, most)
 
     def forward(
         self,

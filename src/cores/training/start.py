@@ -39,7 +39,9 @@ def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
         name: _lasting(path) for name in ("start", "bases", "mllm", "segmenter") if (path := getattr(model, name))
     }
     made = _from_checkpoint if "start" in paths else _from_bases
-    return made(recipe, Base(paths, seed, dtype=recipe.model.dtype))
+    base, built, processor = made(recipe, Base(paths, seed, dtype=recipe.model.dtype))
+    built.masks_per_pass = model.masks_per_pass
+    return base, built, processor
 
 
 def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
