@@ -165,7 +165,7 @@ class CoresModel(PreTrainedModel):
         use_location: bool = True,
         masks_per_pass: int | None = None,
     ) -> list[Tensor]:
-        """Low-res logits (masks, H, W) of each level; arguments as `run_chain`'s (`masks_per_pass`: None, the model's)."""
+        """Low-res logits (masks, H, W) of each level. Args: as `run_chain`'s; `masks_per_pass` None: the model's."""
         most = self.masks_per_pass if masks_per_pass is None else masks_per_pass
         return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location, most)
 
