@@ -45,7 +45,8 @@ from pathlib import Path
 from cores.data.mixture import Mixture
 from cores.data.sources import open_source
 from cores.masks import decode
-from cores.processing.pixels import for_language, for_segmenter, open_picture
+from cores.processing.pixels import for_language, open_picture
+from cores.processing.segmenter_pixels import for_segmenter
 mixture = Mixture({"one": [open_source(sys.argv[1], Path(sys.argv[2]))]}, open_picture=open_picture)
 def make(i):
     sample = mixture[0, i]

@@ -172,7 +172,7 @@ def _masks(
     for number, (image, level) in enumerate(calls(model, max(image_of) + 1)):
         row = image_of.index(image)
         low = output.low_res_logits[level][[mask for mask, one in enumerate(masks_of) if one == image]]
-        full = restore(low, model.segmenter.image_size, batch["resized"][row], batch["sizes"][row])
+        full = restore(low, model.segmenter.image_size, batch["resized"][row], batch["sizes"][row], "pad")
         for name, found, tolerance in (("low_res", low, LOW_RES), ("mask_logits", full, FULL)):
             wanted = torch.from_numpy(golden.pop(f"{name}_{number}").astype(np.float32))
             yield f"{name}_{number} (image {image}, level {level})", difference(found, wanted[:, 0]), tolerance

@@ -22,6 +22,7 @@ from cores.checkpoints.load import load_model
 from cores.checkpoints.published.conversion import convert
 from cores.checkpoints.published.keys import PUBLISHED, rename
 from cores.modeling import CoresModel, CoresOutput
+from cores.modeling.segmenters.base import Features
 from cores.processing import CoresProcessor
 from cores.processing.tokens import IMAGE_PLACE, UNSUPERVISED
 from cores.recipe import LoraSection
@@ -109,7 +110,7 @@ def batch_of(model: CoresModel, processor: CoresProcessor, folder: Path, picture
     for stored in pictures:
         picture = processor.picture(folder / "data" / stored["image"])
         with torch.no_grad():
-            encoded = model.encode(picture.segmenter_pixels[None])[0]
+            encoded = model.encode(picture.segmenter_pixels[None])
         for told in stored["conversations"]:
             ids, labels = expand(model, told["ids"], told["labels"])
             if told["mask"] is not None:
@@ -127,7 +128,7 @@ def batch_of(model: CoresModel, processor: CoresProcessor, folder: Path, picture
         "segment_ids": padded([[1] * len(ids) for ids, _ in rows], -1),
         "labels": padded([labels for _, labels in rows], UNSUPERVISED),
         "pixel_values": torch.stack(seen),
-        "features": torch.stack(features),
+        "features": Features.cat(features),
         "token_positions": torch.tensor(places),
         "image_index": torch.tensor(of_mask),
         "truth": truth,

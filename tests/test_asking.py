@@ -174,8 +174,8 @@ def test_a_large_mask_in_bands_is_the_same_mask() -> None:
     from cores.geometry import restore, restore_bands
 
     low_res = torch.randn(16, 16)
-    whole = restore(low_res[None], 64, (48, 64), (301, 401))[0]
+    whole = restore(low_res[None], 64, (48, 64), (301, 401), "pad")[0]
     for pixels in (1, 1000, 10**9):
-        bands = list(restore_bands(low_res, 64, (48, 64), (301, 401), pixels))
+        bands = list(restore_bands(low_res, 64, (48, 64), (301, 401), "pad", pixels))
         assert len(bands) == {1: 301, 1000: 151, 10**9: 1}[pixels]
         np.testing.assert_allclose(torch.cat(bands), whole, rtol=1e-5, atol=1e-5)

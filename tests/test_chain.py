@@ -6,6 +6,7 @@ from tiny import tiny_config, tiny_model
 
 from cores.modeling import CoresModel
 from cores.modeling.refiner import mask_average
+from cores.modeling.segmenters.base import Features
 
 INDEX = torch.tensor([0, 1, 0, 1, 1])  # five masks of two images, in no order
 
@@ -15,16 +16,14 @@ def model() -> CoresModel:
     return tiny_model(tiny_config(3, "paper"))
 
 
-def by_itself(
-    model: CoresModel, features: torch.Tensor, token: torch.Tensor, mask: torch.Tensor | None
-) -> torch.Tensor:
-    """One mask of one image (1, dim, h, w) as transformers' SAM decodes it; `token` (dim,), `mask` (H, W)."""
+def by_itself(model: CoresModel, features: Features, token: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """One mask of one image as transformers' SAM decodes it; `token` (dim,), `mask` (H, W)."""
     sam = model.segmenter
     _, dense = sam.prompt_encoder(
         input_points=None, input_labels=None, input_boxes=None, input_masks=None if mask is None else mask[None, None]
     )
     low_res, _ = sam.mask_decoder(
-        image_embeddings=features,
+        image_embeddings=features.coarse,
         image_positional_embeddings=sam.get_image_wide_positional_embeddings(),
         sparse_prompt_embeddings=token[None, None, None],
         dense_prompt_embeddings=dense,
@@ -55,7 +54,7 @@ def test_every_level_is_guided_by_the_one_before(model: CoresModel) -> None:
         for level in range(3):
             token = tokens[level, number]
             if mask is not None:
-                token = token + model.refiner.out(model.refiner.v(mask_average(own, mask[None])[0]))
+                token = token + model.refiner.out(model.refiner.v(mask_average(own.coarse, mask[None])[0]))
             mask = by_itself(model, own, token, mask)
             torch.testing.assert_close(found[level][number], mask, rtol=1e-4, atol=1e-4)
 

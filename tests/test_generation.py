@@ -7,6 +7,7 @@ from tiny import BOS, EOS, IM_END, IM_START, IMAGE, IMAGE_TOKENS, LOC, SEG, tiny
 from cores.asking.answers import Answered, find_chains, segment_answers
 from cores.modeling import CoresModel
 from cores.modeling.generation import generate, read_prefix, teacher_force
+from cores.modeling.segmenters.base import Features
 
 PREFIX = torch.tensor([BOS, 5, 6, IM_START, *[IMAGE] * IMAGE_TOKENS, IM_END])
 
@@ -22,7 +23,7 @@ def speak_in_chains(model: CoresModel) -> None:
 def answer(
     model: CoresModel,
     pixels: torch.Tensor,
-    features: torch.Tensor,
+    features: Features,
     questions: list[torch.Tensor],
     answers: list[torch.Tensor] | None = None,
     closing: list[int] | None = None,

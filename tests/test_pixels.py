@@ -8,20 +8,21 @@ import pytest
 import torch
 from PIL import Image
 from shared import shared
+from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil, SamImageProcessorPil
 
 from cores.errors import DataError
-from cores.processing import pixels
+from cores.geometry import FITS
+from cores.modeling.segmenters import SEGMENTERS
+from cores.processing import pixels, segmenter_pixels
 from cores.processing.pixels import (
     CLIP_MEAN,
     CLIP_STD,
-    SAM_MEAN,
-    SAM_STD,
     for_language,
-    for_segmenter,
     key_of,
     open_picture,
 )
+from cores.processing.segmenter_pixels import SAM, STYLES, for_segmenter
 
 
 def noise(height, width, seed=0):
@@ -39,7 +40,7 @@ def test_segmenter_pixels_by_hand():
     row = np.repeat(np.array([[0, 70, 140, 210]], dtype=np.uint8)[..., None], 3, axis=2)
     pixels, resized = for_segmenter(Image.fromarray(np.repeat(row, 2, axis=0)), 2)
     assert resized == (1, 2)
-    assert torch.allclose(grey(pixels, SAM_MEAN, SAM_STD)[0, :, 0], torch.tensor([50.0, 160.0]), atol=1e-3)
+    assert torch.allclose(grey(pixels, SAM.mean, SAM.std)[0, :, 0], torch.tensor([50.0, 160.0]), atol=1e-3)
     assert pixels[:, 1].eq(0).all()  # zero *after* normalising: grey there is the mean
 
     white, _ = for_segmenter(Image.new("RGB", (8, 8), "white"), 4)
@@ -90,8 +91,35 @@ def test_equal_to_transformers_within_a_grey_level(size):
     theirs = sam(image, return_tensors="pt")["pixel_values"][0]
     ours, resized = for_segmenter(image, 64)
     inside = np.s_[:, : resized[0], : resized[1]]
-    difference = grey(ours[inside], SAM_MEAN, SAM_STD) - grey(theirs[inside], SAM_MEAN, SAM_STD)
+    difference = grey(ours[inside], SAM.mean, SAM.std) - grey(theirs[inside], SAM.mean, SAM.std)
     assert difference.abs().max() <= 1.01
+
+
+@pytest.mark.parametrize("size", [(37, 53), (53, 37), (64, 64), (11, 300), (700, 5)])
+def test_squashed_pixels_are_the_published_programs(monkeypatch, size):
+    image = noise(*size)
+    shares = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    # SAM 2 and EdgeTAM: floating-point numbers are resized, both sides to the square
+    theirs = F.interpolate(shares, (64, 64), mode="bilinear", antialias=True, align_corners=False)[0]
+    theirs = (theirs - mean[:, None, None]) / std[:, None, None]
+    for kind in ("sam2", "edgetam"):
+        ours, resized = for_segmenter(image, 64, kind)
+        assert resized == (64, 64)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+    monkeypatch.setattr(segmenter_pixels, "BAND", 7)
+    torch.testing.assert_close(for_segmenter(image, 64, "sam2")[0], ours, rtol=0, atol=1e-6)
+    # SAM 3: the 8-bit picture is resized, and goes from -1 to 1
+    small = torch.from_numpy(np.array(image.resize((64, 64), Image.Resampling.BILINEAR)))
+    ours, resized = for_segmenter(image, 64, "sam3_tracker")
+    assert resized == (64, 64)
+    torch.testing.assert_close(ours, (small.permute(2, 0, 1) / 255 - 0.5) / 0.5)
+
+
+def test_every_segmenter_has_pixels():
+    assert STYLES.keys() == FITS.keys() == SEGMENTERS.keys()
+    sam, _ = for_segmenter(noise(37, 53), 64)
+    assert torch.equal(sam, for_segmenter(noise(37, 53), 64, "sam_hq")[0])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

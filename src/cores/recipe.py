@@ -43,7 +43,8 @@ class ModelSection:
     cores). `bases`: a folder that holds `mllm/` and `segmenter/` (`shipped`: the tiny ones). `mllm`, `segmenter`:
     folders or hub ids in transformers' format. `levels` (1: target; 2: location, target; 3: location, part, target),
     `refiner` and `style`: with `start` the checkpoint's own, else 2 and `paper`. `train`: the parts that train;
-    everything else is frozen. `dtype`: of frozen weights.
+    everything else is frozen. `dtype`: of frozen weights. `masks_per_pass`: most masks that the mask decoder works on
+    at once: fewer take less memory and a little more time, and change no number.
     """
 
     start: str | None = None
@@ -56,9 +57,12 @@ class ModelSection:
     train: list[Part] = field(default_factory=lambda: list(PAPER_PARTS))
     dtype: Literal["float32", "bfloat16"] = "float32"
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    masks_per_pass: int = 16
 
     def problems(self) -> Iterator[str]:
         """What is missing or contradicts itself here, a line each."""
+        if self.masks_per_pass < 1:
+            yield f"model.masks_per_pass: found {self.masks_per_pass}, expected at least 1"
         given = [name for name in ("start", "bases", "mllm") if getattr(self, name)]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"

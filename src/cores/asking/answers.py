@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cores.modeling.generation import Said
 from cores.modeling.model import CoresModel
+from cores.modeling.segmenters.base import Features
 
 Chain = tuple[int | None, ...]
 
@@ -51,10 +52,12 @@ def find_chains(ids: Sequence[int], token_ids: Sequence[int]) -> list[Chain]:
 
 
 @torch.no_grad()
-def segment_answers(model: CoresModel, features: Tensor, said: Sequence[Said], masks_per_pass: int) -> list[Answered]:
+def segment_answers(
+    model: CoresModel, features: Features, said: Sequence[Said], masks_per_pass: int
+) -> list[Answered]:
     """Project the grounding tokens' states to prompt tokens and run the chains of all answers about one image.
 
-    Args: `features` of the image (1, ...), from `model.encode`; `masks_per_pass`: most chains in one call of the mask
+    Args: `features` of the image, from `model.encode`; `masks_per_pass`: most chains in one call of the mask
     decoder. Returns: one `Answered` an answer, in order.
     """
     chains = [find_chains(one.ids, model.config.token_ids) for one in said]
@@ -83,17 +86,14 @@ def segment_answers(model: CoresModel, features: Tensor, said: Sequence[Said], m
 
 @torch.no_grad()
 def decode(
-    model: CoresModel, features: Tensor, tokens: Tensor, masks_per_pass: int, use_location: bool = True
+    model: CoresModel, features: Features, tokens: Tensor, masks_per_pass: int, use_location: bool = True
 ) -> list[Tensor]:
     """Low-res logits (masks, h, w) of each level, of prompt tokens (levels, masks, dim) about one image."""
     if not tokens.shape[1]:
         side = model.segmenter.mask_size
         return [features.new_zeros((0, side, side)) for _ in tokens]
-    parts = []
-    for some in tokens.split(masks_per_pass, dim=1):
-        image_index = torch.zeros(some.shape[1], dtype=torch.long, device=some.device)
-        parts.append(model.segment(features, some, image_index, use_location))
-    return [torch.cat(level) for level in zip(*parts, strict=True)]
+    image_index = torch.zeros(tokens.shape[1], dtype=torch.long, device=tokens.device)
+    return model.segment(features, tokens, image_index, use_location, masks_per_pass)
 
 
 def passes(count: int, size: int) -> Iterator[slice]:

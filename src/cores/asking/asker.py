@@ -18,6 +18,7 @@ from cores.data.sample import Form, Turn
 from cores.errors import UserError
 from cores.modeling.generation import generate, read_prefix, teacher_force
 from cores.modeling.model import CoresModel
+from cores.modeling.segmenters.base import Features
 from cores.processing.pixels import Picture
 from cores.processing.processor import CoresProcessor
 
@@ -30,12 +31,12 @@ Query = tuple[str, Form]  # a query, and how it is put into words
 class EncodedImage:
     """An image that a model has looked at; any number of questions may follow. Belongs to the model that made it.
 
-    `pixels`: for the language model, of this one picture; `features` (1, ...), the segmenter's own.
+    `pixels`: for the language model, of this one picture; `features`: the segmenter's own.
     """
 
     picture: Picture
     pixels: Mapping[str, Tensor]
-    features: Tensor
+    features: Features
 
     @property
     def size(self) -> tuple[int, int]:
@@ -119,5 +120,6 @@ class Asker:
 
     def full_size(self, image: EncodedImage, low_res: Tensor) -> list[FullSize]:
         """The masks at the picture's own size of low-res logits (masks, h, w)."""
-        picture, canvas = image.picture, self.model.segmenter.image_size
-        return [FullSize.of(one, canvas, picture.resized, picture.size) for one in low_res]
+        picture, segmenter = image.picture, self.model.segmenter
+        how = (segmenter.image_size, picture.resized, picture.size, segmenter.fit)
+        return [FullSize.of(one, *how) for one in low_res]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from cores.geometry import Size, restore_bands
+from cores.geometry import Fit, Size, restore_bands
 from cores.masks import Mask
 
 
@@ -17,11 +17,12 @@ class FullSize:
     score: float
 
     @classmethod
-    def of(cls, low_res: Tensor, canvas: int, resized: Size, size: Size) -> "FullSize":
-        """Args: `low_res` (h, w) logits over the square of side `canvas` that holds the picture at size `resized`."""
+    def of(cls, low_res: Tensor, canvas: int, resized: Size, size: Size, fit: Fit) -> "FullSize":
+        """Args: `low_res` (h, w) logits over the square of side `canvas` that holds the picture at size `resized`,
+        put there by `fit`."""
         mask = np.empty(size, dtype=bool)
         total, row = 0.0, 0
-        for band in restore_bands(low_res, canvas, resized, size):
+        for band in restore_bands(low_res, canvas, resized, size, fit):
             inside = band > 0
             mask[row : row + len(band)] = inside.cpu().numpy()
             total += float(band[inside].sigmoid().sum())

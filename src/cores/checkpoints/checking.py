@@ -23,6 +23,7 @@ from cores.checkpoints.tensors.lazy import Entry, open_shards, wrong_types
 from cores.errors import CheckpointError
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.mllms import FAMILIES
+from cores.modeling.segmenters.base import image_size
 from cores.modeling.strict import refuse
 from cores.processing.processor import CoresProcessor
 
@@ -107,7 +108,8 @@ def _check_processor(
         "image_token_id": (mllm.image_token_id, processor.sizes.image_token_id),
         "image_tokens": (tokens, processor.sizes.image_tokens),
         "mllm_image_size": (mllm.vision_config.image_size, processor.sizes.mllm_image_size),
-        "segmenter_image_size": (segmenter.vision_config.image_size, processor.sizes.segmenter_image_size),
+        "segmenter": (segmenter.model_type, processor.sizes.segmenter),
+        "segmenter_image_size": (image_size(segmenter), processor.sizes.segmenter_image_size),
     }
     wrong = [
         f"{name}: config.json says {one}, the processor {two}" for name, (one, two) in pairs.items() if one != two

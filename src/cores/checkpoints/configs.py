@@ -11,11 +11,14 @@ from cores.checkpoint_errors import checkpoint_errors, in_words
 from cores.checkpoints.tensors.lazy import open_shards
 from cores.errors import CheckpointError
 from cores.modeling.mllms import check_family
+from cores.modeling.segmenters import SEGMENTERS, VIDEO, segmenter_class
 
 CONFIG = "config.json"
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 # each one of what these count has a tensor of its own; no other number of a model is as large as LARGEST
-COUNTS = ("num_hidden_layers", "iou_head_depth", "num_multimask_outputs", "num_point_embeddings")
+COUNTS = (
+    "num_hidden_layers", "iou_head_depth", "num_multimask_outputs", "num_point_embeddings", "blocks_per_stage",
+)  # fmt: skip
 LARGEST = 2**31
 
 C = TypeVar("C", bound=PreTrainedConfig)
@@ -42,15 +45,16 @@ def read_mllm(folder: Path) -> Any:
     Raises CheckpointError when it is none, or says what no model of it can be.
     """
     file = folder / CONFIG
-    found = str(read_json(file, "the config of a multimodal LLM").get("model_type"))
-    with_name(file, found)
-    return read_part(folder, CONFIG_MAPPING[found])
+    stored = read_json(file, "the config of a multimodal LLM")
+    check_mllm(file, stored)
+    return read_part(folder, CONFIG_MAPPING[stored["model_type"]])
 
 
-def with_name(file: Path, model_type: str) -> None:
-    """Raise CheckpointError that names the file, for a multimodal LLM of a family that we do not know."""
+def check_mllm(file: Path, stored: Any) -> None:
+    """Raise CheckpointError that names the file, for a config of no family of multimodal LLMs that we know."""
+    found = stored.get("model_type") if isinstance(stored, Mapping) else type(stored).__name__
     try:
-        check_family(model_type)
+        check_family(str(found))
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from None
 
@@ -66,6 +70,42 @@ def read_part(folder: Path, kind: type[C]) -> C:
         raise CheckpointError(f"{file}: is the config of a {stored.get('model_type')!r:.80}, not a {kind.model_type}")
     refuse_fields(file, stored, len(open_shards(folder)))
     return make_config(file, kind, stored)
+
+
+def read_segmenter(folder: Path) -> PreTrainedConfig:
+    """The config of a segmenter in transformers' format; of a video model, of its part for single pictures.
+
+    Raises CheckpointError when it is of no family that has an adapter, or says what no model of it can be.
+    """
+    file = folder / CONFIG
+    stored = picture_part(read_json(file, "the config of a segmenter"))
+    check_segmenter(file, stored)
+    refuse_fields(file, stored, len(open_shards(folder)))
+    return make_config(file, segmenter_class(stored["model_type"]).config_class, stored)
+
+
+def picture_part(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a video model's config, what its family's model for single pictures has; any other as it is."""
+    kind = stored.get("model_type")
+    if not isinstance(kind, str) or kind not in VIDEO:
+        return stored
+    whole, detector = stored.get("tracker_config", stored), stored.get("detector_config")
+    if isinstance(whole, Mapping) and isinstance(detector, Mapping):  # SAM 3: the detector owns the image encoder
+        whole = {**whole, "vision_config": detector.get("vision_config")}
+    found: dict[str, Any] = {"model_type": VIDEO[kind]}
+    for name in ("vision_config", "prompt_encoder_config", "mask_decoder_config"):
+        if isinstance(whole, Mapping) and isinstance(part := whole.get(name), Mapping):
+            own = name == "vision_config"  # the same class in both; the others have names of their own
+            found[name] = {field: value for field, value in part.items() if own or field != "model_type"}
+    return found
+
+
+def check_segmenter(file: Path, stored: Any) -> None:
+    """Raise CheckpointError that names the file, for a config of no family of segmenters."""
+    found = stored.get("model_type") if isinstance(stored, Mapping) else type(stored).__name__
+    if not isinstance(found, str) or found not in SEGMENTERS:
+        known = f"{', '.join(list(SEGMENTERS)[:-1])} or {list(SEGMENTERS)[-1]}"
+        raise CheckpointError(f"{file}: is of a {found!s:.80}, expected the config of a segmenter: {known}")
 
 
 def make_config(file: Path, kind: type[C], stored: Mapping[str, Any]) -> C:

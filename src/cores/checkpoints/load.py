@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cores.checkpoint_errors import checkpoint_errors
-from cores.checkpoints.configs import CONFIG, make_config, read_json, refuse_fields, with_name
+from cores.checkpoints.configs import CONFIG, check_mllm, check_segmenter, make_config, read_json, refuse_fields
 from cores.checkpoints.find import find, is_checkpoint, shipped
 from cores.checkpoints.library_errors import quietly
 from cores.checkpoints.runs.bases import draw_rows, folders_of, load_parts, weights_of
@@ -20,12 +20,12 @@ from cores.loss_keys import LOSS_KEYS
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.mllms import FAMILIES as MLLMS
 from cores.modeling.model import CoresModel
+from cores.modeling.segmenters import SEGMENTERS, VIDEO
 from cores.modeling.strict import refuse
 from cores.processing.processor import CoresProcessor
 
 # model_type of LLaVA's, LISA's and CoReS's own programs
 PUBLISHED = ("llava", "llava_llama", "llama", "lisa", "cores_llama")
-SEGMENTERS = {"segmenter_config": "sam"}
 
 
 def load(
@@ -137,13 +137,8 @@ def read_config(folder: Path) -> CoresConfig:
     """
     file = folder / CONFIG
     stored = read_json(file, "a model's config")
-    part = stored.get("mllm_config")
-    with_name(file, str(part.get("model_type") if isinstance(part, dict) else type(part).__name__))
-    for role, family in SEGMENTERS.items():
-        part = stored.get(role)
-        found = part.get("model_type") if isinstance(part, dict) else type(part).__name__
-        if found != family:
-            raise CheckpointError(f"{file}: {role}: found a {found!s:.80}, expected the config of a {family}")
+    check_mllm(file, stored.get("mllm_config"))
+    check_segmenter(file, stored.get("segmenter_config"))
     refuse_fields(file, stored, count_tensors(folder))
     config = make_config(file, CoresConfig, stored)
     for level in config.levels or []:
@@ -198,7 +193,7 @@ def check_plain(folder: Path) -> None:
 def way_in(folder: Path, stored: Mapping[str, Any]) -> str:
     """What makes a model of ours of a folder that is somebody else's, by its config and tokenizer."""
     kind = stored.get("model_type")
-    if kind in {*MLLMS, *SEGMENTERS.values()} and ("text_config" in stored or "vision_config" in stored):
+    if kind in {*MLLMS, *SEGMENTERS, *VIDEO} and {"text_config", "vision_config", "tracker_config"} & stored.keys():
         role = "mllm" if kind in MLLMS else "segmenter"
         return f"it is a base; a recipe takes it as it is: `cores train ... model.{role}={folder}`"
     if kind not in PUBLISHED:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cores.checkpoints.published.conversion import Converted
     from cores.checkpoints.published.plan import Plan
 
-KINDS = ("cores", "lisa", "llava", "llava-delta", "sam")
+KINDS = ("cores", "lisa", "llava", "llava-delta", "sam", "sam2")
 CHAIN = ("cores", "lisa")
 NEEDS = {
     "cores": ("src", "clip"),
@@ -20,6 +20,7 @@ NEEDS = {
     "llava": ("src", "clip"),
     "llava-delta": ("base", "delta", "clip"),
     "sam": ("src",),
+    "sam2": ("src",),
 }
 ALPHA = 16.0  # the published programs'
 
@@ -36,7 +37,8 @@ def main(argv: list[str]) -> int:
         "one is read, in a table that is printed and kept as keys.tsv; tensors pass one by one, in little memory, "
         "and keep their type unless --dtype says another.",
         epilog="cores and lisa: what their programs wrote, merged or as a training state (pytorch_model.bin or "
-        "DeepSpeed's shards, with --base). llava, llava-delta, sam: bases for `cores train`, in transformers' format.",
+        "DeepSpeed's shards, with --base). llava, llava-delta, sam, sam2 (2.1 as well): bases for `cores train`, in "
+        "transformers' format.",
     )
     parser.add_argument("--from", dest="kind", choices=KINDS, required=True, help="whose checkpoint it is")
     parser.add_argument("--src", help="folder, file, or hub id such as xinlai/LISA-7B-v1 or owner/name@revision")
@@ -108,7 +110,7 @@ def refuse_training_state(args: argparse.Namespace) -> None:
 def _convert(args: argparse.Namespace) -> "Converted":
     import torch
 
-    from cores.checkpoints.published import convert_bases
+    from cores.checkpoints.published import convert_bases, convert_sam2
     from cores.checkpoints.published.conversion import convert
     from cores.checkpoints.published.plan import summary
 
@@ -121,6 +123,8 @@ def _convert(args: argparse.Namespace) -> "Converted":
     how = {"dtype": dtype, "replace": args.overwrite, "quiet": args.quiet, "told": told}
     if args.kind == "sam":
         return convert_bases.convert_sam(args.src, args.out, **how)
+    if args.kind == "sam2":
+        return convert_sam2.convert_sam2(args.src, args.out, **how)
     if args.kind == "llava":
         return convert_bases.convert_llava(args.src, args.clip, args.out, **how)
     if args.kind == "llava-delta":

@@ -179,7 +179,7 @@ def _show(args: argparse.Namespace) -> int:
     with _new_file(args.out, args.overwrite) as part:
         for number in numbers:
             sample = draw_questions(source, number, args.questions, np.random.default_rng([args.seed, number]))
-            size = resized_size(sample.size, args.side)
+            size = resized_size(sample.size, args.side, "pad")
             panels.append(panel(sample, open_picture(sample.image), args.side, size))
         if args.out.suffix == ".html":
             part.write_text(as_html(panels, args.source), "utf-8")

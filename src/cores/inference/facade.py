@@ -112,7 +112,8 @@ class Cores:
         """One answer as plain values; large masks are made one at a time and kept as run lengths."""
         reading = self.processor.parse_answer(answer.ids)
         names = [level["name"] for level in self.model.config.levels]
-        canvas, resized = self.model.segmenter.image_size, encoded.picture.resized
+        segmenter, resized = self.model.segmenter, encoded.picture.resized
+        frame = (segmenter.image_size, resized, segmenter.fit)
         targets = []
         for i, (phrase, chain) in enumerate(zip(reading.phrases, answer.chains, strict=True)):
             levels = []
@@ -120,7 +121,7 @@ class Cores:
                 if position is not None:
                     (full,) = asker.full_size(encoded, logits[i : i + 1])
                     low_res = logits[i].float().cpu().numpy()
-                    levels.append(Level(name, encode(full.mask), full.score, low_res, canvas, resized))
+                    levels.append(Level(name, encode(full.mask), full.score, low_res, *frame))
             targets.append(TargetMask(phrase or query, tuple(levels), named=phrase is not None))
         return Segmentation(
             query=query,

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cores import masks, viz
 from cores.errors import DataError
-from cores.geometry import Size, restore_bands
+from cores.geometry import Fit, Size, restore_bands
 from cores.inference.outlines import Box, Polygon, box_of, polygons_of
 from cores.inference.picturelike import Picturelike, as_picture
 from cores.masks import RLE, Mask
@@ -32,7 +32,7 @@ class Level:
 
     `name`: location, part or target. `rle`: compressed COCO run lengths of `mask`. `score`: mean probability of the
     mask's pixels, from 0.5 to 1; 0 for an empty mask. `low_res` (h, w) float32: the decoder's own logits, over the
-    square of side `canvas`, in pixels, that holds the picture at size `resized` (h, w) in its upper left corner.
+    square of side `canvas`, in pixels, that holds the picture at size `resized` (h, w), put there by `fit`.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Level:
     low_res: NDArray[np.float32]
     canvas: int
     resized: Size
+    fit: Fit
 
     @property
     def size(self) -> Size:
@@ -56,7 +57,7 @@ class Level:
     @property
     def logits(self) -> NDArray[np.float32]:
         """(H, W) float32, at the picture's own size; made when asked for."""
-        bands = restore_bands(torch.from_numpy(self.low_res), self.canvas, self.resized, self.size)
+        bands = restore_bands(torch.from_numpy(self.low_res), self.canvas, self.resized, self.size, self.fit)
         found: NDArray[np.float32] = np.concatenate([band.numpy() for band in bands])
         return found
 
@@ -69,7 +70,7 @@ class Level:
         return hash(self._values())
 
     def _values(self) -> tuple[Any, ...]:
-        return self.name, self.size, self.rle["counts"], self.score, self.canvas, self.resized
+        return self.name, self.size, self.rle["counts"], self.score, self.canvas, self.resized, self.fit
 
     def __repr__(self) -> str:
         return f"Level({self.name}, score {self.score:.3f}, {_area(self.rle)})"

@@ -4,18 +4,21 @@ Legend: levels = 1 (LISA), 2 (CoReS) or 3, masks = all targets of the batch, dim
 low-res masks.
 """
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from cores.modeling.segmenters.sam import SamSegmenter
+from cores.modeling.segmenters.base import Features, Segmenter
 
 
 def run_chain(
-    segmenter: SamSegmenter,
+    segmenter: Segmenter,
     refiner: nn.Module | None,
-    features: Tensor,
+    features: Features,
     tokens: Tensor,
     image_index: Tensor,
     use_location: bool = True,
+    masks_per_pass: int | None = None,
 ) -> list[Tensor]:
     """Low-res logits (masks, H, W) of every level, coarse to fine.
 
@@ -23,8 +26,29 @@ def run_chain(
     the previous logits, raw and with their gradient, as mask prompt.
 
     Args: `features` of the segmenter; `tokens` (levels, masks, dim); `image_index` (masks,). `use_location` False:
-    the last level runs as if it were the first: no mask prompt and no refiner.
+    the last level runs as if it were the first: no mask prompt and no refiner. `masks_per_pass`: most masks that are
+    decoded at once; more of them go one pass after the other, and in training each pass is computed again for its
+    gradients, so that memory is that of one.
     """
+    if masks_per_pass is None or len(image_index) <= masks_per_pass:
+        return _levels(segmenter, refiner, features, tokens, image_index, use_location)
+    parts = []
+    for some, index in zip(tokens.split(masks_per_pass, dim=1), image_index.split(masks_per_pass), strict=True):
+        inputs = (segmenter, refiner, features, some, index, use_location)
+        again = torch.is_grad_enabled()
+        parts.append(checkpoint(_levels, *inputs, use_reentrant=False) if again else _levels(*inputs))
+    return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+
+def _levels(
+    segmenter: Segmenter,
+    refiner: nn.Module | None,
+    features: Features,
+    tokens: Tensor,
+    image_index: Tensor,
+    use_location: bool,
+) -> list[Tensor]:
+    """All levels of these masks, in one call of the mask decoder each."""
     found: list[Tensor] = []
     for level, token in enumerate(tokens):  # token: (masks, dim)
         guided = level > 0 and (use_location or level < len(tokens) - 1)

@@ -16,14 +16,14 @@ REFINERS = ("none", "paper", "published", "region")
 class CoresConfig(PreTrainedConfig):
     """Configuration of `CoresModel`.
 
-    `mllm_config`: of a LLaVA; its extra field `projector` is `linear` or `mlp2x_gelu`. `segmenter_config`: of a SAM.
-    `levels`: coarse to fine, each {"name", "token", "token_id"}; one level is LISA, two are CoReS, three the paper's
-    ablation. `refiner`: none | paper | published | region (one level has none). `style`: paper | published | lisa,
-    sets what is not said of the losses. Those are in `LOSS_KEYS`: the weights `text_weight`, `mask_weight`,
-    `bce_weight`, `dice_weight`; `location_loss`, the weight of the mask losses on all levels before the last;
-    `balanced_bce`: inside and outside of a mask weigh the same, for training from scratch; `ignore_255`: ignored
-    pixels are left out, else they train as background; `loss_resolution`: `original`, or `low` for cheap training at
-    the mask decoder's own resolution.
+    `mllm_config`: of a LLaVA; its extra field `projector` is `linear` or `mlp2x_gelu`. `segmenter_config`: of a family
+    in `SEGMENTERS`. `levels`: coarse to fine, each {"name", "token", "token_id"}; one level is LISA, two are CoReS,
+    three the paper's ablation. `refiner`: none | paper | published | region (one level has none). `style`: paper |
+    published | lisa, sets what is not said of the losses. Those are in `LOSS_KEYS`: the weights `text_weight`,
+    `mask_weight`, `bce_weight`, `dice_weight`; `location_loss`, the weight of the mask losses on all levels before
+    the last; `balanced_bce`: inside and outside of a mask weigh the same, for training from scratch; `ignore_255`:
+    ignored pixels are left out, else they train as background; `loss_resolution`: `original`, or `low` for cheap
+    training at the mask decoder's own resolution.
 
     Raises CheckpointError when levels, refiner, style or resolution are none of these.
     """

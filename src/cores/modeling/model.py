@@ -24,9 +24,12 @@ from cores.modeling.mllms import make_mllm
 from cores.modeling.objective import Frames, level_losses
 from cores.modeling.reading import read
 from cores.modeling.refiner import make_refiner
-from cores.modeling.segmenters.sam import SamSegmenter
+from cores.modeling.segmenters import make_segmenter
+from cores.modeling.segmenters.base import Features
 from cores.modeling.strict import refuse, refuse_broken, refuse_differences
 from cores.vocabulary import UNSUPERVISED
+
+MASKS_PER_PASS = 16  # one takes about 0.1 GB a level in training, of a whole-size SAM 2 in fp32
 
 
 @dataclass
@@ -58,8 +61,9 @@ class CoresOutput(ModelOutput):
 class CoresModel(PreTrainedModel):
     """The model of a `CoresConfig`.
 
-    Weights: `mllm.*` (a LLaVA's names), `segmenter.*` (a SAM's names), `projection.*`, `refiner.*`.
+    Weights: `mllm.*` (a LLaVA's names), `segmenter.*` (its family's names), `projection.*`, `refiner.*`.
     `max_new_tokens`: most tokens of an answer, where nobody says otherwise; kept in `generation_config.json`.
+    `masks_per_pass`: most masks that the mask decoder works on at once: bounds the memory, changes no number.
     """
 
     config_class = CoresConfig
@@ -73,9 +77,10 @@ class CoresModel(PreTrainedModel):
     def __init__(self, config: CoresConfig) -> None:
         super().__init__(config)
         self.mllm = make_mllm(config.mllm_config)
-        self.segmenter = SamSegmenter(config.segmenter_config)
+        self.segmenter = make_segmenter(config.segmenter_config)
         self._add_new_parts()
         self.max_new_tokens = MAX_NEW_TOKENS
+        self.masks_per_pass = MASKS_PER_PASS
         self.post_init()
 
     def _add_new_parts(self) -> None:
@@ -145,15 +150,22 @@ class CoresModel(PreTrainedModel):
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.mllm.set_output_embeddings(value)
 
-    def encode(self, segmenter_pixels: Tensor) -> Tensor:
+    def encode(self, segmenter_pixels: Tensor) -> Features:
         """The segmenter's features of pictures (images, 3, side, side); do it once per image and ask often."""
-        return self.segmenter.encode(segmenter_pixels)
+        found: Features = self.segmenter.encode(segmenter_pixels)
+        return found
 
     def segment(
-        self, features: Tensor, tokens: Tensor, image_index: Tensor, use_location: bool = True
+        self,
+        features: Features,
+        tokens: Tensor,
+        image_index: Tensor,
+        use_location: bool = True,
+        masks_per_pass: int | None = None,
     ) -> list[Tensor]:
-        """Low-res logits (masks, H, W) of each level; arguments as `run_chain`'s."""
-        return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location)
+        """Low-res logits (masks, H, W) of each level. Args: as `run_chain`'s; `masks_per_pass` None: the model's."""
+        most = self.masks_per_pass if masks_per_pass is None else masks_per_pass
+        return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location, most)
 
     def forward(
         self,
@@ -169,7 +181,7 @@ class CoresModel(PreTrainedModel):
         ignore: Sequence[Tensor | None] | None = None,
         sizes: Sequence[Size] | None = None,
         resized: Sequence[Size] | None = None,
-        features: Tensor | None = None,
+        features: Features | None = None,
         pixel_extras: Mapping[str, Tensor] | None = None,
     ) -> CoresOutput:
         """Losses and masks of a packed batch.
@@ -204,7 +216,7 @@ class CoresModel(PreTrainedModel):
         return output
 
     def _low_res_logits(
-        self, tokens: Tensor, image_index: Tensor, pixels: Tensor | None, features: Tensor | None
+        self, tokens: Tensor, image_index: Tensor, pixels: Tensor | None, features: Features | None
     ) -> tuple[Tensor, ...]:
         """Masks of every level; a batch without masks is not looked at."""
         if not len(image_index):
@@ -241,7 +253,7 @@ class CoresModel(PreTrainedModel):
         assert output.low_res_logits is not None
         rows = image_index.tolist()
         left_out = ignore if ignore is not None and config.ignore_255 else [None] * len(sizes)
-        frames = Frames(self.segmenter.image_size, sizes, resized, left_out)
+        frames = Frames(self.segmenter.image_size, sizes, resized, left_out, self.segmenter.fit)
         how = (frames, config.loss_resolution, config.balanced_bce)
 
         parts = level_losses(output.low_res_logits[-1], truth, rows, *how)

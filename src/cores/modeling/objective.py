@@ -8,19 +8,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cores.geometry import Size, content_size, restore, shrink
+from cores.geometry import Fit, Size, content_size, restore, shrink
 from cores.modeling.losses import mask_losses
 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
     """The pictures of a batch. `sizes`, `resized`: (h, w) of each and of it inside the segmenter's square, whose side
-    is `canvas`; `ignore`: one (h, w) bool or None each, pixels that carry no loss."""
+    is `canvas`; `ignore`: one (h, w) bool or None each, pixels that carry no loss; `fit`: how they were put there."""
 
     canvas: int
     sizes: Sequence[Size]
     resized: Sequence[Size]
     ignore: Sequence[Tensor | None]
+    fit: Fit
 
 
 def level_losses(
@@ -47,7 +48,7 @@ def level_losses(
             ignored.append(None if out is None else shrink(out[None], (h, w))[0] > 0.5)
         else:
             one = low_res_logits[number : number + 1]
-            logits.append(restore(one, frames.canvas, frames.resized[row], frames.sizes[row])[0])
+            logits.append(restore(one, frames.canvas, frames.resized[row], frames.sizes[row], frames.fit)[0])
             wanted.append(mask)
             ignored.append(out)
     return mask_losses(logits, wanted, ignored, balanced)

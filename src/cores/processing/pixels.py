@@ -1,4 +1,4 @@
-"""Pictures as the language model's tower and the segmenter want them (the published programs' pixel rules).
+"""Pictures as they are read, and as the language model's tower wants them (the published programs' pixel rules).
 
 Legend: h, w = the picture's own size after EXIF rotation; s, S = side of the square that the language model's tower
 and the segmenter look at.
@@ -14,12 +14,11 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from cores.errors import DataError
-from cores.geometry import Size, resized_size
+from cores.geometry import Size
 from cores.picture_errors import opened_picture, picture_errors
 from cores.prompts.styles import ClipFit
 
 BAND = 512  # rows that are worked on at once
-SAM_MEAN, SAM_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of grey values 0..255
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of grey values 0..1
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -72,20 +71,6 @@ def _rgb(image: Image.Image, name: str | Path) -> Image.Image:
     if image.mode == "P":  # Pillow warns when a palette's own transparency gets lost
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def for_segmenter(image: Image.Image, side: int) -> tuple[Tensor, Size]:
-    """(3, side, side): longest side to `side`, antialiased bilinear, normalised, *then* padded with 0 right and below.
-
-    Also gives the size (h, w) inside.
-    """
-    height, width = resized_size((image.height, image.width), side)
-    small = image.resize((width, height), Image.Resampling.BILINEAR)
-    values = torch.from_numpy(np.array(small, dtype=np.float32))  # (height, width, 3)
-    values = (values - torch.tensor(SAM_MEAN)) / torch.tensor(SAM_STD)
-    pixels = torch.zeros(3, side, side)
-    pixels[:, :height, :width] = values.permute(2, 0, 1)
-    return pixels, (height, width)
 
 
 def for_language(image: Image.Image, side: int, fit: ClipFit) -> Tensor:

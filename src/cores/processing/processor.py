@@ -21,8 +21,9 @@ from transformers import PreTrainedTokenizerBase
 from cores.data.sample import Conversation, Form, Sample, Target, Turn
 from cores.errors import DataError, UserError
 from cores.processing.batch import Asked, Batch, Row, fit, make_batch
-from cores.processing.pixels import Picture, for_language, for_segmenter, key_of, open_picture
+from cores.processing.pixels import Picture, for_language, key_of, open_picture
 from cores.processing.reading import Reading, read_answer
+from cores.processing.segmenter_pixels import for_segmenter
 from cores.processing.stored import ProcessorSizes, fetch_processor, read_processor, write_processor
 from cores.processing.tokens import encode_conversation, encode_prompt, find_ids
 from cores.prompts import Prompt, PromptSettings
@@ -79,7 +80,7 @@ class CoresProcessor:
     def picture(self, image: Path | str | Image.Image) -> Picture:
         """A picture for both. Raises DataError when it cannot be read."""
         opened = open_picture(image)
-        pixels, resized = for_segmenter(opened, self.sizes.segmenter_image_size)
+        pixels, resized = for_segmenter(opened, self.sizes.segmenter_image_size, self.sizes.segmenter)
         values = for_language(opened, self.sizes.mllm_image_size, self.sizes.clip_fit)
         return Picture(values, pixels, (opened.height, opened.width), resized, key_of(opened))
 

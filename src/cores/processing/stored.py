@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from cores.checkpoint_errors import checkpoint_errors
 from cores.errors import CheckpointError
 from cores.hub import fetch
+from cores.processing.segmenter_pixels import STYLES
 from cores.processing.tokens import encode
 from cores.prompts.styles import ClipFit
 from cores.vocabulary import IM_END, IM_START
@@ -24,7 +25,7 @@ class ProcessorSizes:
 
     `image_tokens`: positions that a picture takes; `image_token_id` stands at each of them, and need not be a token.
     `clip_fit`: how a picture becomes square for the language model. `max_text_tokens`: most tokens of prefix and one
-    conversation in training, the picture counted as one.
+    conversation in training, the picture counted as one. `segmenter`: its model_type, by which its pixels are made.
 
     Raises CheckpointError that names every size that cannot be used.
     """
@@ -35,6 +36,7 @@ class ProcessorSizes:
     segmenter_image_size: int
     clip_fit: ClipFit = "pad"
     max_text_tokens: int = 1024
+    segmenter: str = "sam"  # older folders do not say it
 
     def __post_init__(self) -> None:
         wrong = []
@@ -44,6 +46,8 @@ class ProcessorSizes:
                 wrong.append(f"{name}: found {value!r}, expected a whole number from 1")
         if self.clip_fit not in ("pad", "crop"):
             wrong.append(f"clip_fit: found {self.clip_fit!r}, expected pad or crop")
+        if self.segmenter not in STYLES:
+            wrong.append(f"segmenter: found {self.segmenter!r:.80}, expected one of {', '.join(STYLES)}")
         if wrong:
             raise CheckpointError("; ".join(wrong))
 

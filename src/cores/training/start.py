@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, SamConfig
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from cores.checkpoint_errors import checkpoint_errors
-from cores.checkpoints.configs import read_mllm, read_part
+from cores.checkpoints.configs import read_mllm, read_segmenter
 from cores.checkpoints.find import find, shipped
 from cores.checkpoints.load import build, read_config
 from cores.checkpoints.runs.bases import folders_of, weights_of
@@ -39,7 +39,9 @@ def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
         name: _lasting(path) for name in ("start", "bases", "mllm", "segmenter") if (path := getattr(model, name))
     }
     made = _from_checkpoint if "start" in paths else _from_bases
-    return made(recipe, Base(paths, seed, dtype=recipe.model.dtype))
+    base, built, processor = made(recipe, Base(paths, seed, dtype=recipe.model.dtype))
+    built.masks_per_pass = model.masks_per_pass
+    return base, built, processor
 
 
 def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
@@ -82,19 +84,20 @@ def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProc
         image_tokens=model.mllm.image_tokens,
         image_token_id=mllm.image_token_id,
         segmenter_image_size=model.segmenter.image_size,
+        segmenter=segmenter.model_type,
         **{"clip_fit": STYLES[style].clip_fit, **_said_for(ProcessorSizes, recipe.prompt)},
     )
     return base, model, CoresProcessor(tokenizer, PromptSettings(style=style, tokens=tokens, **prompt), sizes)
 
 
-def _configs(base: Base) -> tuple[Any, SamConfig, PreTrainedTokenizerBase]:
+def _configs(base: Base) -> tuple[Any, PreTrainedConfig, PreTrainedTokenizerBase]:
     """The configs of a base's parts and its tokenizer."""
     if base.paths.get("bases") == "shipped":
         folder = shipped("cores-tiny")
         config = CoresConfig.from_pretrained(folder)
         return config.mllm_config, config.segmenter_config, AutoTokenizer.from_pretrained(folder)
     folders = folders_of(base)
-    mllm, segmenter = read_mllm(folders["mllm"]), read_part(folders["segmenter"], SamConfig)
+    mllm, segmenter = read_mllm(folders["mllm"]), read_segmenter(folders["segmenter"])
     with checkpoint_errors(folders["mllm"], "be read as a tokenizer"):
         return mllm, segmenter, AutoTokenizer.from_pretrained(folders["mllm"])
 

@@ -1,6 +1,5 @@
 """Which parts of a model train. Everything else is frozen."""
 
-import re
 import warnings
 from collections.abc import Iterable
 
@@ -9,35 +8,37 @@ from cores.modeling.mllms import FAMILIES
 from cores.modeling.model import CoresModel
 from cores.recipe import LoraSection, Part
 
-SEGMENTER_PARTS: dict[Part, str] = {
-    "image_encoder": "segmenter.vision_encoder.",
-    "prompt_encoder": "segmenter.prompt_encoder.",
-    "mask_decoder": "segmenter.mask_decoder.",
-}
-# SAM's Gaussian matrix is a constant, stored as a parameter. Its decoder's guess of its own IoU, and its outputs for
-# several masks a prompt, are read by no loss: they get no gradient, and DeepSpeed wants one for all that trains.
-NEVER = re.compile(r"positional_embedding|mask_decoder\.(iou_prediction_head|output_hypernetworks_mlps\.[1-9])")
+MASK_PROMPT = "prompt_encoder.mask_embed."
 
 
 def parts_of(model: CoresModel, name: str) -> tuple[Part, ...]:
-    """Which parts a parameter belongs to, by its name; a head that is tied to the embeddings is both."""
+    """Which parts a parameter belongs to, by its name; of none when no loss reaches it (DeepSpeed wants gradients)."""
+    whose, _, own = name.partition(".")
+    if whose == "mllm":
+        return _of_mllm(model, own)
+    if whose == "segmenter":
+        return _of_segmenter(model, own)
+    return ("projection",) if whose == "projection" else ("refiner",)
+
+
+def _of_mllm(model: CoresModel, own: str) -> tuple[Part, ...]:
     family = FAMILIES[model.config.mllm_config.model_type]
-    for part, prefix in SEGMENTER_PARTS.items():
-        if name.startswith(prefix):
-            return (part,)
-    if not name.startswith("mllm."):
-        return (
-            ("projection",) if name.startswith("projection.") else ("refiner",) if name.startswith("refiner.") else ()
-        )
-    own = name.removeprefix("mllm.")
     if any(own.startswith(f"{path}.") for path in family.projector):
         return ("projector",)
     if own.startswith(f"{family.tower}."):
         return ("vision_tower",)
     if own.startswith(f"{family.decoder}.embed_tokens."):
         tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
-        return ("embeddings", "head") if tied else ("embeddings",)
+        return ("embeddings", "head") if tied else ("embeddings",)  # one table for both
     return ("language_model",) if own.startswith(f"{family.decoder}.") else ("head",)
+
+
+def _of_segmenter(model: CoresModel, own: str) -> tuple[Part, ...]:
+    segmenter = model.segmenter
+    unguided = len(model.config.levels) == 1 and own.startswith(MASK_PROMPT)  # no mask prompts the only level
+    if unguided or segmenter.never_trained.search(own):
+        return ()
+    return tuple(part for part, begins in segmenter.parts.items() if own.startswith(begins))
 
 
 def choose_parts(model: CoresModel, train: Iterable[Part], lora: LoraSection) -> None:
@@ -52,7 +53,7 @@ def choose_parts(model: CoresModel, train: Iterable[Part], lora: LoraSection) ->
     for part in train:
         if part == "lora":
             continue
-        found = [p for name, p in model.named_parameters() if part in parts_of(model, name) and not NEVER.search(name)]
+        found = [p for name, p in model.named_parameters() if part in parts_of(model, name)]
         if not found:
             warnings.warn(f"model.train: this model has no {part}: nothing of it trains", stacklevel=2)
         for parameter in found:

@@ -11,6 +11,12 @@ from cores.checkpoints.shapes import SECOND_NAMES
 
 Table = tuple[tuple[str, str], ...]
 
+
+def inside(table: Table, theirs: str, ours: str) -> Table:
+    """A table for the same tensors when they are part of something larger: a prefix on both sides."""
+    return tuple((theirs + old, ours + new) for old, new in table)
+
+
 # SAM's own names (its .pth files) and transformers' `SamModel`
 SAM: Table = (
     ("image_encoder.pos_embed", "vision_encoder.pos_embed"),
@@ -69,6 +75,72 @@ SAM: Table = (
     ("mask_decoder.iou_prediction_head.layers.2.{rest}", "mask_decoder.iou_prediction_head.proj_out.{rest}"),
 )
 
+_TWO_WAY = "transformer.layers.{i}."  # of SAM 2's decoder
+# SAM 2's and 2.1's own names (its .pt files) and transformers' `Sam2Model`
+SAM2: Table = (
+    ("image_encoder.trunk.pos_embed", "vision_encoder.backbone.pos_embed"),
+    ("image_encoder.trunk.pos_embed_window", "vision_encoder.backbone.pos_embed_window"),
+    ("image_encoder.trunk.patch_embed.proj.{rest}", "vision_encoder.backbone.patch_embed.projection.{rest}"),
+    ("image_encoder.trunk.blocks.{i}.norm{j}.{rest}", "vision_encoder.backbone.blocks.{i}.layer_norm{j}.{rest}"),
+    ("image_encoder.trunk.blocks.{i}.attn.{rest}", "vision_encoder.backbone.blocks.{i}.attn.{rest}"),
+    ("image_encoder.trunk.blocks.{i}.proj.{rest}", "vision_encoder.backbone.blocks.{i}.proj.{rest}"),
+    ("image_encoder.trunk.blocks.{i}.mlp.layers.0.{rest}", "vision_encoder.backbone.blocks.{i}.mlp.proj_in.{rest}"),
+    ("image_encoder.trunk.blocks.{i}.mlp.layers.1.{rest}", "vision_encoder.backbone.blocks.{i}.mlp.proj_out.{rest}"),
+    ("image_encoder.neck.convs.{i}.conv.{rest}", "vision_encoder.neck.convs.{i}.{rest}"),
+    ("no_mem_embed", "no_memory_embedding"),
+    (
+        "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+        "prompt_encoder.shared_embedding.positional_embedding",
+    ),
+    ("sam_prompt_encoder.pe_layer.for_images", "shared_image_embedding.positional_embedding"),
+    ("sam_prompt_encoder.point_embeddings.weight", "prompt_encoder.point_embed.weight"),
+    ("sam_prompt_encoder.not_a_point_embed.{rest}", "prompt_encoder.not_a_point_embed.{rest}"),
+    ("sam_prompt_encoder.no_mask_embed.{rest}", "prompt_encoder.no_mask_embed.{rest}"),
+    ("sam_prompt_encoder.mask_downscaling.0.{rest}", "prompt_encoder.mask_embed.conv1.{rest}"),
+    ("sam_prompt_encoder.mask_downscaling.1.{rest}", "prompt_encoder.mask_embed.layer_norm1.{rest}"),
+    ("sam_prompt_encoder.mask_downscaling.3.{rest}", "prompt_encoder.mask_embed.conv2.{rest}"),
+    ("sam_prompt_encoder.mask_downscaling.4.{rest}", "prompt_encoder.mask_embed.layer_norm2.{rest}"),
+    ("sam_prompt_encoder.mask_downscaling.6.{rest}", "prompt_encoder.mask_embed.conv3.{rest}"),
+    *inside(
+        (
+            ("iou_token.{rest}", "iou_token.{rest}"),
+            ("mask_tokens.{rest}", "mask_tokens.{rest}"),
+            ("obj_score_token.{rest}", "obj_score_token.{rest}"),
+            ("conv_s{i}.{rest}", "conv_s{i}.{rest}"),
+            ("output_upscaling.0.{rest}", "upscale_conv1.{rest}"),
+            ("output_upscaling.1.{rest}", "upscale_layer_norm.{rest}"),
+            ("output_upscaling.3.{rest}", "upscale_conv2.{rest}"),
+            ("transformer.norm_final_attn.{rest}", "transformer.layer_norm_final_attn.{rest}"),
+            *inside(
+                (
+                    ("norm{j}.{rest}", "layer_norm{j}.{rest}"),
+                    ("mlp.layers.0.{rest}", "mlp.proj_in.{rest}"),
+                    ("mlp.layers.1.{rest}", "mlp.proj_out.{rest}"),
+                ),
+                _TWO_WAY,
+                _TWO_WAY,
+            ),
+            *(
+                (f"{attention}.{theirs}_proj.{{rest}}", f"{attention}.{ours}_proj.{{rest}}")
+                for attention in (
+                    f"{_TWO_WAY}self_attn",
+                    f"{_TWO_WAY}cross_attn_token_to_image",
+                    f"{_TWO_WAY}cross_attn_image_to_token",
+                    "transformer.final_attn_token_to_image",
+                )
+                for theirs, ours in (("q", "q"), ("k", "k"), ("v", "v"), ("out", "o"))
+            ),
+            *(
+                (f"{head}.layers.{number}.{{rest}}", f"{head}.{layer}.{{rest}}")
+                for head in ("output_hypernetworks_mlps.{i}", "iou_prediction_head", "pred_obj_score_head")
+                for number, layer in enumerate(("proj_in", "layers.0", "proj_out"))
+            ),
+        ),
+        "sam_mask_decoder.",
+        "mask_decoder.",
+    ),
+)
+
 # CLIP's vision tower: the names of openai/clip-vit-large-patch14 and of transformers' `CLIPVisionModel` inside LLaVA
 CLIP: Table = (
     ("vision_model.embeddings.{rest}", "embeddings.{rest}"),
@@ -100,11 +172,6 @@ CHAIN: Table = (
 )
 
 
-def inside(table: Table, theirs: str, ours: str) -> Table:
-    """A table for the same tensors when they are part of something larger: a prefix on both sides."""
-    return tuple((theirs + old, ours + new) for old, new in table)
-
-
 # A whole published checkpoint and `CoresModel`. A merged file has no CLIP tower, a training state dict has one.
 PUBLISHED: Table = (
     *inside(LLAVA, "", "mllm."),
@@ -124,6 +191,20 @@ IGNORED: Table = (
         "position numbers: counted, no weight",
     ),
     ("vision_model.embeddings.position_ids", "position numbers: counted, no weight"),
+    *(
+        (name, "SAM 2's memory of a video: pictures have none")
+        for name in (
+            "memory_attention.{rest}",
+            "memory_encoder.{rest}",
+            "mask_downsample.{rest}",
+            "maskmem_tpos_enc",
+            "no_mem_pos_enc",
+            "no_obj_ptr",
+            "no_obj_embed_spatial",
+            "obj_ptr_proj.{rest}",
+            "obj_ptr_tpos_proj.{rest}",
+        )
+    ),
 )
 
 

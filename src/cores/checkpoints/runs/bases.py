@@ -1,4 +1,4 @@
-"""A LLaVA and a SAM for a chain to be put on: from folders in transformers' format, or the tiny ones that ship.
+"""A LLaVA and a segmenter for a chain to be put on: from folders in transformers' format, or the tiny ones that ship.
 
 The tiny bases ship as the tensors in which they differ from the tiny CoReS that was trained on them.
 """
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from cores.checkpoint_errors import checkpoint_errors
-from cores.checkpoints.configs import read_mllm, read_part
+from cores.checkpoints.configs import read_mllm, read_part, read_segmenter
 from cores.checkpoints.find import find, shipped
 from cores.checkpoints.library_errors import quietly
 from cores.checkpoints.runs.fingerprint import fingerprint, fingerprint_of
@@ -22,7 +22,7 @@ from cores.checkpoints.tensors.lazy import open_shards, wrong_types
 from cores.errors import CheckpointError
 from cores.modeling.mllms import mllm_class
 from cores.modeling.model import CoresModel
-from cores.modeling.segmenters.sam import SamSegmenter
+from cores.modeling.segmenters import segmenter_class
 from cores.modeling.strict import refuse, refuse_broken
 
 DIFFERENCE = "difference.safetensors"
@@ -36,7 +36,7 @@ class Parts(NamedTuple):
     """`projection`: the state, by name, of one that was pretrained too, else None."""
 
     mllm: Any  # a MultimodalLLM
-    segmenter: SamSegmenter
+    segmenter: Any  # a Segmenter
     projection: dict[str, Tensor] | None
 
 
@@ -99,8 +99,8 @@ def load_parts(base: Base, **options: Any) -> Parts:
     if base.paths.get("bases") == "shipped":
         return _shipped_parts(**options)
     folders = folders_of(base)
-    mllm = load_strictly(mllm_class(read_mllm(folders["mllm"]).model_type), folders["mllm"], **options)
-    segmenter = load_strictly(SamSegmenter, folders["segmenter"], **options)
+    mllm = load_mllm(folders["mllm"], **options)
+    segmenter = load_segmenter(folders["segmenter"], **options)
     file = _projection(base)
     return Parts(mllm, segmenter, None if file is None else load_file(file))
 
@@ -124,13 +124,25 @@ def draw_rows(mllm: Any, size: int, new_tokens: Sequence[int]) -> None:
             table.data[number].normal_(0, NEW_ROW_STD)
 
 
-def load_strictly(kind: type[P], folder: Path, **options: Any) -> P:
+def load_mllm(folder: Path, **options: Any) -> Any:
+    """A multimodal LLM of any family, strictly loaded. Raises CheckpointError."""
+    config = read_mllm(folder)
+    return load_strictly(mllm_class(config.model_type), folder, config, **options)
+
+
+def load_segmenter(folder: Path, **options: Any) -> Any:
+    """A segmenter of any family, strictly loaded; of a video model's folder, its part for single pictures."""
+    config = read_segmenter(folder)
+    return load_strictly(segmenter_class(config.model_type), folder, config, **options)
+
+
+def load_strictly(kind: type[P], folder: Path, config: PreTrainedConfig | None = None, **options: Any) -> P:
     """A part in transformers' format, in any layout that its own class loads whole.
 
     Raises CheckpointError that names every tensor that is missing, left over, of another shape or type, or not finite.
     """
     refuse(folder, unusable=wrong_types(open_shards(folder)))
-    options |= {"config": read_part(folder, kind.config_class), "output_loading_info": True}
+    options |= {"config": config or read_part(folder, kind.config_class), "output_loading_info": True}
     with quietly(), checkpoint_errors(folder):
         model, info = kind.from_pretrained(folder, ignore_mismatched_sizes=True, **options)
     refuse(folder, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])

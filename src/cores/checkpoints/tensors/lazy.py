@@ -8,7 +8,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -123,7 +123,7 @@ def find_files(folder: Path) -> list[Path]:
             return _indexed(folder / index)
         if (folder / single).is_file():
             return [folder / single]
-    others = [file for kind in ("*.safetensors", "*.bin", "*.pth") for file in sorted(folder.glob(kind))]
+    others = [file for kind in ("*.safetensors", "*.bin", "*.pth", "*.pt") for file in sorted(folder.glob(kind))]
     if len(others) == 1:
         return others
     there = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
@@ -145,7 +145,7 @@ def headers(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
                 return {key: (tuple(part.get_shape()), _dtype(file, part.get_dtype())) for key, part in parts.items()}
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file}: cannot be read ({error}): download it again") from None
-    found = read_pickle(file, only_shapes=True)
+    found = _weights(read_pickle(file, only_shapes=True))
     if not isinstance(found, Mapping):
         raise CheckpointError(f"{file}: holds a {type(found).__name__}, expected tensors by name")
     wrong = [f"{key!r} ({type(value).__name__})" for key, value in found.items() if not isinstance(value, Tensor)]
@@ -161,8 +161,13 @@ def is_mapped(file: Path) -> bool:
 
 def open_file(file: Path) -> Opened:
     """Open a weight file, mapped where it can be. Raises CheckpointError for a pickle that is refused."""
-    opened: Opened = _Safetensors(file) if file.suffix == ".safetensors" else read_pickle(file)
+    opened: Opened = _Safetensors(file) if file.suffix == ".safetensors" else _weights(read_pickle(file))
     return opened
+
+
+def _weights(found: Any) -> Any:
+    """What a pickle holds; without the wrapping of programs that save their weights as the one thing `model`."""
+    return found["model"] if isinstance(found, Mapping) and found.keys() == {"model"} else found
 
 
 def _dtype(file: Path, name: str) -> torch.dtype:

@@ -1,0 +1,188 @@
+"""The contract of every segmenter: the family's own forward, on a flat axis of masks, trained as it is asked."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from tiny_segmenters import CONFIGS, native, sam3_tracker_config, tiny_segmenter
+from torch import Tensor
+from transformers import Sam3TrackerVideoConfig, Sam3TrackerVideoModel
+
+from cores.modeling.chain import run_chain
+from cores.modeling.refiner import PaperRefiner
+from cores.modeling.segmenters import SEGMENTERS, segmenter_class
+from cores.modeling.segmenters.base import Features
+
+INDEX = torch.tensor([0, 1, 0, 1, 1])  # five masks of two images, in no order
+
+
+@pytest.fixture(scope="module", params=list(SEGMENTERS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(kind: str) -> Any:
+    return tiny_segmenter(kind)
+
+
+def pixels(model: Any, images: int = 2) -> Tensor:
+    return torch.randn(images, 3, model.image_size, model.image_size, generator=torch.Generator().manual_seed(1))
+
+
+def far(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def reached(model: Any, loss: Tensor) -> set[str]:
+    """Names of what a loss has a gradient for."""
+    model.zero_grad()
+    loss.backward()
+    return {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
+
+
+def trained(model: Any, *parts: str) -> set[str]:
+    """Names of what trains with these parts."""
+    begins = tuple(begin for part in parts for begin in model.parts[part])
+    names = [name for name, _ in model.named_parameters() if name.startswith(begins)]
+    return {name for name in names if not model.never_trained.search(name)}
+
+
+@pytest.mark.parametrize("prompted", [False, True])
+@torch.no_grad()
+def test_decode_is_the_family_s_own_forward(kind: str, model: Any, prompted: bool) -> None:
+    theirs, seen = native(CONFIGS[kind]()), pixels(model, 1)
+    mask = torch.randn(1, model.mask_size, model.mask_size) if prompted else None
+    given = {"multimask_output": False, "input_masks": None if mask is None else mask[None]}
+    features, index = model.encode(seen), torch.tensor([0])
+
+    boxes = torch.tensor([[10.0, 20.0, 61.5, 70.25]])
+    expected = theirs(seen, input_boxes=boxes[None], **given).pred_masks[:, 0, 0]
+    assert expected.shape == (1, model.mask_size, model.mask_size)
+    torch.testing.assert_close(model.decode(features, model.embed_boxes(boxes), index, mask), expected, rtol=0, atol=0)
+
+    points, labels = torch.tensor([[[[30.0, 40.0], [5.0, 9.0]]]]), torch.tensor([[[1, 0]]])
+    expected = theirs(seen, input_points=points, input_labels=labels, **given).pred_masks[:, 0, 0]
+    tokens = model.prompt_encoder._embed_points(points, labels, pad=True)[:, 0]
+    torch.testing.assert_close(model.decode(features, tokens, index, mask), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("prompted", [False, True])
+@torch.no_grad()
+def test_many_masks_are_each_as_alone(kind: str, prompted: bool) -> None:
+    """In double precision, so that nothing but rounding can differ."""
+    model = tiny_segmenter(kind).double()
+    features, tokens = model.encode(pixels(model)), torch.randn(5, 1, model.dim).double()
+    masks = torch.randn(5, model.mask_size, model.mask_size).double() if prompted else None
+    found = model.decode(features, tokens, INDEX, masks)
+    first = torch.tensor([0])
+    for number, image in enumerate(INDEX.tolist()):
+        mask = None if masks is None else masks[number : number + 1]
+        one = model.decode(features[image : image + 1], tokens[number : number + 1], first, mask)
+        assert far(found[number], one[0]) < 1e-12
+    assert min(far(found[0], other) for other in found[1:]) > 1e-2
+    assert model.decode(features, tokens[:0], INDEX[:0]).shape == (0, model.mask_size, model.mask_size)
+
+
+@torch.no_grad()
+def test_features_are_indexed_by_picture(model: Any) -> None:
+    seen, tokens = pixels(model, 3), torch.randn(2, 1, model.dim)
+    all_of_them = model.encode(seen)
+    chosen = all_of_them[torch.tensor([2, 0])]
+    assert len(all_of_them) == 3
+    assert len(chosen) == 2
+    assert model.grid(chosen).shape[:2] == (2, model.dim)
+    for mine, alone in zip((chosen.coarse, *chosen.fine), _maps(model.encode(seen[[2, 0]])), strict=True):
+        assert far(mine, alone) < 2e-6
+    both = Features.cat([all_of_them[2:], all_of_them[:1]]).to(torch.float64)
+    torch.testing.assert_close(both.coarse, chosen.coarse.double())
+    found = model.decode(both.to(torch.float32), tokens, torch.tensor([0, 1]))
+    torch.testing.assert_close(found, model.decode(all_of_them, tokens, torch.tensor([2, 0])), rtol=1e-5, atol=1e-5)
+
+
+def _maps(features: Features) -> tuple[Tensor, ...]:
+    return features.coarse, *features.fine
+
+
+def test_gradients_reach_token_and_mask_prompt_and_all_that_trains(model: Any) -> None:
+    """What the features hold comes before everything that trains with the decoder, and training changes no number."""
+    with torch.no_grad():
+        features = model.encode(pixels(model))
+    token = torch.randn(5, 1, model.dim, requires_grad=True)
+    prompt = torch.randn(5, model.mask_size, model.mask_size, requires_grad=True)
+    model.train()
+    found = model.decode(features, token, INDEX) + model.decode(features, token, INDEX, prompt)
+    names = reached(model, found.square().mean())
+    model.eval()
+    with torch.no_grad():
+        again = model.decode(features, token, INDEX) + model.decode(features, token, INDEX, prompt)
+    torch.testing.assert_close(found.detach(), again, rtol=0, atol=0)
+    assert token.grad.abs().sum() > 0
+    assert prompt.grad.abs().sum() > 0
+    wanted = trained(model, "prompt_encoder", "mask_decoder")
+    # what a softmax adds to all scores alike has no effect: biases of keys
+    assert {name for name in wanted - names if not name.endswith("k_proj.bias")} == set()
+    assert names - wanted <= {"shared_image_embedding.positional_embedding"}  # a constant, stored as a parameter
+    assert len(wanted) > 50
+
+
+def test_gradients_reach_all_of_the_image_encoder(model: Any) -> None:
+    found = model.decode(model.encode(pixels(model)), torch.randn(5, 1, model.dim), INDEX)
+    wanted = trained(model, "image_encoder")
+    missing = wanted - reached(model, found.square().mean())
+    assert {name for name in missing if not name.endswith("k_proj.bias")} == set()
+    every = {name for name, _ in model.named_parameters() if not model.never_trained.search(name)}
+    assert every == wanted | trained(model, "prompt_encoder", "mask_decoder")
+
+
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_passes_change_no_number(model: Any, most: int) -> None:
+    """Two levels and a refiner, in one pass and in several: the same masks and the same gradients, in training."""
+    torch.manual_seed(0)
+    refiner, model = PaperRefiner(model.dim).double(), deepcopy(model).double().train()
+    features = model.encode(pixels(model).double())
+    tokens = torch.randn(2, 5, model.dim, dtype=torch.float64)
+
+    def run(most: int | None) -> tuple[list[Tensor], dict[str, Tensor]]:
+        model.zero_grad()
+        refiner.zero_grad()
+        found = run_chain(model, refiner, features, tokens, INDEX, masks_per_pass=most)
+        sum(level.square().mean() for level in found).backward(retain_graph=True)
+        parts = [*model.named_parameters(), *refiner.named_parameters()]
+        return found, {name: value.grad.clone() for name, value in parts if value.grad is not None}
+
+    (whole, expected), (passed, gradients) = run(None), run(most)
+    for one, other in zip(whole, passed, strict=True):
+        torch.testing.assert_close(one, other)
+    assert expected.keys() == gradients.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(gradients[name], value, msg=name)
+
+
+def test_a_table_row_is_a_class_of_its_family() -> None:
+    for kind, config in CONFIGS.items():
+        assert segmenter_class(kind).config_class is type(config())
+    assert SEGMENTERS.keys() == CONFIGS.keys()
+
+
+@torch.no_grad()
+def test_sam3_uses_three_levels_and_its_no_memory_embedding() -> None:
+    """As transformers' video model and the published program; transformers' image model loses the latter."""
+    config = sam3_tracker_config(4)
+    model = tiny_segmenter("sam3_tracker", config)
+    parts = {name: getattr(config, name) for name in ("vision_config", "prompt_encoder_config", "mask_decoder_config")}
+    stored = {name: part.to_dict() for name, part in parts.items()}
+    video = Sam3TrackerVideoModel(Sam3TrackerVideoConfig(image_size=112, **stored))
+    video.load_state_dict(model.state_dict(), strict=False)
+    seen = pixels(model, 1)
+    expected = video.eval().get_image_embeddings(seen)
+    features = model.encode(seen)
+    coarse, given = model._decoder_inputs(features, torch.tensor([0]))
+    for mine, theirs in zip([*given["high_resolution_features"], coarse], expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert far(features.coarse, coarse) > 0.01
+    with torch.enable_grad():
+        loss = model.decode(model.encode(seen), torch.randn(1, 1, model.dim), torch.tensor([0])).square().mean()
+        missing = trained(model, "image_encoder") - reached(model, loss)
+    assert {name for name in missing if not name.endswith("k_proj.bias")} == set()
