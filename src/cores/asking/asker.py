@@ -30,11 +30,11 @@ Query = tuple[str, Form]  # a query, and how it is put into words
 class EncodedImage:
     """An image that a model has looked at; any number of questions may follow. Belongs to the model that made it.
 
-    `pixel_values` (1, 3, s, s), for the language model; `features` (1, ...), the segmenter's own.
+    `pixels`: for the language model, on its device; `features` (1, ...), the segmenter's own.
     """
 
     picture: Picture
-    pixel_values: Tensor
+    pixels: dict[str, Tensor]
     features: Tensor
 
     @property
@@ -77,7 +77,11 @@ class Asker:
         picture = self.processor.picture(image)
         device, dtype = self.model.device, self.model.dtype
         features = self.model.encode(picture.segmenter_pixels[None].to(device, dtype))
-        return EncodedImage(picture, picture.pixel_values[None].to(device, dtype), features)
+        pixels = {
+            name: value.to(device, dtype if value.is_floating_point() else None)
+            for name, value in self.processor.language_pixels([picture]).items()
+        }
+        return EncodedImage(picture, pixels, features)
 
     def generate(self, image: EncodedImage, queries: Sequence[Query]) -> list[Answered]:
         """The model's own answers to the queries, in their order.
@@ -99,8 +103,8 @@ class Asker:
         questions = [processor.question(query, form).to(device) for query, form in queries]
         if not questions:
             return []
-        prefix_ids = processor.prefix(self.seed, image.picture.key).to(device)
-        prefix = read_prefix(self.model, image.pixel_values, prefix_ids)
+        prefix_ids = processor.prefix(self.seed, image.picture.key, image.picture).to(device)
+        prefix = read_prefix(self.model, image.pixels["pixel_values"], prefix_ids)
         answers = None if given is None else [processor.answer_ids(answer).to(device) for answer in given]
         said = []
         for some in passes(len(questions), self.questions_per_pass):

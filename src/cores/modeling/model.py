@@ -4,7 +4,7 @@ Legend: images = rows of the batch, tokens = length of the longest row, levels =
 the batch on one flat axis, width = the language model's, dim = of a prompt token, h, w = a picture's own size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,7 @@ class CoresModel(PreTrainedModel):
         sizes: Sequence[Size] | None = None,
         resized: Sequence[Size] | None = None,
         features: Tensor | None = None,
+        pixel_extras: Mapping[str, Tensor] | None = None,
     ) -> CoresOutput:
         """Losses and masks of a packed batch.
 
