@@ -128,7 +128,7 @@ def make_batch(
     pixels: Mapping[str, Tensor],
     pad: int,
 ) -> Batch:
-    """Rows as padded tensors, the masks of all rows on one axis, and `pixels` of all pictures for the language model."""
+    """Rows as padded tensors, and the masks of all rows on one axis; `pixels`: of all pictures, as their rule says."""
     longest = max(len(row.ids) for row in rows)
     levels = len(rows[0].places)
 

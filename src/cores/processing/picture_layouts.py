@@ -69,7 +69,7 @@ def _patches(config: Any) -> int:
 def _per_grid(facts: Facts, pixels: Pixels) -> str:
     """One placeholder for each block of patches that the tower merges."""
     patches = int(pixels["image_grid_thw"][0].prod())
-    return facts.image * (patches // facts.processor.merge_size**2)
+    return facts.image * (patches // int(facts.processor.merge_size) ** 2)
 
 
 def _per_tile(facts: Facts, pixels: Pixels) -> str:
@@ -81,7 +81,7 @@ def _any_resolution(facts: Facts, pixels: Pixels) -> str:
     height, width = pixels["image_sizes"][0].tolist()
     side, patches = pixels["pixel_values"].shape[-1], math.isqrt(facts.tile)
     grid = select_best_resolution([height, width], facts.processor.image_grid_pinpoints)
-    rows, columns = (patches * (length // side) for length in grid)
+    rows, columns = (patches * (int(length) // side) for length in grid)
     if width / height > columns / rows:
         rows -= 2 * ((rows - int(round(height * (columns / width), 7))) // 2)
     else:
@@ -162,6 +162,9 @@ def _same_grids(processor: Any, config: Any) -> None:
             f"image_grid_pinpoints: the model's config says {told}, its image processor {found}: take the files that "
             "were published together"
         )
+    side, sides = config.vision_config.image_size, {length for length in dict(processor.size).values() if length}
+    if sides != {side}:
+        raise CheckpointError(f"size of a tile: the model's config says {side}, its image processor {sides}")
 
 
 def _capped(processor: Any, config: Any) -> None:
@@ -176,11 +179,11 @@ def _merged_patches(processor: Any, config: Any) -> None:
 
 
 def _shuffled(config: Any) -> int:
-    return _patches(config) // config.scale_factor**2
+    return _patches(config) // int(config.scale_factor) ** 2
 
 
 def _llama_4_tile(config: Any) -> int:
-    return _patches(config) // round(1 / config.vision_config.pixel_shuffle_ratio**2)
+    return _patches(config) // round(1 / float(config.vision_config.pixel_shuffle_ratio) ** 2)
 
 
 GRID = Layout(_per_grid)
@@ -201,7 +204,11 @@ LAYOUTS: dict[str, Layout] = {
     "glm4v": GRID,
     "idefics3": TILES,
     "internvl": Layout(
-        _per_tile, lambda config: config.image_seq_length, ("<img>", "</img>"), ours=frozenset({"num_patches"})
+        _per_tile,
+        lambda config: config.image_seq_length,
+        ("<img>", "</img>"),
+        asks={"crop_to_patches": True},
+        ours=frozenset({"num_patches"}),
     ),
     "kimi_k25": Layout(_per_grid, pillow=False),
     "lfm2_vl": Layout(
