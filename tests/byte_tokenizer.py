@@ -14,7 +14,6 @@ JOINED = (
     (BLANK, "it"),
     ("I", "t"),
     (BLANK, "It"),
-    (":", BLANK),
 )
 
 

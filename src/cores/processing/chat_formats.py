@@ -37,7 +37,8 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, rule: PixelRule) -> Format:
         raise CheckpointError("the tokenizer has no chat template: choose another prompt.format than chat")
 
     def render(messages: Messages, asking: bool) -> str:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asking))
+        asked = {"add_generation_prompt": asking, "enable_thinking": False}
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **asked))
 
     marks = tokenizer.get_added_vocab()
     bos = tokenizer.bos_token or ""

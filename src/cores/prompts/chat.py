@@ -3,9 +3,11 @@
 A template is code that writes a whole conversation down; a `Format` is the text between its parts, which is saved with
 a checkpoint. Words that no template holds are put in for system text, questions and answers, and what stands between
 them is taken. Then everything is put together again and compared with the template's own writing; a template that
-writes a part otherwise from place to place (a first answer unlike a second) cannot be cut so and is refused.
+writes a part otherwise from place to place cannot be cut so and is refused.
 
-No default system text is kept: many templates write one where none is given, which nobody asked for.
+Three things are ours. No default system text is kept: many templates write one where none is given, which nobody asked
+for. Each answer begins as the last one does, though templates of thinking models drop the (empty) thoughts of earlier
+ones. And where nothing closes an answer, the token that opens the next question does, as those models stop.
 """
 
 from collections.abc import Callable, Collection
@@ -77,17 +79,19 @@ class _Cut:
         self.render, self.speak, self.written, self.around = render, speak, written, around
         self.bos, self.marks = bos, sorted(filter(None, marks), key=len, reverse=True)
         self.system_in_turn = False
+        self.thoughtless = ""  # what stands before a first answer, where that is not what stands before the last
+        self.unwritten = ""  # what closes an answer, where the template does not write it
 
     def format(self) -> Format:
         system, hierarchy = chat_words()
         head, behind, ask, closed = self._cut(self._write(1), [self.written, QUESTIONS[0], ANSWERS[0]])
         opening = self._cut(self._write(1, answered=False), [self.written, QUESTIONS[0]])[-1]
-        between = self._cut(self._write(2), [self.written, *_alternate()])[3]
-        closing = closed.rstrip()
-        if not closing.strip():
-            raise _Unlike("it writes nothing that closes an answer")
+        _, _, first, between, *_ = self._cut(self._write(2), [self.written, *_alternate()])
         if not ask.startswith(opening):
             raise _Unlike(f"an answer begins with {ask!r} when it is given, with {opening!r} when it is asked for")
+        if first != ask and ask.startswith(first):
+            self.thoughtless = first
+        closing = closed.rstrip() or self._closed_by_the_next(between)
         if not between.startswith(closing):
             raise _Unlike(f"an answer ends with {closing!r} alone, with {between!r} before another question")
         start, bare = self._starts(head, between[len(closed) :] if between.startswith(closed) else "")
@@ -103,8 +107,17 @@ class _Cut:
             picture=f"{self.around[0]}{picture}",
             between=space,
         )
-        self._prove(parts, bare == head)
+        self._prove(parts, head)
         return parts
+
+    def _closed_by_the_next(self, between: str) -> str:
+        """What stands between two turns, up to its first token."""
+        places = [(between.index(mark), mark) for mark in self.marks if mark in between]
+        if not places:
+            raise _Unlike("it writes nothing that closes an answer")
+        place, mark = min(places)
+        self.unwritten = between[: place + len(mark)]
+        return self.unwritten
 
     def _picture(self, after: str) -> tuple[str, str]:
         """The picture with its closing marks, and what parts them from the question."""
@@ -163,14 +176,24 @@ class _Cut:
             found.append(before)
         return [*found, text]
 
-    def _prove(self, parts: Format, undefaulted: bool) -> None:
-        """Everything that was rendered, put together from the parts, must be what the template wrote."""
+    def _prove(self, parts: Format, head: str) -> None:
+        """Everything that was rendered, put together from the parts, must be what the template wrote.
+
+        `head`: what it writes before the picture where no system text is given.
+        """
+        begins = (parts.first + parts.answer).removeprefix("{question}").partition("{answer}")[0]
         for turns in (1, 2):
             for answered in (True, False):
-                for system in (SYSTEM, "") if undefaulted else (SYSTEM,):
+                for system in (SYSTEM, ""):
                     ours, theirs = assemble(parts, turns, system, answered), self._write(turns, system, answered)
+                    if not system and theirs.startswith(head):
+                        theirs = parts.bare + theirs.removeprefix(head)
                     theirs = theirs.replace(self.written, f"{self.around[0]}{IMAGE}{self.around[1]}")
-                    if ours != (theirs.rstrip() if answered else theirs):
+                    if self.thoughtless and turns > 1:
+                        theirs = theirs.replace(self.thoughtless + ANSWERS[0], begins + ANSWERS[0])
+                    if answered:
+                        ours, theirs = ours.removesuffix(self.unwritten), theirs.rstrip()
+                    if ours != theirs:
                         raise _Unlike(f"put together again it reads {ours!r}, the template wrote {theirs!r}")
 
 
