@@ -47,7 +47,7 @@ class PromptSettings:
 
     def __post_init__(self) -> None:
         wrong = []
-        formats = sorted([CHAT, *format_names()])
+        formats = [*format_names(), CHAT]
         if self.format not in formats:
             wrong.append(f"format: found {self.format!r}, expected one of {', '.join(formats)}")
         if self.style not in STYLES:
