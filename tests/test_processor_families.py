@@ -139,6 +139,12 @@ def test_a_saved_processor_is_the_same_one(family, tmp_path):
         CoresProcessor.from_pretrained(tmp_path / "model")
 
 
+def test_a_picture_that_the_family_cannot_take_is_named(tmp_path):
+    processor = processor_of("qwen2_vl", tmp_path)
+    with pytest.raises(DataError, match="image processor cannot take 900 x 4 pixels: absolute aspect ratio"):
+        processor.picture(picture((900, 4)))
+
+
 def test_nobody_may_write_a_placeholder(tmp_path):
     processor = processor_of("qwen2_vl", tmp_path)
     with pytest.raises(DataError, match="holds the token of a picture's place"):

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedTokenizerBase
 
-from cores.checkpoint_errors import checkpoint_errors
-from cores.errors import CheckpointError
+from cores.checkpoint_errors import checkpoint_errors, in_words
+from cores.errors import CheckpointError, DataError
 from cores.processing.picture_layouts import LAYOUTS, Facts, Layout, Pixels
 from cores.processing.pixels import for_language
 from cores.processing.stored import SQUARE, ProcessorSizes
@@ -102,7 +102,11 @@ class ImageProcessorRule:
         self.last = self._layout.needs[-1] if self._layout.needs else image
 
     def __call__(self, image: Image.Image) -> dict[str, Tensor]:
-        found = self.processor(images=[image], return_tensors="pt", **self._layout.asks)
+        try:
+            found = self.processor(images=[image], return_tensors="pt", **self._layout.asks)
+        except Exception as error:  # each family has its own limits, and its own errors for them
+            size = f"{image.width} x {image.height} pixels"
+            raise DataError(f"the language model's image processor cannot take {size}: {in_words(error)}") from None
         return {name: torch.as_tensor(value) for name, value in found.items()}
 
     def text(self, pixels: Pixels) -> str:

@@ -46,6 +46,8 @@ class ProcessorSizes:
             least = 0 if self.pixel_rule != SQUARE and name in ("mllm_image_size", "image_tokens") else 1
             if not isinstance(value, int) or value < least:
                 wrong.append(f"{name}: found {value!r}, expected a whole number from {least}")
+        if not isinstance(self.pixel_rule, str):
+            wrong.append(f"pixel_rule: found {self.pixel_rule!r}, expected a name")
         if self.clip_fit not in ("pad", "crop"):
             wrong.append(f"clip_fit: found {self.clip_fit!r}, expected pad or crop")
         if wrong:

@@ -71,8 +71,10 @@ class Wording:
         try:
             parts = {**stored, "format": Format(**stored["format"])}
             parts["exemplars"] = [Exemplar(**one) for one in stored["exemplars"]]
+            if parts["format"].picture.count(IMAGE) != 1:
+                raise TypeError(f"format.picture: found {parts['format'].picture!r}, expected one {IMAGE} in it")
             return cls(**parts)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"the stored wording of the prompts does not fit this version: {error}") from None
 
 
