@@ -31,7 +31,7 @@ Query = tuple[str, Form]  # a query, and how it is put into words
 class EncodedImage:
     """An image that a model has looked at; any number of questions may follow. Belongs to the model that made it.
 
-    `pixels`: for the language model, of this one picture; `features`: the segmenter's own.
+    `pixels`: for the language model, on its device; `features`: the segmenter's own.
     """
 
     picture: Picture
@@ -78,7 +78,11 @@ class Asker:
         picture = self.processor.picture(image)
         device, dtype = self.model.device, self.model.dtype
         features = self.model.encode(picture.segmenter_pixels[None].to(device, dtype))
-        return EncodedImage(picture, {"pixel_values": picture.pixel_values[None].to(device, dtype)}, features)
+        pixels = {
+            name: value.to(device, dtype if value.is_floating_point() else None)
+            for name, value in self.processor.language_pixels([picture]).items()
+        }
+        return EncodedImage(picture, pixels, features)
 
     def generate(self, image: EncodedImage, queries: Sequence[Query]) -> list[Answered]:
         """The model's own answers to the queries, in their order.
@@ -100,7 +104,7 @@ class Asker:
         questions = [processor.question(query, form).to(device) for query, form in queries]
         if not questions:
             return []
-        prefix_ids = processor.prefix(self.seed, image.picture.key).to(device)
+        prefix_ids = processor.prefix(self.seed, image.picture.key, image.picture).to(device)
         prefix = read_prefix(self.model, image.pixels, prefix_ids)
         answers = None if given is None else [processor.answer_ids(answer).to(device) for answer in given]
         said = []

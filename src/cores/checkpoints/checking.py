@@ -25,6 +25,7 @@ from cores.modeling.configuration import CoresConfig
 from cores.modeling.mllms import FAMILIES
 from cores.modeling.segmenters.base import image_size
 from cores.modeling.strict import refuse
+from cores.processing.language_pixels import language_sizes
 from cores.processing.processor import CoresProcessor
 
 NEW_STD = 0.02  # of rows of new tokens before training
@@ -98,16 +99,13 @@ def _check_processor(
     mllm: Any = config.mllm_config
     segmenter: Any = config.segmenter_config
     with checkpoint_errors(folder / CONFIG, "be used", "take the config of its own weights"):
-        patches = (mllm.vision_config.image_size // mllm.vision_config.patch_size) ** 2
-    tokens = patches if mllm.vision_feature_select_strategy == "default" else patches + 1
+        seen = language_sizes(mllm)
     levels = [(level["name"], level["token"]) for level in config.levels or []]
     told = list(zip(processor.prompt.level_names, processor.prompt.level_tokens, strict=True))
     pairs = {
         "levels": (levels, told),
         "ids of the levels' tokens": (config.token_ids, processor.token_ids),
-        "image_token_id": (mllm.image_token_id, processor.sizes.image_token_id),
-        "image_tokens": (tokens, processor.sizes.image_tokens),
-        "mllm_image_size": (mllm.vision_config.image_size, processor.sizes.mllm_image_size),
+        **{name: (value, getattr(processor.sizes, name)) for name, value in seen.items()},
         "segmenter": (segmenter.model_type, processor.sizes.segmenter),
         "segmenter_image_size": (image_size(segmenter), processor.sizes.segmenter_image_size),
     }

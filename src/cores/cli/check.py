@@ -58,15 +58,18 @@ def about(facts: "Facts") -> dict[str, str]:
     stored = ", ".join(f"{count / numbers:.0%} {name}" for name, count in sorted(facts.dtypes.items()))
     text, vision = config.mllm_config.text_config, config.segmenter_config.vision_config
     projector = getattr(config.mllm_config, "projector", "mlp2x_gelu")
+    fit, places = FITS[sizes.clip_fit], f"{sizes.mllm_image_size} px as {sizes.image_tokens} tokens"
+    if sizes.pixel_rule != "square":
+        fit, places = f"as {sizes.pixel_rule} takes them", "pictures by their size"
     return {
         "folder": str(facts.folder),
         "is": facts.kind,
         "levels": f"{len(levels)}: {' -> '.join(levels)}",
         "token refiner": config.refiner,
         "style": config.style,
-        "prompt": f"{prompt.format}, exemplars {prompt.exemplars}, pictures {FITS[sizes.clip_fit]}",
+        "prompt": f"{prompt.format}, exemplars {prompt.exemplars}, pictures {fit}",
         "language model": f"{text.num_hidden_layers} layers, width {text.hidden_size}, {text.vocab_size} rows, "
-        f"projector {projector}; sees {sizes.mllm_image_size} px as {sizes.image_tokens} tokens",
+        f"projector {projector}; sees {places}",
         "segmenter": f"{vision.num_hidden_layers} layers, width {vision.hidden_size}; sees "
         f"{sizes.segmenter_image_size} px",
         "parameters": f"{facts.parameters / 1e6:.1f} million; stored {numbers / 1e6:.1f} million: {stored}",

@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
 
     tokenizer, prompt = _open(args)
     pieces = prompt.whole([_turn(args, prompt)], Random(args.seed or 0))
-    tokens = encode_prompt(tokenizer, pieces)
+    tokens = encode_prompt(tokenizer, pieces, prompt.words.format.begins)
     text = "".join(piece.text for piece in pieces)
     _say_unknown_words(tokenizer, f"{args.query} {args.answer or ''}")
     if args.json:
@@ -93,11 +93,11 @@ def _turn(args: argparse.Namespace, prompt: "Prompt") -> tuple[str, str | None]:
     if args.mode != "train":
         # the published programs have a blank more in validation, which their tokenizer drops
         blank = " " if args.mode == "val" and prompt.settings.style != "paper" else ""
-        question = f"<image>\n{blank}{prompt.ask(args.query, form)}"
+        question = f"<image>{prompt.words.format.between}{blank}{prompt.ask(args.query, form)}"
         return question, None if args.mode == "generate" else prompt.fill(args.answer or prompt.answer([None]))
     rng = First() if args.seed is None else Random(args.seed)
     question = prompt.ask(args.query, form, rng)
-    return f"<image>\n{question}", prompt.fill(args.answer or prompt.answer([None], rng))
+    return f"<image>{prompt.words.format.between}{question}", prompt.fill(args.answer or prompt.answer([None], rng))
 
 
 def _is_model(args: argparse.Namespace) -> bool:

@@ -4,7 +4,7 @@ Legend: images = rows, tokens = length of the longest row, levels = of the chain
 h, w = a picture's own size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NotRequired, TypedDict
 
@@ -24,8 +24,9 @@ from cores.vocabulary import PADDING, UNSUPERVISED
 class Batch(TypedDict):
     """What `CoresModel.forward` takes, by its parameters' names: a plain dict, so that any Trainer can move it.
 
-    `input_ids`, `segment_ids`, `labels` (images, tokens), int64; `pixel_values` (images, 3, s, s) for the language
-    model, `segmenter_pixels` (images, 3, S, S); `token_positions` (levels, masks): the positions that predict each
+    `input_ids`, `segment_ids`, `labels` (images, tokens), int64; `pixel_values` for the language model: (images, 3, s,
+    s) of squares, else as its family has them, with what goes with them (grids, sizes) in `pixel_extras`;
+    `segmenter_pixels` (images, 3, S, S); `token_positions` (levels, masks): the positions that predict each
     grounding token; `image_index` (masks,): the row of each mask; `truth`, `location_truth`: one (h, w) bool a mask,
     or None where no location is known; `ignore`: one (h, w) bool or None an image; `sizes`, `resized`: (h, w) of each
     picture, and of it inside the segmenter's square. `dropped`: conversations left out or cut, for the log alone.
@@ -35,6 +36,7 @@ class Batch(TypedDict):
     segment_ids: Tensor
     labels: Tensor
     pixel_values: Tensor
+    pixel_extras: dict[str, Tensor]
     segmenter_pixels: Tensor
     token_positions: Tensor
     image_index: Tensor
@@ -119,8 +121,14 @@ def fit(asked: Asked, room: int, token_ids: Sequence[int]) -> Asked | None:
     return Asked(Tokens(ids[:kept], labels[:kept], [end for end in ends if end <= kept]), asked.targets)
 
 
-def make_batch(rows: Sequence[Row], pictures: Sequence[Picture], samples: Sequence[Sample], pad: int) -> Batch:
-    """Rows as padded tensors, and the masks of all rows on one axis."""
+def make_batch(
+    rows: Sequence[Row],
+    pictures: Sequence[Picture],
+    samples: Sequence[Sample],
+    pixels: Mapping[str, Tensor],
+    pad: int,
+) -> Batch:
+    """Rows as padded tensors, and the masks of all rows on one axis; `pixels`: of all pictures, as their rule says."""
     longest = max(len(row.ids) for row in rows)
     levels = len(rows[0].places)
 
@@ -138,7 +146,8 @@ def make_batch(rows: Sequence[Row], pictures: Sequence[Picture], samples: Sequen
         "input_ids": padded([row.ids for row in rows], pad),
         "segment_ids": padded([row.segments for row in rows], PADDING),
         "labels": padded([row.labels for row in rows], UNSUPERVISED),
-        "pixel_values": torch.stack([picture.pixel_values for picture in pictures]),
+        "pixel_values": pixels["pixel_values"],
+        "pixel_extras": {name: value for name, value in pixels.items() if name != "pixel_values"},
         "segmenter_pixels": torch.stack([picture.segmenter_pixels for picture in pictures]),
         "token_positions": torch.tensor(places, dtype=torch.long),  # (levels, masks)
         "image_index": torch.tensor([n for n, row in enumerate(rows) for _ in row.targets], dtype=torch.long),

@@ -27,15 +27,22 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class Picture:
     """One picture, for both.
 
-    `pixel_values` (3, s, s); `segmenter_pixels` (3, S, S); `size` (h, w); `resized` (h, w) inside the S square;
-    `key` says which picture it is, whatever its file is called.
+    `pixels`: for the language model, as its `PixelRule` gives them; `layout`: ids that stand for them in a prompt;
+    `segmenter_pixels` (3, S, S); `size` (h, w); `resized` (h, w) inside the S square; `key` says which picture it is,
+    whatever its file is called.
     """
 
-    pixel_values: Tensor
+    pixels: dict[str, Tensor]
+    layout: tuple[int, ...]
     segmenter_pixels: Tensor
     size: Size
     resized: Size
     key: str
+
+    @property
+    def pixel_values(self) -> Tensor:
+        """The language model's pixels alone: (1, 3, s, s) of a square, else as the family has them."""
+        return self.pixels["pixel_values"]
 
 
 def open_picture(source: Path | str | Image.Image) -> Image.Image:

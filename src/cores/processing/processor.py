@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from huggingface_hub import HfApi
@@ -21,14 +21,17 @@ from transformers import PreTrainedTokenizerBase
 from cores.data.sample import Conversation, Form, Sample, Target, Turn
 from cores.errors import DataError, UserError
 from cores.processing.batch import Asked, Batch, Row, fit, make_batch
-from cores.processing.pixels import Picture, for_language, key_of, open_picture
+from cores.processing.chat_formats import chat_format
+from cores.processing.language_pixels import pixel_rule, read_image_processor
+from cores.processing.pixels import Picture, key_of, open_picture
 from cores.processing.reading import Reading, read_answer
 from cores.processing.segmenter_pixels import for_segmenter
-from cores.processing.stored import ProcessorSizes, fetch_processor, read_processor, write_processor
-from cores.processing.tokens import encode_conversation, encode_prompt, find_ids
+from cores.processing.stored import SQUARE, ProcessorSizes, fetch_processor, read_processor, write_processor
+from cores.processing.tokens import Tokens, encode_conversation, encode_prompt, find_ids
 from cores.prompts import Prompt, PromptSettings
 from cores.prompts.prompt import Piece
-from cores.vocabulary import IM_END, IM_START, IMAGE_PLACE, UNSUPERVISED
+from cores.prompts.wording import CHAT, wording
+from cores.vocabulary import IM_END, IM_START, IMAGE, IMAGE_PLACE, UNSUPERVISED
 
 log = logging.getLogger(__name__)
 Mode = Literal["train", "val"]
@@ -37,17 +40,36 @@ Mode = Literal["train", "val"]
 class CoresProcessor:
     """What stands between samples and a model, and between a model's ids and words. Saved with its checkpoint.
 
-    `prompt`: how the model is spoken to (assign to change it); `token_ids`: the levels', coarse to fine; `closing`:
-    the ids that end an answer; `dropped`: conversations that training left out or cut, by reason.
+    `prompt`: how the model is spoken to, `sizes`: how pictures are seen (assign to change them); `rule`: what follows
+    from the sizes for the language model's pictures; `token_ids`: the levels', coarse to fine; `closing`: the ids that
+    end an answer; `dropped`: conversations that training left out or cut, by reason.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings | Prompt, sizes: ProcessorSizes
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: PromptSettings | Prompt,
+        sizes: ProcessorSizes,
+        image_processor: Any = None,
     ) -> None:
-        """Raises CheckpointError when the tokenizer lacks a level's token or the picture's marks."""
-        self.tokenizer, self.sizes = tokenizer, sizes
+        """`image_processor`: the family's, where `sizes` name one (`language_pixels.load_image_processor`).
+
+        Raises CheckpointError when the tokenizer lacks a level's token or the picture's marks, or its chat template
+        is asked for and cannot be used.
+        """
+        self.tokenizer, self.image_processor = tokenizer, image_processor
         self.dropped: Counter[str] = Counter()
-        self._set(prompt if isinstance(prompt, Prompt) else Prompt(prompt))
+        self.sizes = sizes
+        self._set(prompt if isinstance(prompt, Prompt) else self._written(prompt))
+
+    @property
+    def sizes(self) -> ProcessorSizes:
+        return self._sizes
+
+    @sizes.setter
+    def sizes(self, sizes: ProcessorSizes) -> None:
+        self._sizes = sizes
+        self.rule = pixel_rule(sizes, self.tokenizer, self.image_processor)
 
     @property
     def prompt(self) -> PromptSettings:
@@ -56,10 +78,17 @@ class CoresProcessor:
     @prompt.setter
     def prompt(self, settings: PromptSettings) -> None:
         same = (settings.format, settings.levels) == (self.prompt.format, self.prompt.levels)
-        self._set(Prompt(settings, self.writer.words if same else None))
+        self._set(Prompt(settings, self.writer.words) if same else self._written(settings))
+
+    def _written(self, settings: PromptSettings) -> Prompt:
+        if settings.format != CHAT:
+            return Prompt(settings)
+        return Prompt(settings, wording(CHAT, len(settings.level_names), chat_format(self.tokenizer, self.rule)))
 
     def _set(self, writer: Prompt) -> None:
-        find_ids(self.tokenizer, (IM_START, IM_END))
+        picture = writer.words.format.picture
+        find_ids(self.tokenizer, [mark for mark in (IM_START, IM_END) if mark in picture])
+        self._behind = picture.partition(IMAGE)[2] or self.rule.last  # what a prefix ends with
         self.token_ids = find_ids(self.tokenizer, writer.settings.level_tokens)
         self.writer = writer
         self.closing = self._closing()
@@ -70,7 +99,7 @@ class CoresProcessor:
         if end is not None and end in self._answer("a."):
             return [int(end)]
         with_it, without = (
-            encode_conversation(self.tokenizer, [Piece(text, True)]).ids
+            encode_conversation(self.tokenizer, [Piece(text, True)], self._behind).ids
             for text in (f" a.{self.writer.closing}", " a.")
         )
         return with_it[len(without) :]
@@ -81,15 +110,24 @@ class CoresProcessor:
         """A picture for both. Raises DataError when it cannot be read."""
         opened = open_picture(image)
         pixels, resized = for_segmenter(opened, self.sizes.segmenter_image_size, self.sizes.segmenter)
-        values = for_language(opened, self.sizes.mllm_image_size, self.sizes.clip_fit)
-        return Picture(values, pixels, (opened.height, opened.width), resized, key_of(opened))
+        seen = self.rule(opened)
+        layout = tuple(self.rule.layout(seen))
+        return Picture(seen, layout, pixels, (opened.height, opened.width), resized, key_of(opened))
 
-    def prefix(self, seed: int = 0, key: str = "") -> Tensor:
+    def language_pixels(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
+        """`pixel_values` of pictures and what goes with them, for the language model."""
+        return self.rule.batch([picture.pixels for picture in pictures])
+
+    def prefix(self, seed: int = 0, key: str = "", picture: Picture | None = None) -> Tensor:
         """Ids (tokens,) of what stands before every question: system text, exemplars, picture.
 
-        Exemplars that are drawn depend on the seed and the picture's key, never on the questions.
+        Exemplars that are drawn depend on the seed and the picture's key, never on the questions. `picture` may be
+        left out where all pictures take the same places (`square`).
         """
-        return torch.tensor(self._prefix(_for_key(seed, key)))
+        if picture is None and self.sizes.pixel_rule != SQUARE:
+            raise ValueError(f"{self.sizes.pixel_rule} lays pictures out by their sizes: give the picture")
+        layout = self.rule.layout({}) if picture is None else picture.layout
+        return torch.tensor(self._prefix(_for_key(seed, key), layout))
 
     def question(self, query: str, form: Form = "sentence") -> Tensor:
         """Ids (tokens,) of a question, in its validation wording, up to where the answer begins.
@@ -100,8 +138,7 @@ class CoresProcessor:
             raise UserError(f"the query is empty ({query!r}): ask for something in words")
         if form not in get_args(Form):
             raise UserError(f"form: found {form!r:.40}, expected one of {', '.join(get_args(Form))}")
-        pieces = self.writer.conversation([(self.writer.ask(query, form), None)])
-        return torch.tensor(encode_conversation(self.tokenizer, pieces).ids)
+        return torch.tensor(self._conversation([(self.writer.ask(query, form), None)]).ids)
 
     def answer_ids(self, answer: Turn | str | None = None) -> Tensor:
         """Ids (tokens,) of an answer, with what closes it, for teacher forcing.
@@ -141,15 +178,15 @@ class CoresProcessor:
             except DataError as error:
                 raise DataError(f"{sample.name}: {error}") from None
         pad = self.tokenizer.pad_token_id
-        return make_batch(rows, pictures, samples, 0 if pad is None else int(pad))
+        return make_batch(rows, pictures, samples, self.language_pixels(pictures), 0 if pad is None else int(pad))
 
     def _row(self, sample: Sample, picture: Picture, rng: Random | None, seed: int) -> Row:
         if sample.size != picture.size:
             raise DataError(f"the picture is {picture.size} (h, w) after EXIF rotation, its masks are {sample.size}")
-        prefix = self._prefix(rng or _for_key(seed, picture.key))
+        prefix = self._prefix(rng or _for_key(seed, picture.key), picture.layout)
         kept = [asked for one in sample.conversations if (asked := self._ask(one, rng)) is not None]
         if rng is not None:
-            room = self.sizes.max_text_tokens - (len(prefix) - self.sizes.image_tokens + 1)
+            room = self.sizes.max_text_tokens - (len(prefix) - len(picture.layout) + 1)
             fitting = [fit(asked, room, self.token_ids) for asked in kept]
             for before, after in zip(kept, fitting, strict=True):
                 if after is not before:
@@ -168,24 +205,31 @@ class CoresProcessor:
             targets += turn.targets or [None] * told.chains
         if not turns:
             return None
-        return Asked(encode_conversation(self.tokenizer, self.writer.conversation(turns)), tuple(targets))
+        return Asked(self._conversation(turns), tuple(targets))
 
-    def _prefix(self, rng: Random) -> list[int]:
-        ids = encode_prompt(self.tokenizer, [Piece(self.writer.prefix(rng), False)]).ids
+    def _prefix(self, rng: Random, layout: Sequence[int]) -> list[int]:
+        pieces = [Piece(self.writer.prefix(rng), False)]
+        ids = encode_prompt(self.tokenizer, pieces, self.writer.words.format.begins).ids
         place = ids.index(IMAGE_PLACE)
-        return [*ids[:place], *[self.sizes.image_token_id] * self.sizes.image_tokens, *ids[place + 1 :]]
+        return [*ids[:place], *layout, *ids[place + 1 :]]
+
+    def _conversation(self, turns: Sequence[tuple[str, str | None]]) -> Tokens:
+        tokens = encode_conversation(self.tokenizer, self.writer.conversation(turns), self._behind)
+        if self.sizes.image_token_id in tokens.ids:
+            raise DataError(f"{turns[0][0]!r} or its answer holds the token of a picture's place: leave it out")
+        return tokens
 
     def _answer(self, text: str) -> list[int]:
-        tokens = encode_conversation(self.tokenizer, self.writer.conversation([("?", text)]))
-        return [label for label in tokens.labels if label != UNSUPERVISED]
+        return [label for label in self._conversation([("?", text)]).labels if label != UNSUPERVISED]
 
     # -- files -----------------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write tokenizer, sizes and prompt into a folder; `from_pretrained` reads them back."""
+        """Write tokenizer, sizes, image processor and prompt into a folder; `from_pretrained` reads them back."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.writer.save(folder)
+        self.rule.save(folder)
         write_processor(folder, self.tokenizer, self.sizes, self.writer.answer([None]))
 
     @classmethod
@@ -210,7 +254,8 @@ class CoresProcessor:
             where = {"revision": revision, "cache_dir": cache_dir, "token": token}
             folder = fetch_processor(str(name), local_files_only=local_files_only, **where)
         tokenizer, sizes = read_processor(folder)
-        return cls(tokenizer, Prompt.load(folder), sizes)
+        images = None if sizes.pixel_rule == SQUARE else read_image_processor(folder, sizes.pixel_rule)
+        return cls(tokenizer, Prompt.load(folder), sizes, images)
 
     def push_to_hub(
         self,

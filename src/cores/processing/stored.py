@@ -17,15 +17,18 @@ from cores.prompts.styles import ClipFit
 from cores.vocabulary import IM_END, IM_START
 
 FILE = "processor_config.json"
+SQUARE = "square"  # the published programs' pixel rule: one square of a fixed side
 
 
 @dataclass(frozen=True)
 class ProcessorSizes:
     """Sizes in pixels and tokens.
 
-    `image_tokens`: positions that a picture takes; `image_token_id` stands at each of them, and need not be a token.
-    `clip_fit`: how a picture becomes square for the language model. `max_text_tokens`: most tokens of prefix and one
-    conversation in training, the picture counted as one. `segmenter`: its model_type, by which its pixels are made.
+    `pixel_rule`: how the language model sees pictures: `square`, or a family of `picture_layouts.LAYOUTS`, where
+    `mllm_image_size` is 0. `image_tokens`: positions that a picture takes, or a tile of it (0: as its size says);
+    `image_token_id` stands at each of them, and with `square` need not be a token. `clip_fit`: how a picture becomes
+    square. `max_text_tokens`: most tokens of prefix and one conversation in training, the picture counted as one.
+    `segmenter`: its model_type, by which its pixels are made.
 
     Raises CheckpointError that names every size that cannot be used.
     """
@@ -36,14 +39,18 @@ class ProcessorSizes:
     segmenter_image_size: int
     clip_fit: ClipFit = "pad"
     max_text_tokens: int = 1024
-    segmenter: str = "sam"  # older folders do not say it
+    segmenter: str = "sam"  # older folders say neither
+    pixel_rule: str = SQUARE
 
     def __post_init__(self) -> None:
         wrong = []
         for name in ("mllm_image_size", "image_tokens", "segmenter_image_size", "max_text_tokens"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                wrong.append(f"{name}: found {value!r}, expected a whole number from 1")
+            least = 0 if self.pixel_rule != SQUARE and name in ("mllm_image_size", "image_tokens") else 1
+            if not isinstance(value, int) or value < least:
+                wrong.append(f"{name}: found {value!r}, expected a whole number from {least}")
+        if not isinstance(self.pixel_rule, str):
+            wrong.append(f"pixel_rule: found {self.pixel_rule!r}, expected a name")
         if self.clip_fit not in ("pad", "crop"):
             wrong.append(f"clip_fit: found {self.clip_fit!r}, expected pad or crop")
         if self.segmenter not in STYLES:

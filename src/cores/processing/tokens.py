@@ -1,6 +1,6 @@
 """Text to ids and labels: a prompt is split at the picture's place, and each piece is tokenised alone.
 
-Only the first piece begins with the tokenizer's own beginning token, if it has one.
+Only the first piece begins with the tokenizer's own beginning token, if it has one and its text does not stand there.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -36,13 +36,15 @@ def find_ids(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> list[
     return [vocabulary[token] for token in tokens]
 
 
-def add_tokens(tokenizer: PreTrainedTokenizerBase, grounding: Iterable[str]) -> list[str]:
-    """Add grounding tokens, then the picture's marks, where the tokenizer lacks them. Gives those that are new.
+def add_tokens(tokenizer: PreTrainedTokenizerBase, grounding: Iterable[str], marks: bool = True) -> list[str]:
+    """Add grounding tokens, then LLaVA v1's picture marks, where the tokenizer lacks them. Gives those that are new.
 
-    White space on both sides of them is not part of the text around, as in the published programs.
+    White space on both sides of them is not part of the text around, as in the published programs. `marks` False: a
+    family whose prompts mark pictures in their own way.
     """
-    marks = [*((token, False) for token in grounding), (IM_START, True), (IM_END, True)]
-    return [token for token, special in marks if add_token(tokenizer, token, special)]
+    pictures = [(IM_START, True), (IM_END, True)] if marks else []
+    wanted = [*((token, False) for token in grounding), *pictures]
+    return [token for token, special in wanted if add_token(tokenizer, token, special)]
 
 
 def add_token(tokenizer: PreTrainedTokenizerBase, token: str, special: bool) -> bool:
@@ -60,22 +62,27 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return found
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> Tokens:
-    """A whole prompt; the picture is one `IMAGE_PLACE`."""
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], begins: bool = True) -> Tokens:
+    """A whole prompt; the picture is one `IMAGE_PLACE`. `begins`: with the tokenizer's beginning token, if any."""
 
     def ids_of(text: str) -> list[int]:
         first, *others = (encode(tokenizer, part) for part in text.split(IMAGE))
-        beginning = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        bos = tokenizer.bos_token
+        beginning = [tokenizer.bos_token_id] if bos and begins and not text.startswith(bos) else []
         return [*beginning, *first, *(number for ids in others for number in (IMAGE_PLACE, *ids))]
 
     return _label(pieces, ids_of)
 
 
-def encode_conversation(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> Tokens:
-    """What follows a prompt's prefix: as if it stood there, for a tokenizer may join it to what is before."""
+def encode_conversation(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], behind: str = IM_END) -> Tokens:
+    """What follows a prompt's prefix: as if it stood there, for a tokenizer may join it to what is before.
+
+    `behind`: the tokens with which the prefix ends.
+    """
+    before = len(encode(tokenizer, behind))
 
     def ids_of(text: str) -> list[int]:
-        return encode(tokenizer, f"{IM_END}{text}")[1:]
+        return encode(tokenizer, f"{behind}{text}")[before:]
 
     return _label(pieces, ids_of)
 

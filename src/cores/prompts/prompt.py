@@ -14,7 +14,7 @@ from typing import NamedTuple
 from cores.errors import CheckpointError, DataError, RecipeError
 from cores.prompts.settings import PromptSettings
 from cores.prompts.styles import STYLES
-from cores.prompts.wording import Exemplar, Wording, wording
+from cores.prompts.wording import CHAT, Exemplar, Wording, wording
 from cores.vocabulary import IM_END, IM_START, IMAGE, PLACEHOLDERS
 
 FILE = "prompt.json"
@@ -80,7 +80,7 @@ class Prompt:
         parts = [" ".join(part for part in spoken if part)]
         parts += [f"USER: {one.question} ASSISTANT: {one.answer}" for one in self._draw(rng)]
         text = " ".join(part for part in parts if part)
-        if not style.closed or not text:
+        if not style.closed or not text or self.settings.format == CHAT:
             return text
         return f"{text} "
 
@@ -94,12 +94,13 @@ class Prompt:
     def start(self, rng: Random) -> str:
         """What stands before the first turn."""
         system = self.system(rng)
-        return self.words.format.start.replace("{system}", system) if system else ""
+        format = self.words.format
+        return format.start.replace("{system}", system) if system else format.bare
 
     def prefix(self, rng: Random) -> str:
         """Everything up to and with the picture's closing mark."""
-        before = self.words.format.first.partition("{question}")[0]
-        return f"{self.start(rng)}{before}{IM_START}{IMAGE}{IM_END}"
+        format = self.words.format
+        return f"{self.start(rng)}{format.first.partition('{question}')[0]}{format.picture}"
 
     def pieces(self, turns: Sequence[tuple[str, str | None]]) -> list[Piece]:
         """The turns as they are written down, without what stands before the first. A last answer of None is open."""
@@ -114,7 +115,7 @@ class Prompt:
 
     def whole(self, turns: Sequence[tuple[str, str | None]], rng: Random) -> list[Piece]:
         """A whole prompt, of turns whose first question begins with `<image>`."""
-        marked = [(question.replace(IMAGE, f"{IM_START}{IMAGE}{IM_END}"), answer) for question, answer in turns]
+        marked = [(question.replace(IMAGE, self.words.format.picture), answer) for question, answer in turns]
         return [Piece(self.start(rng), False), *self.pieces(marked)]
 
     def conversation(self, turns: Sequence[tuple[str, str | None]]) -> list[Piece]:
@@ -127,7 +128,7 @@ class Prompt:
             if held:
                 raise DataError(f"{text!r} holds {held[0]}, which marks the picture's place: leave it out")
         (question, answer), *others = turns
-        first, *rest = self.pieces([(f"\n{question}", answer), *others])
+        first, *rest = self.pieces([(f"{self.words.format.between}{question}", answer), *others])
         opening = self.words.format.first.partition("{question}")[0]
         return [Piece(first.text.removeprefix(opening), False), *rest]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from cores.errors import RecipeError
 from cores.prompts.styles import STYLES, ClipFit, Exemplars, OnAbsent, StyleName
-from cores.prompts.wording import format_names
+from cores.prompts.wording import CHAT, format_names
 from cores.vocabulary import LEVEL_NAMES, LevelName
 
 
@@ -30,7 +30,7 @@ class PromptSection:
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """Format, style and what follows from them; None takes the style's own.
+    """Format (`chat`: the model's own template), style and what follows from them; None takes the style's own.
 
     `levels`: of the chain, 1 to 3 (None: LISA's 1 or CoReS's 2). `exemplars`: `none`, `fixed` (number 0), `random`
     (one), or how many are drawn. `on_absent`: what is taught about something that is not there, `refuse` or
@@ -48,8 +48,9 @@ class PromptSettings:
 
     def __post_init__(self) -> None:
         wrong = []
-        if self.format not in format_names():
-            wrong.append(f"format: found {self.format!r}, expected one of {', '.join(format_names())}")
+        formats = [*format_names(), CHAT]
+        if self.format not in formats:
+            wrong.append(f"format: found {self.format!r}, expected one of {', '.join(formats)}")
         if self.style not in STYLES:
             raise RecipeError(f"prompt.style: found {self.style!r}, expected one of {', '.join(STYLES)}")
         style = STYLES[self.style]

@@ -1,6 +1,7 @@
 """The words of prompts, from this package's data files, and as a checkpoint keeps them: what it was trained with.
 
-Placeholders: {system}, {question}, {answer} in formats; {query} in questions; {loc}, {part}, {seg} in answers.
+Placeholders: {system}, {question}, {answer} in formats, and `<image>` for the picture; {query} in questions; {loc},
+{part}, {seg} in answers.
 """
 
 import json
@@ -10,7 +11,9 @@ from importlib import resources
 from typing import Any
 
 from cores.errors import CheckpointError, RecipeError
-from cores.vocabulary import LEVEL_NAMES
+from cores.vocabulary import IM_END, IM_START, IMAGE, LEVEL_NAMES
+
+CHAT = "chat"  # the format that is made of a model's own chat template
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,9 @@ class Format:
     """How turns are written down.
 
     `system` and `hierarchy` (the sentence that announces the chain) fill `start`; `first` and `later` hold a question
-    up to where the answer begins, `answer` the answer with what closes it.
+    up to where the answer begins, `answer` the answer with what closes it. `bare`: the start where nothing fills it;
+    `picture`: with its marks, as it stands before the first question; `between`: what parts it from the question;
+    `begins`: does the tokenizer's own beginning token, if it has one, stand before all?
     """
 
     system: str
@@ -27,6 +32,10 @@ class Format:
     first: str
     later: str
     answer: str
+    bare: str = ""
+    picture: str = f"{IM_START}{IMAGE}{IM_END}"
+    between: str = "\n"
+    begins: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +72,33 @@ class Wording:
         try:
             parts = {**stored, "format": Format(**stored["format"])}
             parts["exemplars"] = [Exemplar(**one) for one in stored["exemplars"]]
+            if parts["format"].picture.count(IMAGE) != 1:
+                raise TypeError(f"format.picture: found {parts['format'].picture!r}, expected one {IMAGE} in it")
             return cls(**parts)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"the stored wording of the prompts does not fit this version: {error}") from None
 
 
 def format_names() -> list[str]:
-    """The conversation formats that come with cores, sorted."""
+    """The conversation formats that come with cores, sorted; `chat` is made of a model's own template instead."""
     return sorted(_read("formats.json")["formats"])
 
 
-def wording(format_name: str, levels: int) -> Wording:
-    """The words of this package. Raises RecipeError when there is no such format or number of levels."""
+def chat_words() -> tuple[str, str]:
+    """What `chat` says in its system text: `Format.system` and `Format.hierarchy`."""
+    words = _read("formats.json")["chat"]
+    return words["system"], words["hierarchy"]
+
+
+def wording(format_name: str, levels: int, chat: Format | None = None) -> Wording:
+    """The words of this package. `chat`: what a model's own template makes of the format of this name.
+
+    Raises RecipeError when there is no such format or number of levels.
+    """
     formats = _read("formats.json")["formats"]
-    if format_name not in formats:
+    if format_name == CHAT and chat is None:
+        raise RecipeError("prompt.format: chat is made of a model's own chat template; none is known here")
+    if format_name not in formats and chat is None:
         raise RecipeError(f"prompt.format: found {format_name!r}, expected one of {', '.join(sorted(formats))}")
     if levels not in LEVEL_NAMES:
         raise RecipeError(f"a chain has 1, 2 or 3 levels, found {levels}")
@@ -87,7 +109,7 @@ def wording(format_name: str, levels: int) -> Wording:
         return answer.replace(templates["location"], templates["location_and_part"]) if levels == 3 else answer
 
     return Wording(
-        format=Format(**formats[format_name]),
+        format=chat or Format(**formats[format_name]),
         questions=templates["questions"],
         validation_questions=templates["validation_questions"],
         answers=[deepen(answer) for answer in templates["answers"][chain]],

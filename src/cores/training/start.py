@@ -17,12 +17,15 @@ from cores.errors import RecipeError
 from cores.loss_keys import LOSS_KEYS
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
+from cores.processing.chat_formats import take_chat_template
+from cores.processing.language_pixels import SQUARES, language_sizes, load_image_processor
 from cores.processing.processor import CoresProcessor
 from cores.processing.stored import ProcessorSizes
 from cores.processing.tokens import add_tokens, find_ids
 from cores.prompts import PromptSettings
 from cores.prompts.settings import PromptSection
 from cores.prompts.styles import STYLES
+from cores.prompts.wording import CHAT
 from cores.recipe import LossSection, Recipe
 from cores.vocabulary import LEVEL_NAMES
 
@@ -66,8 +69,11 @@ def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProc
     style = recipe.model.style or "paper"
     names = LEVEL_NAMES[recipe.model.levels or 2]
     tokens = {name: STYLES[style].tokens[name] for name in names}
-    mllm, segmenter, tokenizer = _configs(base)
-    new_tokens = _add_tokens(tokenizer, list(tokens.values()), mllm)
+    mllm, segmenter, tokenizer, images = _configs(base)
+    prompt = _said_for(PromptSettings, recipe.prompt)
+    if mllm.model_type not in SQUARES:  # the others are spoken to as they were taught
+        prompt.setdefault("format", CHAT)
+    new_tokens = _add_tokens(tokenizer, list(tokens.values()), mllm, marks=prompt.get("format") != CHAT)
     config = CoresConfig(
         mllm_config=mllm,
         segmenter_config=segmenter,
@@ -78,33 +84,33 @@ def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProc
     )
     base = dataclasses.replace(base, new_tokens=new_tokens, fingerprints=weights_of(base))
     model = build(base, config, _dtype(recipe), recipe.model.attn_implementation)
-    prompt = _said_for(PromptSettings, recipe.prompt)
     sizes = ProcessorSizes(
-        mllm_image_size=mllm.vision_config.image_size,
-        image_tokens=model.mllm.image_tokens,
-        image_token_id=mllm.image_token_id,
         segmenter_image_size=model.segmenter.image_size,
         segmenter=segmenter.model_type,
+        **language_sizes(mllm),
         **{"clip_fit": STYLES[style].clip_fit, **_said_for(ProcessorSizes, recipe.prompt)},
     )
-    return base, model, CoresProcessor(tokenizer, PromptSettings(style=style, tokens=tokens, **prompt), sizes)
+    settings = PromptSettings(style=style, tokens=tokens, **prompt)
+    return base, model, CoresProcessor(tokenizer, settings, sizes, images)
 
 
-def _configs(base: Base) -> tuple[Any, PreTrainedConfig, PreTrainedTokenizerBase]:
-    """The configs of a base's parts and its tokenizer."""
+def _configs(base: Base) -> tuple[Any, PreTrainedConfig, PreTrainedTokenizerBase, Any]:
+    """The configs of a base's parts, its tokenizer, and its family's image processor, if it takes one."""
     if base.paths.get("bases") == "shipped":
         folder = shipped("cores-tiny")
         config = CoresConfig.from_pretrained(folder)
-        return config.mllm_config, config.segmenter_config, AutoTokenizer.from_pretrained(folder)
+        return config.mllm_config, config.segmenter_config, AutoTokenizer.from_pretrained(folder), None
     folders = folders_of(base)
     mllm, segmenter = read_mllm(folders["mllm"]), read_segmenter(folders["segmenter"])
     with checkpoint_errors(folders["mllm"], "be read as a tokenizer"):
-        return mllm, segmenter, AutoTokenizer.from_pretrained(folders["mllm"])
+        tokenizer = AutoTokenizer.from_pretrained(folders["mllm"])
+    take_chat_template(tokenizer, folders["mllm"])
+    return mllm, segmenter, tokenizer, load_image_processor(folders["mllm"], mllm)
 
 
-def _add_tokens(tokenizer: PreTrainedTokenizerBase, grounding: list[str], mllm: Any) -> list[int]:
+def _add_tokens(tokenizer: PreTrainedTokenizerBase, grounding: list[str], mllm: Any, marks: bool) -> list[int]:
     """Add what the tokenizer lacks and give its ids; the multimodal LLM's config gets room for them."""
-    new = find_ids(tokenizer, add_tokens(tokenizer, grounding))
+    new = find_ids(tokenizer, add_tokens(tokenizer, grounding, marks))
     size = max(mllm.text_config.vocab_size, len(tokenizer))
     rowless = mllm.model_type == "llava"  # other families' own forward looks the placeholder up
     if rowless and (mllm.image_token_id in new or mllm.image_token_id >= mllm.text_config.vocab_size):
