@@ -41,8 +41,8 @@ class Picture:
 
     @property
     def pixel_values(self) -> Tensor:
-        """The language model's pixels alone: (1, 3, s, s) of a square, else as the family has them."""
-        return self.pixels["pixel_values"]
+        """The language model's pixels alone: (3, s, s) of a square, else as the family has them."""
+        return self.pixels["pixel_values"].squeeze(0)
 
 
 def open_picture(source: Path | str | Image.Image) -> Image.Image:
