@@ -12,6 +12,7 @@ from tiny_run import Squares, tiny_recipe
 from tiny_segmenters import CONFIGS, native, sam3_tracker_config, tiny_segmenter
 from tiny_tokenizer import tiny_tokenizer
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from transformers import Sam3TrackerVideoConfig, Sam3TrackerVideoModel
 
 from cores.asking.asker import Asker
@@ -170,6 +171,15 @@ def test_passes_change_no_number(model: Any) -> None:
         parts = [*model.named_parameters(), *refiner.named_parameters()]
         return found, {name: value.grad.clone() for name, value in parts if value.grad is not None}
 
+    def kept(most: int | None) -> int:
+        """Numbers that the decoder keeps for its gradients."""
+        sizes: list[int] = []
+        fixed = Features(features.coarse.detach(), tuple(one.detach() for one in features.fine))
+        with saved_tensors_hooks(lambda value: sizes.append(value.numel()) or value, lambda value: value):
+            run_chain(model, refiner, fixed, tokens, INDEX, masks_per_pass=most)
+        return sum(sizes)
+
+    assert kept(2) < kept(None) / 5
     (whole, expected), (passed, gradients) = run(None), run(2)
     for one, other in zip(whole, passed, strict=True):
         torch.testing.assert_close(one, other)
