@@ -66,11 +66,14 @@ class ToyTrunk(PreTrainedModel):
     """In place of timm's trunk: four maps (images, channels, h, w), 4 to 32 times coarser than the picture."""
 
     config_class = ToyTrunkConfig
+    _supports_sdpa = True
 
     def __init__(self, config: ToyTrunkConfig) -> None:
         super().__init__(config)
         sides = ((3, 8, 4), (8, 16, 2), (16, 32, 2), (32, 64, 2))
-        self.layers = nn.ModuleList(nn.Conv2d(wide, out, step, step) for wide, out, step in sides)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(wide, out, step, step), nn.BatchNorm2d(out)) for wide, out, step in sides
+        )
         self.post_init()
 
     def forward(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutput:

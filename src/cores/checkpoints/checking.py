@@ -17,7 +17,7 @@ from cores.checkpoints.runs.adapter_config import read_adapter_config
 from cores.checkpoints.runs.bases import folders_of
 from cores.checkpoints.runs.learned import ADAPTER, ADAPTER_CONFIG, PEFT_PREFIX, TRAINED
 from cores.checkpoints.runs.origin import Base
-from cores.checkpoints.shapes import SECOND_NAMES, shapes_of
+from cores.checkpoints.shapes import second_names, shapes_of
 from cores.checkpoints.tensors.digests import read_digests, stored_faults
 from cores.checkpoints.tensors.lazy import Entry, open_shards, wrong_types
 from cores.errors import CheckpointError
@@ -56,14 +56,14 @@ def check_static(path: str | Path | None) -> Facts:
     if not checkpoint:
         check_plain(folder)
     config = read_config(folder)
-    expected = shapes_of(config, folder / CONFIG)
+    expected, twice = shapes_of(config, folder / CONFIG), second_names(config)
     if checkpoint:
         entries, kind = _check_learned(folder, expected), _check_base(folder)
     else:
         kind = "a model folder"
         entries = dict(open_shards(folder))
         wrong = [(n, e.shape, expected[n]) for n, e in entries.items() if n in expected and e.shape != expected[n]]
-        missing = expected.keys() - entries.keys() - SECOND_NAMES.keys()
+        missing = expected.keys() - entries.keys() - twice.keys()
         refuse(folder, missing, entries.keys() - expected.keys(), wrong, wrong_types(entries))
     processor = CoresProcessor.from_pretrained(folder)
     _check_processor(folder, config, processor, expected)
@@ -71,7 +71,7 @@ def check_static(path: str | Path | None) -> Facts:
     for entry in entries.values():
         name = str(entry.dtype).removeprefix("torch.")
         sizes[name] = sizes.get(name, 0) + torch.Size(entry.shape).numel()
-    parameters = sum(torch.Size(shape).numel() for name, shape in expected.items() if name not in SECOND_NAMES)
+    parameters = sum(torch.Size(shape).numel() for name, shape in expected.items() if name not in twice)
     odd = [] if config.style == processor.prompt.style else [
         f"the model's style is {config.style}, its prompts are of style {processor.prompt.style}"
     ]  # fmt: skip

@@ -101,11 +101,15 @@ def picture_part(stored: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def check_segmenter(file: Path, stored: Any) -> None:
-    """Raise CheckpointError that names the file, for a config of no family of segmenters."""
+    """Raise CheckpointError that names the file, for a config of no family of segmenters, or that its own refuses."""
     found = stored.get("model_type") if isinstance(stored, Mapping) else type(stored).__name__
     if not isinstance(found, str) or found not in SEGMENTERS:
         known = f"{', '.join(list(SEGMENTERS)[:-1])} or {list(SEGMENTERS)[-1]}"
         raise CheckpointError(f"{file}: is of a {found!s:.80}, expected the config of a segmenter: {known}")
+    try:
+        segmenter_class(found).check(stored)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from None
 
 
 def make_config(file: Path, kind: type[C], stored: Mapping[str, Any]) -> C:

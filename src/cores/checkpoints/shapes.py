@@ -1,6 +1,7 @@
 """What tensors a model of a config has, told without making one of them."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -8,12 +9,19 @@ from cores.checkpoint_errors import checkpoint_errors
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
 
-# a tensor's second name in a model, and its first: SAM's positions are used in two places and stored once
+# A tensor's second name in a model, and its first: SAM's positions are used in two places and stored once. In the
+# families after it they are two tensors, stored twice.
 SECOND_NAMES = {
     "segmenter.prompt_encoder.shared_embedding.positional_embedding": (
         "segmenter.shared_image_embedding.positional_embedding"
     )
 }
+
+
+def second_names(config: CoresConfig) -> dict[str, str]:
+    """The second names of tensors of a model of this config, with their first."""
+    segmenter: Any = config.segmenter_config
+    return SECOND_NAMES if segmenter.model_type in ("sam", "sam_hq") else {}
 
 
 def shapes_of(config: CoresConfig, where: str | Path = "config.json") -> dict[str, tuple[int, ...]]:

@@ -56,8 +56,11 @@ def about(facts: "Facts") -> dict[str, str]:
     levels = [f"{level['name']} {level['token']} (id {level['token_id']})" for level in config.levels]
     numbers = sum(facts.dtypes.values())
     stored = ", ".join(f"{count / numbers:.0%} {name}" for name, count in sorted(facts.dtypes.items()))
-    text, vision = config.mllm_config.text_config, config.segmenter_config.vision_config
-    projector = getattr(config.mllm_config, "projector", "mlp2x_gelu")
+    text = config.mllm_config.text_config
+    family = config.mllm_config.model_type
+    joint = f"projector {getattr(config.mllm_config, 'projector', 'mlp2x_gelu')}" if family == "llava" else family
+    if not mllm_class(family).packs:
+        joint += ", a row a conversation (it cannot pack: slower)"
     fit, places = FITS[sizes.clip_fit], f"{sizes.mllm_image_size} px as {sizes.image_tokens} tokens"
     if sizes.pixel_rule != "square":
         fit, places = f"as {sizes.pixel_rule} takes them", "pictures by their size"
@@ -69,11 +72,19 @@ def about(facts: "Facts") -> dict[str, str]:
         "style": config.style,
         "prompt": f"{prompt.format}, exemplars {prompt.exemplars}, pictures {fit}",
         "language model": f"{text.num_hidden_layers} layers, width {text.hidden_size}, {text.vocab_size} rows, "
-        f"projector {projector}; sees {places}",
-        "segmenter": f"{vision.num_hidden_layers} layers, width {vision.hidden_size}; sees "
-        f"{sizes.segmenter_image_size} px",
+        f"{joint}; sees {places}",
+        "segmenter": f"{sizes.segmenter}, {trunk(config.segmenter_config)}; sees {sizes.segmenter_image_size} px",
         "parameters": f"{facts.parameters / 1e6:.1f} million; stored {numbers / 1e6:.1f} million: {stored}",
     }
+
+
+def trunk(config: Any) -> str:
+    """What a segmenter's image encoder is made of, in words."""
+    found = getattr(config.vision_config, "backbone_config", config.vision_config)
+    layers = sum(getattr(found, "blocks_per_stage", [getattr(found, "num_hidden_layers", 0)]))
+    return (
+        f"{layers} layers, width {found.hidden_size}" if layers else str(getattr(found, "architecture", "no layers"))
+    )
 
 
 def _try(args: argparse.Namespace, facts: "Facts") -> list[str]:

@@ -9,6 +9,8 @@ from cores.errors import CheckpointError
 
 Shape = Iterable[int]
 MOST = 20  # names of tensors that are broken
+# positions and frequencies, which older libraries stored, and what a batch norm counts
+NO_WEIGHTS = ("position_ids", "inv_freq", "num_batches_tracked")
 
 
 def refuse(
@@ -50,11 +52,13 @@ def refuse_differences(where: object, expected: Mapping[str, Tensor], found: Map
 
 def refuse_broken(where: object, tensors: Mapping[str, Tensor]) -> None:
     """Raise CheckpointError that names every tensor which `fault` finds something wrong with."""
-    refuse(where, unusable=[f"{name}: {wrong}" for name, value in tensors.items() if (wrong := fault(value))])
+    refuse(where, unusable=[f"{name}: {wrong}" for name, value in tensors.items() if (wrong := fault(value, name))])
 
 
-def fault(value: Tensor) -> str | None:
+def fault(value: Tensor, name: str = "") -> str | None:
     """Why a tensor can be no weight: it is of whole numbers, or holds some that are not finite. None when it can."""
+    if name.endswith(NO_WEIGHTS):
+        return None
     if not value.is_floating_point():
         return wrong_type(value.dtype)
     if value.is_meta or not value.numel():

@@ -50,6 +50,9 @@ class Progress(ProgressCallback):
         training = sum(number for number, trains in numbers if trains)
         total = sum(number for number, _ in numbers)
         lines = [f"{training:,} of {total:,} parameters train: {', '.join(self.parts)}"]
+        if not model.mllm.packs:
+            family = model.config.mllm_config.model_type
+            lines.append(f"{family} cannot pack: it reads a picture again for each question, right but slower")
         for family, sources in zip(self.draws.mixture.names, self.draws.mixture.sources, strict=True):
             lines += [f"{family}: {source.name}: {contents(source)}" for source in sources]
         epochs = state.max_steps * size / len(self.draws)

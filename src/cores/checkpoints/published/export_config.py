@@ -109,6 +109,16 @@ def refuse_what_is_not_held(config: CoresConfig, shapes: Mapping[str, tuple[int,
         )
 
 
+def refuse_other_families(config: CoresConfig, where: object) -> None:
+    """Raise CheckpointError unless the model is a LLaVA and a SAM: the published layout holds no others."""
+    mllm, segmenter = (getattr(config, name).model_type for name in ("mllm_config", "segmenter_config"))
+    if (mllm, segmenter) != ("llava", "sam"):
+        raise CheckpointError(
+            f"{where}: is made of a {mllm} and a {segmenter}, the published layout holds a llava and a sam: keep it "
+            "in its own format"
+        )
+
+
 def differences(ours: Mapping[str, Any], read: Mapping[str, Any], path: str) -> Iterator[str]:
     """Fields that would be read back as something else."""
     for name in sorted(ours.keys() | read.keys()):

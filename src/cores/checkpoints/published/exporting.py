@@ -14,7 +14,7 @@ from cores.checkpoints.find import find, is_checkpoint
 from cores.checkpoints.load import read_config
 from cores.checkpoints.published.convert_config import SAM_DECODER_EPS
 from cores.checkpoints.published.convert_tokens import MODEL
-from cores.checkpoints.published.export_config import published_fields, refuse_what_is_not_held
+from cores.checkpoints.published.export_config import published_fields, refuse_other_families, refuse_what_is_not_held
 from cores.checkpoints.published.held_tokens import ADDED
 from cores.checkpoints.published.keys import CLIP, PUBLISHED, inside, rename
 from cores.checkpoints.published.plan import FILE, Line, Plan, Source, make_plan, table_text
@@ -66,6 +66,7 @@ def export(
         raise CheckpointError(f"{source}: is a run's checkpoint: make a model of it first, with `cores merge`")
     check_static(source)
     config, processor = read_config(source), CoresProcessor.from_pretrained(source)
+    refuse_other_families(config, source)
     shapes = {name: shape for name, shape in shapes_of(config).items() if name not in SECOND_NAMES}
     published = {str(rename(n, TO_PUBLISHED)): shape for n, shape in shapes.items() if not n.startswith(TOWER)}
     refuse_what_is_not_held(config, published, source)

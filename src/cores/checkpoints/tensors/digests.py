@@ -52,7 +52,7 @@ def stored_faults(tensors: Tensors, saved: Mapping[str, str] | None) -> list[str
     found = []
     for name in tensors:
         value = tensors.tensor(name)
-        wrong = fault(value)
+        wrong = fault(value, name)
         if wrong is None and name.endswith(".weight") and not bool(value.any()):
             wrong = "is zero everywhere"
         if wrong is None and saved is not None and saved.get(name) != digest(value):

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from cores.checkpoints.tensors.pickles import is_zip, read_pickle
 from cores.errors import CheckpointError
-from cores.modeling.strict import wrong_type
+from cores.modeling.strict import NO_WEIGHTS, wrong_type
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLES = ("model.safetensors", "pytorch_model.bin")
-NO_WEIGHTS = ("position_ids", "inv_freq")  # older libraries stored them
 MAPPED = 256 * 2**20  # bytes that are read of a mapping before it is dropped
 
 DTYPES = {
@@ -48,7 +47,7 @@ class Tensors(Mapping[str, Entry]):
 
 
 def wrong_types(tensors: Mapping[str, Entry]) -> list[str]:
-    """Lines about tensors whose type no weight has. Counted positions and frequencies are no weights."""
+    """Lines about tensors whose type no weight has. What is counted or computed is no weight."""
     weights = ((name, entry.dtype) for name, entry in tensors.items() if not name.endswith(NO_WEIGHTS))
     return [f"{name}: {wrong}" for name, dtype in weights if (wrong := wrong_type(dtype))]
 

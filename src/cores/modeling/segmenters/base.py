@@ -85,6 +85,10 @@ class Segmenter:
         """No: names of tensors in older layouts are mapped as for the class that this one is made of."""
         return False
 
+    @classmethod
+    def check(cls, stored: Mapping[str, Any]) -> None:
+        """Raise CheckpointError for a config of this family, as its file has it, that no model is to be made of."""
+
     @property
     def image_size(self) -> int:
         """Side of the square it looks at, in pixels."""

@@ -1,6 +1,9 @@
 """EdgeTAM (Zhou et al. 2025): SAM 2's decoder behind a small convolutional image encoder, on single pictures."""
 
+import re
+from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import Any, Self
 
 from transformers import EdgeTamConfig, EdgeTamModel
 
@@ -12,32 +15,37 @@ TRUNK = {"in_chans", "features_only", "out_indices"}  # what a config may say of
 
 
 class EdgeTamSegmenter(PyramidSegmenter, EdgeTamModel):
-    """A transformers EdgeTAM with the same weights under the same names. The trunk of its image encoder is timm's.
-
-    Raises CheckpointError when timm or torchvision is not installed, and for a trunk that would be fetched.
-    """
+    """A transformers EdgeTAM with the same weights under the same names. The trunk of its image encoder is timm's."""
 
     config: EdgeTamConfig
     fit = FITS["edgetam"]
 
-    def __init__(self, config: EdgeTamConfig) -> None:
-        check_trunk(config)
-        super().__init__(config)
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but for the trunk's batch norms: they keep their means, a few pictures would ruin them."""
+        super().train(mode)
+        self.vision_encoder.train(False)
+        return self
+
+    @classmethod
+    def check(cls, stored: Mapping[str, Any]) -> None:
+        """Raise CheckpointError when timm or torchvision is not installed, and for a trunk that timm would fetch."""
+        vision = stored.get("vision_config")
+        trunk = vision.get("backbone_config") if isinstance(vision, Mapping) else None
+        check_trunk(trunk if isinstance(trunk, Mapping) else {})
 
 
-def check_trunk(config: EdgeTamConfig) -> None:
-    """Raise CheckpointError unless the trunk can be made here, from the config alone."""
-    trunk = config.vision_config.backbone_config
-    if trunk.model_type != "timm_wrapper":
+def check_trunk(trunk: Mapping[str, Any]) -> None:
+    """Raise CheckpointError unless a trunk can be made here, from what its config says alone."""
+    if trunk.get("model_type", "timm_wrapper") != "timm_wrapper":
         return
     missing = [name for name in ("timm", "torchvision") if find_spec(name) is None]
     if missing:
         raise CheckpointError(
             f"EdgeTAM's image encoder needs {' and '.join(missing)}: pip install 'cores[edgetam]' (or take SAM 2)"
         )
-    said = set(trunk.model_args or ()) - TRUNK
-    if not str(trunk.architecture).replace("_", "").isalnum() or said:
-        what = f"model_args {', '.join(sorted(said))}" if said else f"architecture {trunk.architecture!r:.80}"
+    name, said = trunk.get("architecture"), set(trunk.get("model_args") or ()) - TRUNK
+    if said or not (isinstance(name, str) and re.fullmatch(r"[\w.]+", name)):
+        what = f"model_args {', '.join(sorted(map(str, said)))}" if said else f"architecture {name!r:.80}"
         raise CheckpointError(
             f"EdgeTAM's backbone_config: found {what}, expected the name of a trunk such as repvit_m1"
         )
