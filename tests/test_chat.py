@@ -63,6 +63,9 @@ THINKS = (  # empty thoughts stand before the last answer alone
         "assistant\n<think>{% if enable_thinking is false %}{{ '\n\n' }}</think>{{ '\n\n' }}{% endif %}{% endif %}",
     )
 )
+QUIET = CHATML.replace(  # empty thoughts stand where an answer is asked for alone
+    "assistant\n{% endif %}", "assistant\n<think>{{ '\n\n' }}</think>{{ '\n\n' }}{% endif %}"
+)
 GLM = (  # something stands before everything, and nothing closes an answer
     "[gMASK]<sop>{% for message in messages %}<|{{ message['role'] }}|>\n"
     + PARTS.replace("IMAGE", "<|begin_of_image|><image><|end_of_image|>")
@@ -75,6 +78,7 @@ TEMPLATES = {
     "gemma_2": (GEMMA_2, ["<start_of_turn>", "<end_of_turn>"], "<bos>", True, "<eos>"),
     "mistral": (MISTRAL, ["[INST]", "[/INST]"], "<s>", True, "</s>"),
     "glm": (GLM, [f"<|{name}|>" for name in ("user", "assistant", "end_of_image")] + ["<sop>"], None, False, "<eos>"),
+    "quiet": (QUIET, ["<|vision_start|>", "<|vision_end|>", "<think>", "</think>"], None, False, "<|im_end|>"),
     "thinks": (THINKS, ["<|vision_start|>", "<|vision_end|>", "<think>", "</think>"], None, False, "<|im_end|>"),
     "smol": (SMOL, [], "<|im_start|>", False, "<end_of_utterance>"),
 }
@@ -114,7 +118,7 @@ def template_ids(processor, turns, system):
         messages, tokenize=False, add_generation_prompt=turns[-1][1] is None, enable_thinking=False
     )
     text = text.replace("<image>", "<image>" * 4)
-    if "<think>" in text:  # all answers begin alike
+    if "<think>" in tokenizer.chat_template:  # all answers begin alike
         thoughts, begins = "<think>\n\n</think>\n\n", "<|im_start|>assistant\n"
         text = text.replace(thoughts, "").replace(begins, begins + thoughts)
     bos = tokenizer.bos_token

@@ -56,16 +56,24 @@ def family_config(family, **changes):
     return AutoConfig.for_model(family, **changes)
 
 
-OPTIONS = {"llava_next": {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}}
+OPTIONS = {  # of the published files, where they are not the class's own
+    "llava_next": {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
+    "qwen3_5": {"patch_size": 16},
+    "qwen3_vl": {"patch_size": 16},
+}
+
+
+def own_images(family):
+    """A family's image processor class, on Pillow."""
+    name = IMAGE_PROCESSOR_MAPPING_NAMES[family]["pil"]
+    home = {"GotOcr2": "got_ocr2", "Pixtral": "pixtral", "Qwen2VL": "qwen2_vl"}
+    place = next((where for start, where in home.items() if name.startswith(start)), family)
+    return getattr(importlib.import_module(f"transformers.models.{place}.image_processing_pil_{place}"), name)
 
 
 def made(family, folder):
     """A family's rule as it comes from the folder of its weights, with its own image processor."""
-    kinds = IMAGE_PROCESSOR_MAPPING_NAMES[family]
-    name = kinds["pil"]
-    home = {"GotOcr2": "got_ocr2", "Pixtral": "pixtral", "Qwen2VL": "qwen2_vl"}
-    place = next((where for start, where in home.items() if name.startswith(start)), family)
-    own = getattr(importlib.import_module(f"transformers.models.{place}.image_processing_pil_{place}"), name)
+    own = own_images(family)
     own(**OPTIONS.get(family, {})).save_pretrained(folder)
     tokenizer = byte_tokenizer(tokens_of(family), eos="</s>")
     config = family_config(family)
@@ -253,6 +261,9 @@ def test_what_does_not_go_together_is_an_error(tmp_path):
     config.vision_config.image_size = 224
     with pytest.raises(CheckpointError, match="size of a tile: the model's config says 224"):
         load_image_processor(tmp_path, config)
+    made("qwen2_vl", tmp_path / "other")
+    with pytest.raises(CheckpointError, match="patches: the model's config says .*16.*, its image processor .*14"):
+        load_image_processor(tmp_path / "other", family_config("qwen3_vl"))
     sizes = ProcessorSizes(segmenter_image_size=64, **language_sizes(family_config("llava_next")))
     with pytest.raises(CheckpointError, match="image_token_id: found 32000, expected the placeholder of llava_next"):
         pixel_rule(sizes, rule.tokenizer, rule.processor)

@@ -172,6 +172,18 @@ def _capped(processor: Any, config: Any) -> None:
     processor.vision_aspect_ratio = config.vision_aspect_ratio
 
 
+def _same_patches(processor: Any, config: Any) -> None:
+    names = {
+        "patch_size": "patch_size",
+        "merge_size": "spatial_merge_size",
+        "temporal_patch_size": "temporal_patch_size",
+    }
+    told = {ours: getattr(config.vision_config, theirs) for ours, theirs in names.items()}
+    found = {name: getattr(processor, name) for name in names}
+    if told != found:
+        raise CheckpointError(f"patches: the model's config says {told}, its image processor {found}")
+
+
 def _merged_patches(processor: Any, config: Any) -> None:
     """Sides become multiples of what the model merges to one state."""
     patch = config.vision_config.patch_size * config.spatial_merge_size
@@ -186,7 +198,7 @@ def _llama_4_tile(config: Any) -> int:
     return _patches(config) // round(1 / float(config.vision_config.pixel_shuffle_ratio) ** 2)
 
 
-GRID = Layout(_per_grid)
+GRID = Layout(_per_grid, fit=_same_patches)
 TILES = Layout(
     _rows_and_columns, _shuffled, (GLOBAL, FAKE), asks={"return_row_col_info": True}, ours=frozenset({"rows", "cols"})
 )

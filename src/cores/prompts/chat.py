@@ -6,8 +6,8 @@ them is taken. Then everything is put together again and compared with the templ
 writes a part otherwise from place to place cannot be cut so and is refused.
 
 Three things are ours. No default system text is kept: many templates write one where none is given, which nobody asked
-for. Each answer begins as the last one does, though templates of thinking models drop the (empty) thoughts of earlier
-ones. And where nothing closes an answer, the token that opens the next question does, as those models stop.
+for. Each answer begins with the empty thoughts of a thinking model, though its template may leave them out of answers
+that were given. And where nothing closes an answer, the token that opens the next question does, as those models stop.
 """
 
 from collections.abc import Callable, Collection
@@ -79,7 +79,7 @@ class _Cut:
         self.render, self.speak, self.written, self.around = render, speak, written, around
         self.bos, self.marks = bos, sorted(filter(None, marks), key=len, reverse=True)
         self.system_in_turn = False
-        self.thoughtless = ""  # what stands before a first answer, where that is not what stands before the last
+        self.thoughtless: set[str] = set()  # what stands before answers that were given, without the thoughts
         self.unwritten = ""  # what closes an answer, where the template does not write it
 
     def format(self) -> Format:
@@ -87,10 +87,10 @@ class _Cut:
         head, behind, ask, closed = self._cut(self._write(1), [self.written, QUESTIONS[0], ANSWERS[0]])
         opening = self._cut(self._write(1, answered=False), [self.written, QUESTIONS[0]])[-1]
         _, _, first, between, *_ = self._cut(self._write(2), [self.written, *_alternate()])
-        if not ask.startswith(opening):
+        begins = max(ask, opening, key=len)
+        if not begins.startswith(ask) or not begins.startswith(opening):
             raise _Unlike(f"an answer begins with {ask!r} when it is given, with {opening!r} when it is asked for")
-        if first != ask and ask.startswith(first):
-            self.thoughtless = first
+        self.thoughtless = {one for one in (ask, first) if one != begins and begins.startswith(one)}
         closing = closed.rstrip() or self._closed_by_the_next(between)
         if not between.startswith(closing):
             raise _Unlike(f"an answer ends with {closing!r} alone, with {between!r} before another question")
@@ -102,7 +102,7 @@ class _Cut:
             start=start,
             first=f"{{question}}{opening}",
             later=f"{between[len(closing) :]}{{question}}{opening}",
-            answer=f"{ask[len(opening) :]}{{answer}}{closing}",
+            answer=f"{begins[len(opening) :]}{{answer}}{closing}",
             bare=bare,
             picture=f"{self.around[0]}{picture}",
             between=space,
@@ -189,8 +189,9 @@ class _Cut:
                     if not system and theirs.startswith(head):
                         theirs = parts.bare + theirs.removeprefix(head)
                     theirs = theirs.replace(self.written, f"{self.around[0]}{IMAGE}{self.around[1]}")
-                    if self.thoughtless and turns > 1:
-                        theirs = theirs.replace(self.thoughtless + ANSWERS[0], begins + ANSWERS[0])
+                    for given in self.thoughtless:
+                        for answer in ANSWERS:
+                            theirs = theirs.replace(given + answer, begins + answer)
                     if answered:
                         ours, theirs = ours.removesuffix(self.unwritten), theirs.rstrip()
                     if ours != theirs:
