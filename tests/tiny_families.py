@@ -295,7 +295,7 @@ FAMILIES: dict[str, Tiny] = {
                 "head_dim": 8,
                 "pooling_kernel_size": 2,
                 "patch_size": 4,
-                "position_embedding_size": 16,
+                "position_embedding_size": 64,
             },
             audio_config=None,
             video_token_id=93,

@@ -45,7 +45,8 @@ def _unpacked(mllm: MultimodalLLM, input_ids: Tensor, segment_ids: Tensor, pixel
     prefix = order < (segment_ids[index] == PREFIX).sum(1, keepdim=True)
     repeated = {name: value[index] for name, value in pixels.items() if len(value) == len(segment_ids)}
     positions, _ = mllm.place(ids, order, prefix & real, repeated)
-    found = mllm.hidden_states(ids, mllm.repeat(seen, index), real.long(), positions)
+    counts = mllm.is_image(input_ids).sum(1).tolist()
+    found = mllm.hidden_states(ids, mllm.repeat(seen, counts, owners), real.long(), positions)
     states = found.new_zeros((*input_ids.shape, found.shape[-1]))
     for row, (image, place) in enumerate(zip(owners, places, strict=True)):
         states[image, place] = found[row, : len(place)]

@@ -9,7 +9,7 @@ positions counted), width = of the language model's states, axes = 1, or more fo
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 import torch
@@ -65,11 +65,13 @@ class MultimodalLLM:
         cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in pixels.items()}
         return self.model.get_image_features(**cast, return_dict=True)
 
-    def repeat(self, seen: Any, index: Tensor) -> Any:
-        """The encoded pictures of these numbers, for families that read a picture once for each conversation."""
+    def repeat(self, seen: Any, counts: Sequence[int], index: Sequence[int]) -> Any:
+        """The encoded pictures of these numbers, for families that read a picture once for each conversation.
+
+        Args: `counts`: positions of each picture, which may be encoded in several tiles.
+        """
         found = type(seen)(**seen)
-        pooled = seen.pooler_output
-        found["pooler_output"] = pooled[index] if isinstance(pooled, Tensor) else [pooled[i] for i in index.tolist()]
+        found["pooler_output"] = repeated(list(seen.pooler_output), counts, index)
         return found
 
     def place(self, input_ids: Tensor, order: Tensor, prefix: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor]:
@@ -139,6 +141,12 @@ class MultimodalLLM:
         found: Tensor = self.get_output_embeddings()(states)  # type: ignore[attr-defined]
         cap = getattr(self.text_config, "final_logit_softcapping", None)
         return found if cap is None else cap * torch.tanh(found / cap)
+
+
+def repeated(tiles: Sequence[Tensor], counts: Sequence[int], index: Sequence[int]) -> list[Tensor]:
+    """Vectors (positions, width) of the pictures of these numbers, from all pictures' tiles in a row."""
+    pictures = torch.cat(list(tiles)).split(list(counts))
+    return [pictures[number] for number in index]
 
 
 def cached(module: Any, cache: Cache | None) -> dict[str, Cache]:

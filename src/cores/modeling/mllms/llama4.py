@@ -10,27 +10,26 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from cores.modeling.mllms.base import Masks, Pixels, cached
+from cores.modeling.mllms.base import Masks, Pixels, cached, repeated
 from cores.modeling.mllms.unpacked import Unpacked
 
 
 class Llama4(Unpacked):
-    """Llama 4. `pixels`: `pixel_values` (tiles, 3, s, s) and, where pictures have more than one, `tiles` (images,)."""
+    """Llama 4."""
 
     language_model: Any
     vision_model: Any
     multi_modal_projector: Any
 
     def encode_images(self, pixels: Pixels) -> list[Tensor]:
-        """Projected patches (patches, width) of each picture."""
+        """Projected patches (patches, width) of each tile of `pixel_values` (tiles, 3, s, s)."""
         values = pixels["pixel_values"]
         found = self.vision_model(values.to(self.multi_modal_projector.linear_1.weight.dtype)).last_hidden_state
         patches: Tensor = self.multi_modal_projector(found.flatten(0, 1)).unflatten(0, found.shape[:2])
-        tiles = pixels["tiles"].tolist() if "tiles" in pixels else [1] * len(values)
-        return [part.flatten(0, 1) for part in patches.split(tiles)]
+        return list(patches)
 
-    def repeat(self, seen: Sequence[Tensor], index: Tensor) -> list[Tensor]:
-        return [seen[number] for number in index.tolist()]
+    def repeat(self, seen: Sequence[Tensor], counts: Sequence[int], index: Sequence[int]) -> list[Tensor]:
+        return repeated(seen, counts, index)
 
     def hidden_states(
         self, input_ids: Tensor, seen: Any, mask: Masks | None, positions: Tensor | None, cache: Cache | None = None

@@ -1,0 +1,78 @@
+"""Every multimodal LLM with every segmenter, by the ordinary path: a recipe, two steps, a merged model, an answer.
+
+The fast suite takes each family once; the whole table is among the slow tests.
+"""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_bases import BUILT, CONFIGS, write_mllm, write_segmenter
+from tiny_run import RECIPE, Squares
+
+import cores
+from cores.checkpoints.checking import check_static
+from cores.checkpoints.runs.merging import merge
+from cores.recipe import load_recipe
+from cores.training.run import train
+
+SEGMENTERS = list(CONFIGS)
+ONCE = [(family, SEGMENTERS[number % len(SEGMENTERS)]) for number, family in enumerate(BUILT)]
+OTHERS = [pair for pair in product(BUILT, SEGMENTERS) if pair not in ONCE]
+CHANGES = """
+model: {{mllm: {mllm}, segmenter: {segmenter}, refiner: {refiner}, train: [lora, projector, embeddings, head, projection, refiner, mask_decoder]}}
+prompt: {{exemplars: fixed}}
+"""
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bases")
+
+
+def base(folder: Path, family: str, write) -> Path:
+    """Made once, for all tests of this file."""
+    return folder / family if (folder / family).exists() else write(family, folder / family)
+
+
+def walk(mllm: Path, segmenter: Path, folder: Path, refiner: str = "paper") -> None:
+    file = folder / "recipe.yaml"
+    text = RECIPE.split("lora:", 1)[1].replace("prompt: {{format: plain, exemplars: none}}\n", "")
+    head = CHANGES.format(mllm=mllm, segmenter=segmenter, refiner=refiner)
+    file.write_text(head + ("lora:" + text).format())
+    recipe = load_recipe(file, ["trainer.max_steps=2", "trainer.save_strategy=steps", "trainer.save_steps=2"])
+    run = folder / "run"
+    trained = train(recipe, run, lambda name, directory: Squares(name), quiet=True)
+    assert trained.state.global_step == 2
+    assert all(torch.isfinite(torch.tensor(line["loss"])) for line in trained.state.log_history if "loss" in line)
+    sample = Squares()[0]
+    before = cores.load(run).segment(sample.image, ["the cup", "something else that is asked"], max_new_tokens=4)
+    merge(run, folder / "model")
+    check_static(folder / "model")
+    model = cores.load(folder / "model")
+    after = model.segment(sample.image, ["the cup", "something else that is asked"], max_new_tokens=4)
+    assert [one.answer for one in before] == [one.answer for one in after]
+    forced = cores.load(run), model
+    low = [one_forced(m, sample.image) for m in forced]
+    torch.testing.assert_close(low[0], low[1], rtol=1e-4, atol=1e-4)
+    assert low[0].isfinite().all()
+
+
+def one_forced(model, image) -> torch.Tensor:
+    """The last level's low-res logits of the usual answer: a model of two steps says no grounding token by itself."""
+    encoded = model.encode(image)
+    asker = model._asker()
+    (answer,) = asker.teacher_force(encoded, [("the cup", "phrase")], [None])
+    return answer.low_res_logits[-1]
+
+
+@pytest.mark.parametrize(("mllm", "segmenter"), ONCE)
+def test_a_family_trains_merges_and_answers(mllm: str, segmenter: str, bases: Path, tmp_path: Path) -> None:
+    walk(base(bases, mllm, write_mllm), base(bases, segmenter, write_segmenter), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mllm", "segmenter"), OTHERS)
+def test_any_with_any(mllm: str, segmenter: str, bases: Path, tmp_path: Path) -> None:
+    walk(base(bases, mllm, write_mllm), base(bases, segmenter, write_segmenter), tmp_path)
