@@ -21,7 +21,11 @@ SEGMENTERS = list(CONFIGS)
 ONCE = [(family, SEGMENTERS[number % len(SEGMENTERS)]) for number, family in enumerate(BUILT)]
 OTHERS = [pair for pair in product(BUILT, SEGMENTERS) if pair not in ONCE]
 CHANGES = """
-model: {{mllm: {mllm}, segmenter: {segmenter}, refiner: {refiner}, train: [lora, projector, embeddings, head, projection, refiner, mask_decoder]}}
+model:
+  mllm: {mllm}
+  segmenter: {segmenter}
+  refiner: {refiner}
+  train: [lora, projector, embeddings, head, projection, refiner, mask_decoder]
 prompt: {{exemplars: fixed}}
 """
 

@@ -51,6 +51,8 @@ def main(argv: list[str]) -> int:
 
 def about(facts: "Facts") -> dict[str, str]:
     """What a folder is, by the name of each fact; pixels are px, parameters in millions."""
+    from cores.modeling.mllms import mllm_class
+
     config: Any = facts.config
     sizes, prompt = facts.processor.sizes, facts.processor.prompt
     levels = [f"{level['name']} {level['token']} (id {level['token_id']})" for level in config.levels]

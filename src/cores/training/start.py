@@ -116,6 +116,8 @@ def _add_tokens(tokenizer: PreTrainedTokenizerBase, grounding: list[str], mllm: 
     if rowless and (mllm.image_token_id in new or mllm.image_token_id >= mllm.text_config.vocab_size):
         mllm.image_token_id = size  # a placeholder without a row: out of the way of the new tokens
     mllm.text_config.vocab_size = size
+    if getattr(mllm.text_config, "vocab_size_per_layer_input", size) < size:  # Gemma's layers have embeddings, too
+        mllm.text_config.vocab_size_per_layer_input = size
     return new
 
 
