@@ -56,7 +56,7 @@ class ModelSection:
     style: Literal["paper", "published", "lisa"] | None = None
     train: list[Part] = field(default_factory=lambda: list(PAPER_PARTS))
     dtype: Literal["float32", "bfloat16"] = "float32"
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attn_implementation: Literal["sdpa", "eager", "flex_attention", "flash_attention_2"] = "sdpa"
     masks_per_pass: int = 16
 
     def problems(self) -> Iterator[str]:

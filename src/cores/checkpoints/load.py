@@ -61,9 +61,9 @@ def load_model(folder: Path, dtype: torch.dtype | None, attn_implementation: str
     if not is_checkpoint(folder):
         check_plain(folder)
         refuse(folder, unusable=wrong_types(open_shards(folder)))
-        how = {"config": read_config(folder), "attn_implementation": attn_implementation}
         with quietly(), checkpoint_errors(folder):
-            return CoresModel.from_pretrained(folder, dtype=dtype or "auto", **how)
+            whole = CoresModel.from_pretrained(folder, dtype=dtype or "auto", config=read_config(folder))
+        return use_attention(whole, attn_implementation)
     base = Base.load(folder)
     base.check(weights_of(base))
     config = read_config(folder)
@@ -89,13 +89,32 @@ def build(
         return cast(model, dtype or trained)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(base.seed)
-        parts = load_parts(base, dtype=trained or dtype or "auto", attn_implementation=attn_implementation)
+        parts = load_parts(base, dtype=trained or dtype or "auto")
         wanted: Any = config.mllm_config
         draw_rows(parts.mllm, wanted.text_config.vocab_size, base.new_tokens)
         model = CoresModel.from_bases(config, parts.mllm, parts.segmenter)
     if parts.projection is not None:
         model.projection.load_state_dict(parts.projection)
+    use_attention(model, attn_implementation)
     return cast(cast(model, trained or dtype or parts.mllm.dtype), dtype or trained)
+
+
+def use_attention(model: CoresModel, name: str | None) -> CoresModel:
+    """Set the attention of all parts, None: leave it. FlexAttention is the language model's alone: no tower takes it.
+
+    Raises CheckpointError when a part cannot use it.
+    """
+    if name is None:
+        return model
+    try:
+        if name == "flex_attention":
+            model.mllm.set_attn_implementation({"text_config": name})
+        else:
+            model.set_attn_implementation(name)
+    except (ValueError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"attn_implementation {name!r:.40}: cannot be used here: {reason}") from None
+    return model
 
 
 def cast(model: CoresModel, dtype: torch.dtype | None) -> CoresModel:

@@ -92,7 +92,7 @@ def _shipped_weights() -> dict[str, str]:
 
 
 def load_parts(base: Base, **options: Any) -> Parts:
-    """The bases, strictly loaded. `options`: `dtype`, `attn_implementation`.
+    """The bases, strictly loaded. `options`: `dtype`.
 
     Raises CheckpointError as `folders_of` and `load_strictly`.
     """
