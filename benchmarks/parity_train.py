@@ -126,7 +126,7 @@ def batch_of(model: CoresModel, processor: CoresProcessor, folder: Path, picture
         "input_ids": padded([ids for ids, _ in rows], 0),
         "segment_ids": padded([[1] * len(ids) for ids, _ in rows], -1),
         "labels": padded([labels for _, labels in rows], UNSUPERVISED),
-        "pixel_values": torch.stack(seen),
+        "pixel_values": torch.cat(seen),
         "features": torch.stack(features),
         "token_positions": torch.tensor(places),
         "image_index": torch.tensor(of_mask),
