@@ -213,3 +213,12 @@ def test_devices_that_are_not_here_are_refused(tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(RecipeError, match="there is no CUDA device"):
             training_arguments(recipe, tmp_path, device="cuda")
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "flex_attention"])
+def test_the_attention_of_the_recipe_is_used(attention, tmp_path):
+    _, model, _ = start(tiny_recipe(tmp_path, model__attn_implementation=attention), 0)
+    towers = "sdpa" if attention == "flex_attention" else attention  # no tower takes it
+    assert model.mllm.get_decoder().config._attn_implementation == attention
+    assert model.mllm.model.vision_tower.config._attn_implementation == towers
+    assert model.segmenter.config._attn_implementation == towers
