@@ -23,12 +23,12 @@ from cores.checkpoints.published.exporting import export
 from cores.checkpoints.save import save
 from cores.cli.check import about
 from cores.errors import CheckpointError
-from cores.geometry import FITS
 from cores.modeling.chain import run_chain
 from cores.modeling.refiner import PaperRefiner
-from cores.modeling.segmenters import SEGMENTERS, edgetam, segmenter_class
+from cores.modeling.segmenters import edgetam, segmenter_class
 from cores.modeling.segmenters.base import Features
 from cores.recipe import Part
+from cores.segmenter_families import SEGMENTERS
 from cores.training.start import start
 from cores.training.trainable import choose_parts
 
@@ -225,7 +225,7 @@ def test_a_chain_stands_on_every_segmenter(kind: str, tmp_path: Path) -> None:
     base.save_pretrained(bases / "segmenter")
     recipe = tiny_recipe(tmp_path, model__masks_per_pass=2)
     _, built, processor = start(recipe, 0)
-    assert (processor.sizes.segmenter, built.segmenter.fit) == (kind, FITS[kind])
+    assert (processor.sizes.segmenter, built.segmenter.fit) == (kind, SEGMENTERS[kind].fit)
     assert built.masks_per_pass == 2
     parts: list[Part] = ["projection", "refiner", "mask_decoder", "prompt_encoder", "image_encoder"]
     choose_parts(built, parts, recipe.lora)

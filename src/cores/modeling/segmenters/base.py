@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cores.geometry import Fit
+from cores.segmenter_families import SEGMENTERS
 
 SegmenterPart = Literal["image_encoder", "prompt_encoder", "mask_decoder"]
 
@@ -61,7 +62,6 @@ class Segmenter:
     chain's losses do not reach, of which a checkpoint never says that they were learned.
     """
 
-    fit: ClassVar[Fit]
     parts: ClassVar[Mapping[SegmenterPart, tuple[str, ...]]] = {
         "image_encoder": ("vision_encoder.",),
         "prompt_encoder": ("prompt_encoder.",),
@@ -88,6 +88,11 @@ class Segmenter:
     @classmethod
     def check(cls, stored: Mapping[str, Any]) -> None:
         """Raise CheckpointError for a config of this family, as its file has it, that no model is to be made of."""
+
+    @property
+    def fit(self) -> Fit:
+        """How a picture is put into the square that it looks at."""
+        return SEGMENTERS[self.config.model_type].fit
 
     @property
     def image_size(self) -> int:

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from transformers import Sam2Config, Sam2Model
 
-from cores.geometry import FITS
 from cores.modeling.segmenters.base import Features, Segmenter, SegmenterPart
 
 LEVELS = 3
@@ -58,4 +57,3 @@ class Sam2Segmenter(PyramidSegmenter, Sam2Model):
     """A transformers SAM 2 with the same weights under the same names."""
 
     config: Sam2Config
-    fit = FITS["sam2"]

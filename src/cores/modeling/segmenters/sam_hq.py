@@ -5,7 +5,6 @@ from typing import Any
 from torch import Tensor
 from transformers import SamHQConfig, SamHQModel
 
-from cores.geometry import FITS
 from cores.modeling.segmenters.base import Features, Segmenter
 
 
@@ -17,7 +16,6 @@ class SamHQSegmenter(Segmenter, SamHQModel):
     """
 
     config: SamHQConfig
-    fit = FITS["sam_hq"]
 
     def encode(self, pixels: Tensor) -> Features:
         found = self.vision_encoder(pixels.to(self.vision_encoder.dtype))
