@@ -133,7 +133,7 @@ class Segmenter:
         masks = tokens.shape[0]
         if not masks:
             return tokens.new_zeros((0, self.mask_size, self.mask_size))
-        embedding, rest = self._decoder_inputs(features, image_index)  # (masks, dim, h, w)
+        embedding, rest = self.decoder_inputs(features, image_index)  # (masks, dim, h, w)
         if mask_prompt is None:
             dense = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand_as(embedding)
         else:
@@ -150,7 +150,7 @@ class Segmenter:
         found: Tensor = low_res[:, 0, 0]
         return found
 
-    def _decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    def decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """The map that each mask's prompt attends to (masks, dim, h, w), and what else the family's decoder takes."""
         return features.coarse[image_index], {}
 

@@ -44,7 +44,7 @@ class PyramidSegmenter(Segmenter):
         *fine, coarse = found.fpn_hidden_states[:LEVELS]
         return Features(coarse, tuple(fine))
 
-    def _decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    def decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
         finest, finer = features.fine
         decoder = self.mask_decoder
         # on the few images, not on the many masks

@@ -21,6 +21,6 @@ class SamHQSegmenter(Segmenter, SamHQModel):
         found = self.vision_encoder(pixels.to(self.vision_encoder.dtype))
         return Features(found.last_hidden_state, tuple(found.intermediate_embeddings[:1]))
 
-    def _decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    def decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
         early = [one[image_index] for one in features.fine]
         return features.coarse[image_index], {"hq_token_only": False, "intermediate_embeddings": early}
