@@ -130,7 +130,7 @@ def test_of_a_video_folder_the_picture_part_is_taken(tmp_path: Path) -> None:
     seen = torch.randn(1, 3, 128, 128)
     with torch.no_grad():
         features = found.encode(seen)
-        coarse, given = found._decoder_inputs(features, torch.tensor([0]))
+        coarse, given = found.decoder_inputs(features, torch.tensor([0]))
         expected = video.eval().get_image_embeddings(seen)
     for mine, other in zip([*given["high_resolution_features"], coarse], expected, strict=True):
         torch.testing.assert_close(mine, other)

@@ -12,6 +12,7 @@ LEAVES = {
     "errors",
     "masks",
     "geometry",
+    "segmenter_families",
     "picture_errors",
     "regular_files",
     "checkpoint_errors",
@@ -46,6 +47,7 @@ LEAVES_MAY = {
     "recipe": {"typed_yaml", "loss_keys", "trainer_section", "prompts"},
     "trainer_section": {"typed_yaml"},
     "viz": {"masks", "fonts"},
+    "segmenter_families": {"geometry"},
     "picture_errors": {"regular_files"},
 }
 EXCEPTIONS = {

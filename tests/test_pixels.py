@@ -12,8 +12,6 @@ from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil, SamImageProcessorPil
 
 from cores.errors import DataError
-from cores.geometry import FITS
-from cores.modeling.segmenters import SEGMENTERS
 from cores.processing import pixels, segmenter_pixels
 from cores.processing.pixels import (
     CLIP_MEAN,
@@ -22,7 +20,10 @@ from cores.processing.pixels import (
     key_of,
     open_picture,
 )
-from cores.processing.segmenter_pixels import SAM, STYLES, for_segmenter
+from cores.processing.segmenter_pixels import for_segmenter
+from cores.segmenter_families import SEGMENTERS
+
+SAM = SEGMENTERS["sam"]
 
 
 def noise(height, width, seed=0):
@@ -116,8 +117,7 @@ def test_squashed_pixels_are_the_published_programs(monkeypatch, size):
     torch.testing.assert_close(ours, (small.permute(2, 0, 1) / 255 - 0.5) / 0.5)
 
 
-def test_every_segmenter_has_pixels():
-    assert STYLES.keys() == FITS.keys() == SEGMENTERS.keys()
+def test_sam_hq_sees_what_sam_sees():
     sam, _ = for_segmenter(noise(37, 53), 64)
     assert torch.equal(sam, for_segmenter(noise(37, 53), 64, "sam_hq")[0])
 

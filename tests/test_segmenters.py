@@ -21,14 +21,15 @@ from cores.checkpoints.configs import read_segmenter
 from cores.checkpoints.load import load
 from cores.checkpoints.published.exporting import export
 from cores.checkpoints.save import save
+from cores.checkpoints.shapes import SECOND_NAMES, second_names
 from cores.cli.check import about
 from cores.errors import CheckpointError
-from cores.geometry import FITS
 from cores.modeling.chain import run_chain
 from cores.modeling.refiner import PaperRefiner
-from cores.modeling.segmenters import SEGMENTERS, edgetam, segmenter_class
+from cores.modeling.segmenters import edgetam, segmenter_class
 from cores.modeling.segmenters.base import Features
 from cores.recipe import Part
+from cores.segmenter_families import SEGMENTERS
 from cores.training.start import start
 from cores.training.trainable import choose_parts
 
@@ -206,7 +207,7 @@ def test_sam3_uses_three_levels_and_its_no_memory_embedding() -> None:
     seen = pixels(model, 1)
     expected = video.eval().get_image_embeddings(seen)
     features = model.encode(seen)
-    coarse, given = model._decoder_inputs(features, torch.tensor([0]))
+    coarse, given = model.decoder_inputs(features, torch.tensor([0]))
     for mine, theirs in zip([*given["high_resolution_features"], coarse], expected, strict=True):
         torch.testing.assert_close(mine, theirs)
     assert far(features.coarse, coarse) > 0.01
@@ -225,7 +226,7 @@ def test_a_chain_stands_on_every_segmenter(kind: str, tmp_path: Path) -> None:
     base.save_pretrained(bases / "segmenter")
     recipe = tiny_recipe(tmp_path, model__masks_per_pass=2)
     _, built, processor = start(recipe, 0)
-    assert (processor.sizes.segmenter, built.segmenter.fit) == (kind, FITS[kind])
+    assert (processor.sizes.segmenter, built.segmenter.fit) == (kind, SEGMENTERS[kind].fit)
     assert built.masks_per_pass == 2
     parts: list[Part] = ["projection", "refiner", "mask_decoder", "prompt_encoder", "image_encoder"]
     choose_parts(built, parts, recipe.lora)
@@ -247,6 +248,7 @@ def test_a_chain_stands_on_every_segmenter(kind: str, tmp_path: Path) -> None:
 
     save(built, processor, tmp_path / "model")
     facts = check_static(tmp_path / "model")
+    assert second_names(facts.config) == (SECOND_NAMES if kind in ("sam", "sam_hq") else {})
     assert about(facts)["segmenter"].startswith(f"{kind}, ")
     loaded, again = load(tmp_path / "model")
     assert again.sizes == processor.sizes

@@ -14,14 +14,6 @@ from torch.nn import functional as F
 
 Size = tuple[int, int]
 Fit = Literal["pad", "squash"]
-# by a segmenter's model_type
-FITS: dict[str, Fit] = {
-    "sam": "pad",
-    "sam_hq": "pad",
-    "sam2": "squash",
-    "sam3_tracker": "squash",
-    "edgetam": "squash",
-}
 BAND = 2**22  # pixels that `restore_bands` makes at once
 
 

@@ -11,7 +11,8 @@ from cores.checkpoint_errors import checkpoint_errors, in_words
 from cores.checkpoints.tensors.lazy import open_shards
 from cores.errors import CheckpointError
 from cores.modeling.mllms import check_family
-from cores.modeling.segmenters import SEGMENTERS, VIDEO, segmenter_class
+from cores.modeling.segmenters import segmenter_class
+from cores.segmenter_families import SEGMENTERS, VIDEO
 
 CONFIG = "config.json"
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")

@@ -20,9 +20,9 @@ from cores.loss_keys import LOSS_KEYS
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.mllms import FAMILIES as MLLMS
 from cores.modeling.model import CoresModel
-from cores.modeling.segmenters import SEGMENTERS, VIDEO
 from cores.modeling.strict import refuse
 from cores.processing.processor import CoresProcessor
+from cores.segmenter_families import SEGMENTERS, VIDEO
 
 # model_type of LLaVA's, LISA's and CoReS's own programs
 PUBLISHED = ("llava", "llava_llama", "llama", "lisa", "cores_llama")

@@ -8,8 +8,9 @@ import torch
 from cores.checkpoint_errors import checkpoint_errors
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
+from cores.modeling.segmenters import segmenter_class
 
-# A tensor's second name in a model, and its first: SAM's positions are used in two places and stored once. In the
+# A tensor's second name in a model with a SAM, and its first: positions are used in two places and stored once. In the
 # families after it they are two tensors, stored twice.
 SECOND_NAMES = {
     "segmenter.prompt_encoder.shared_embedding.positional_embedding": (
@@ -19,9 +20,10 @@ SECOND_NAMES = {
 
 
 def second_names(config: CoresConfig) -> dict[str, str]:
-    """The second names of tensors of a model of this config, with their first."""
+    """The second names of a segmenter's tensors in a model of this config, with their first."""
     segmenter: Any = config.segmenter_config
-    return SECOND_NAMES if segmenter.model_type in ("sam", "sam_hq") else {}
+    tied = segmenter_class(segmenter.model_type)._tied_weights_keys or {}
+    return {f"segmenter.{second}": f"segmenter.{first}" for second, first in tied.items()}
 
 
 def shapes_of(config: CoresConfig, where: str | Path = "config.json") -> dict[str, tuple[int, ...]]:

@@ -1,9 +1,7 @@
-"""Pictures as a segmenter wants them: the pixel rules of the families' published programs, one row each.
+"""Pictures as a segmenter wants them, by its family's row.
 
 Legend: h, w = the picture's own size after EXIF rotation; S = side of the square that the segmenter looks at.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,27 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cores.geometry import FITS, Size, resized_size
+from cores.geometry import Size, resized_size
+from cores.segmenter_families import SEGMENTERS
 
 BAND = 512  # rows that are worked on at once
-
-Colour = tuple[float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class PixelStyle:
-    """`mean`, `std`: of grey values 0 to 255. `rounded`: the resized picture is one of 8 bits, as its file is."""
-
-    mean: Colour
-    std: Colour
-    rounded: bool
-
-
-SAM = PixelStyle((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), rounded=True)
-SAM2 = PixelStyle(SAM.mean, SAM.std, rounded=False)  # the same colours, which its program says as shares of 255
-SAM3 = PixelStyle((127.5,) * 3, (127.5,) * 3, rounded=True)
-# by the segmenter's model_type; how the picture is put into the square is in `geometry.FITS`
-STYLES = {"sam": SAM, "sam_hq": SAM, "sam2": SAM2, "sam3_tracker": SAM3, "edgetam": SAM2}
 
 
 def for_segmenter(image: Image.Image, side: int, kind: str = "sam") -> tuple[Tensor, Size]:
@@ -39,12 +20,13 @@ def for_segmenter(image: Image.Image, side: int, kind: str = "sam") -> tuple[Ten
 
     Args: `kind`: the segmenter's model_type. Also gives the size (h, w) inside the square.
     """
-    style, (height, width) = STYLES[kind], resized_size((image.height, image.width), side, FITS[kind])
-    if style.rounded:
+    family = SEGMENTERS[kind]
+    height, width = resized_size((image.height, image.width), side, family.fit)
+    if family.rounded:
         small = np.array(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
     else:
         small = _unrounded(image, (width, height))
-    values = (torch.from_numpy(small) - torch.tensor(style.mean)) / torch.tensor(style.std)  # (height, width, 3)
+    values = (torch.from_numpy(small) - torch.tensor(family.mean)) / torch.tensor(family.std)  # (height, width, 3)
     pixels = torch.zeros(3, side, side)
     pixels[:, :height, :width] = values.permute(2, 0, 1)
     return pixels, (height, width)

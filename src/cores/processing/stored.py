@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from cores.checkpoint_errors import checkpoint_errors
 from cores.errors import CheckpointError
 from cores.hub import fetch
-from cores.processing.segmenter_pixels import STYLES
 from cores.processing.tokens import encode
 from cores.prompts.styles import ClipFit
+from cores.segmenter_families import SEGMENTERS
 from cores.vocabulary import IM_END, IM_START
 
 FILE = "processor_config.json"
@@ -53,8 +53,8 @@ class ProcessorSizes:
             wrong.append(f"pixel_rule: found {self.pixel_rule!r}, expected a name")
         if self.clip_fit not in ("pad", "crop"):
             wrong.append(f"clip_fit: found {self.clip_fit!r}, expected pad or crop")
-        if self.segmenter not in STYLES:
-            wrong.append(f"segmenter: found {self.segmenter!r:.80}, expected one of {', '.join(STYLES)}")
+        if self.segmenter not in SEGMENTERS:
+            wrong.append(f"segmenter: found {self.segmenter!r:.80}, expected one of {', '.join(SEGMENTERS)}")
         if wrong:
             raise CheckpointError("; ".join(wrong))
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cores.geometry import Fit
+from cores.segmenter_families import SEGMENTERS
 
 SegmenterPart = Literal["image_encoder", "prompt_encoder", "mask_decoder"]
 
@@ -61,7 +62,6 @@ class Segmenter:
     chain's losses do not reach, of which a checkpoint never says that they were learned.
     """
 
-    fit: ClassVar[Fit]
     parts: ClassVar[Mapping[SegmenterPart, tuple[str, ...]]] = {
         "image_encoder": ("vision_encoder.",),
         "prompt_encoder": ("prompt_encoder.",),
@@ -88,6 +88,11 @@ class Segmenter:
     @classmethod
     def check(cls, stored: Mapping[str, Any]) -> None:
         """Raise CheckpointError for a config of this family, as its file has it, that no model is to be made of."""
+
+    @property
+    def fit(self) -> Fit:
+        """How a picture is put into the square that it looks at."""
+        return SEGMENTERS[self.config.model_type].fit
 
     @property
     def image_size(self) -> int:
@@ -128,7 +133,7 @@ class Segmenter:
         masks = tokens.shape[0]
         if not masks:
             return tokens.new_zeros((0, self.mask_size, self.mask_size))
-        embedding, rest = self._decoder_inputs(features, image_index)  # (masks, dim, h, w)
+        embedding, rest = self.decoder_inputs(features, image_index)  # (masks, dim, h, w)
         if mask_prompt is None:
             dense = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand_as(embedding)
         else:
@@ -145,7 +150,7 @@ class Segmenter:
         found: Tensor = low_res[:, 0, 0]
         return found
 
-    def _decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    def decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """The map that each mask's prompt attends to (masks, dim, h, w), and what else the family's decoder takes."""
         return features.coarse[image_index], {}
 

@@ -8,7 +8,6 @@ from typing import Any, Self
 from transformers import EdgeTamConfig, EdgeTamModel
 
 from cores.errors import CheckpointError
-from cores.geometry import FITS
 from cores.modeling.segmenters.sam2 import PyramidSegmenter
 
 TRUNK = {"in_chans", "features_only", "out_indices"}  # what a config may say of the image encoder's trunk
@@ -18,7 +17,6 @@ class EdgeTamSegmenter(PyramidSegmenter, EdgeTamModel):
     """A transformers EdgeTAM with the same weights under the same names. The trunk of its image encoder is timm's."""
 
     config: EdgeTamConfig
-    fit = FITS["edgetam"]
 
     def train(self, mode: bool = True) -> Self:
         """As of any module, but for the trunk's batch norms: they keep their means, a few pictures would ruin them."""

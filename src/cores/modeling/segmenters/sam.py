@@ -3,7 +3,6 @@
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
-from cores.geometry import FITS
 from cores.modeling.segmenters.base import Features, Segmenter
 
 
@@ -11,7 +10,6 @@ class SamSegmenter(Segmenter, SamModel):
     """A transformers SAM with the same weights under the same names."""
 
     config: SamConfig
-    fit = FITS["sam"]
 
     def encode(self, pixels: Tensor) -> Features:
         return Features(self.vision_encoder(pixels.to(self.vision_encoder.dtype)).last_hidden_state)

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from transformers import Sam2Config, Sam2Model
 
-from cores.geometry import FITS
 from cores.modeling.segmenters.base import Features, Segmenter, SegmenterPart
 
 LEVELS = 3
@@ -45,7 +44,7 @@ class PyramidSegmenter(Segmenter):
         *fine, coarse = found.fpn_hidden_states[:LEVELS]
         return Features(coarse, tuple(fine))
 
-    def _decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    def decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
         finest, finer = features.fine
         decoder = self.mask_decoder
         # on the few images, not on the many masks
@@ -58,4 +57,3 @@ class Sam2Segmenter(PyramidSegmenter, Sam2Model):
     """A transformers SAM 2 with the same weights under the same names."""
 
     config: Sam2Config
-    fit = FITS["sam2"]

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 from transformers import Sam3TrackerConfig, Sam3TrackerModel
 
-from cores.geometry import FITS
 from cores.modeling.segmenters.sam2 import LEVELS, PyramidSegmenter
 
 
@@ -20,4 +19,3 @@ class Sam3TrackerSegmenter(PyramidSegmenter, Sam3TrackerModel):
     never_trained: ClassVar[re.Pattern[str]] = re.compile(
         PyramidSegmenter.never_trained.pattern + rf"|neck\.fpn_layers\.[{LEVELS}-9]"
     )
-    fit = FITS["sam3_tracker"]

@@ -5,7 +5,6 @@ from typing import Any
 from torch import Tensor
 from transformers import SamHQConfig, SamHQModel
 
-from cores.geometry import FITS
 from cores.modeling.segmenters.base import Features, Segmenter
 
 
@@ -17,12 +16,11 @@ class SamHQSegmenter(Segmenter, SamHQModel):
     """
 
     config: SamHQConfig
-    fit = FITS["sam_hq"]
 
     def encode(self, pixels: Tensor) -> Features:
         found = self.vision_encoder(pixels.to(self.vision_encoder.dtype))
         return Features(found.last_hidden_state, tuple(found.intermediate_embeddings[:1]))
 
-    def _decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    def decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
         early = [one[image_index] for one in features.fine]
         return features.coarse[image_index], {"hq_token_only": False, "intermediate_embeddings": early}
