@@ -1,1 +1,1 @@
-"""The chain in words: boxes said in text by an instruct model prompt a segmenter, level by level; nothing is trained."""
+"""The chain in words: boxes that an instruct model says in text prompt a segmenter; nothing is trained."""

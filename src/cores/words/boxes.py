@@ -1,14 +1,18 @@
-"""Boxes in a picture's pixels, and where they lie in a crop of it and in a segmenter's square.
+"""Boxes in a picture's pixels: of crops, of a segmenter's square, and how alike two are.
 
-A box is (left, top, right, bottom) as shares of nothing: floats in pixels, right and bottom just outside.
-Legend: h, w = a picture's size in pixels, canvas = the segmenter's square.
+A box is (left, top, right, bottom) in pixels, floats, right and bottom just outside.
+Legend: h, w = a picture's size in pixels; canvas = the segmenter's square, which holds the picture at size `resized`.
 """
+
+from collections.abc import Sequence
+from math import ceil, floor
 
 from cores.geometry import Size
 
 Box = tuple[float, float, float, float]
 
 MARGIN = 0.15  # of a location's box, added on each of its sides before the second look
+SMALLEST = 28  # pixels of a side that is given a second look: models refuse thin strips
 
 
 def area(box: Box) -> float:
@@ -17,10 +21,16 @@ def area(box: Box) -> float:
 
 
 def iou(one: Box, other: Box) -> float:
-    """Shared area over joint area, 0 to 1; 0 when either has none."""
+    """Shared area over joint area, 0 to 1."""
     shared = area((max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])))
-    joint = area(one) + area(other) - shared
-    return shared / joint if shared else 0.0
+    return shared / (area(one) + area(other) - shared) if shared else 0.0
+
+
+def alike(one: Sequence[Box], other: Sequence[Box]) -> float:
+    """How well two answers agree: the mean IoU of every box of either with the best one of the other."""
+    each = [max((iou(a, b) for b in other), default=0.0) for a in one]
+    each += [max((iou(a, b) for a in one), default=0.0) for b in other]
+    return sum(each) / len(each) if each else 1.0
 
 
 def clip(box: Box, size: Size) -> Box | None:
@@ -30,20 +40,29 @@ def clip(box: Box, size: Size) -> Box | None:
     return found if area(found) else None
 
 
-def widen(box: Box, size: Size, margin: float = MARGIN) -> tuple[int, int, int, int]:
-    """A box with a margin on each side, in whole pixels of the picture (h, w): what is cut out for a second look."""
-    across, down = (box[2] - box[0]) * margin, (box[3] - box[1]) * margin
-    h, w = size
-    left, top = max(0, int(box[0] - across)), max(0, int(box[1] - down))
-    return left, top, min(w, max(left + 1, int(box[2] + across + 0.999))), min(h, max(top + 1, int(box[3] + down + 0.999)))
+def widen(box: Box, size: Size) -> tuple[int, int, int, int]:
+    """A box with a margin on each side, in whole pixels of a picture (h, w): what a second look is given."""
+    left, right = _widen(box[0], box[2], size[1])
+    top, bottom = _widen(box[1], box[3], size[0])
+    return left, top, right, bottom
+
+
+def _widen(low: float, high: float, side: int) -> tuple[int, int]:
+    """One side's part of it: from 0 to `side` at most, `SMALLEST` pixels at least where the picture has them."""
+    margin = max((high - low) * MARGIN, (SMALLEST - (high - low)) / 2)
+    first, last = max(0, floor(low - margin)), min(side, ceil(high + margin))
+    short = min(SMALLEST, side) - (last - first)
+    if short > 0:  # the picture's edge is near
+        first, last = (first, last + short) if first == 0 else (first - short, last)
+    return first, last
 
 
 def shift(box: Box, left: float, top: float) -> Box:
-    """A box in a crop whose corner is (left, top), in the picture that it was cut from."""
+    """A box of a crop whose corner is (left, top), in the picture that it was cut from."""
     return box[0] + left, box[1] + top, box[2] + left, box[3] + top
 
 
 def to_canvas(box: Box, size: Size, resized: Size) -> Box:
-    """A box of a picture (h, w), in pixels of the square that holds the picture at size `resized` in its corner."""
+    """A box of a picture (h, w) in the canvas. Holds for padded and for squashed pictures: `resized` says which."""
     down, across = resized[0] / size[0], resized[1] / size[1]
     return box[0] * across, box[1] * down, box[2] * across, box[3] * down

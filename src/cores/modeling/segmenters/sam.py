@@ -46,12 +46,20 @@ class SamSegmenter(SamModel):
         """The features as (images, dim, h, w), for the refiner."""
         return features
 
+    def embed_boxes(self, boxes: Tensor) -> Tensor:
+        """Prompts (masks, 2, dim), one for each corner, of `boxes` (masks, 4): x1 y1 x2 y2 in pixels of the square."""
+        boxes = boxes.to(self.dtype)[None]  # one image with all of them
+        sparse, _ = self.prompt_encoder(input_points=None, input_labels=None, input_boxes=boxes, input_masks=None)
+        found: Tensor = sparse[0]
+        return found
+
     def decode(
         self, features: Tensor, tokens: Tensor, image_index: Tensor, mask_prompt: Tensor | None = None
     ) -> Tensor:
         """Low-res logits of every mask, in one call of the mask decoder.
 
-        Args: `features` (images, dim, h, w); `tokens` (masks, 1, dim), one prompt token each and no padding point;
+        Args: `features` (images, dim, h, w); `tokens` (masks, prompts, dim), one prompt token each and no padding
+        point, or the corners of a box;
         `image_index` (masks,); `mask_prompt` (masks, H, W), raw logits, or None.
         Returns: (masks, H, W): the decoder's single-mask output.
         """

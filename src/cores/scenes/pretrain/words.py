@@ -2,173 +2,226 @@
 
 A lesson of minutes on one core. Whole scenes are asked for locations, for targets, and for targets inside a location
 that is said; crops of locations, not quite right, for what is in them. What is not there is refused as before. Every
-answer is plain text, so that a lesson is a batch of text-only conversations; the segmenter is not touched.
+answer is plain text, so that a lesson is a batch of text-only conversations; the segmenter is not touched. Beside the
+words, every state of an answer with one box learns what that box is, through a reader that is thrown away afterwards:
+digits alone taught nothing in a hundred steps.
 """
 
-import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cores.checkpoints.load import load
 from cores.checkpoints.save import Card, save
 from cores.data.sample import Conversation, Sample, Turn
+from cores.geometry import Size
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
 from cores.scenes.kinds import LEARNED
 from cores.scenes.pretrain.loop import Schedule, run
 from cores.scenes.pretrain.render import bounds
+from cores.scenes.pretrain.tower import WIDTH
 from cores.scenes.questions import Asked, Question, draw_questions
 from cores.scenes.scene import Scene
 from cores.scenes.source import Scenes, open_scenes
 from cores.vocabulary import UNSUPERVISED
-from cores.words.boxes import Box, widen
+from cores.words.boxes import Box, clip, widen
 from cores.words.grounding import CORES
 
-log = logging.getLogger(__name__)
-STEPS = 450
-PICTURES, CROPS = 12, 56  # rows of a batch of whole scenes, and of one of crops: about as many tokens
+STEPS = 600
+PICTURES, CROPS = 8, 36  # rows of a batch of whole scenes, and of one of crops: about as many tokens
 JITTER = 0.08  # of a box's side: how wrong a location may be
 ABOUT = "The tiny model taught to say boxes in words. It knows drawn scenes of a few kinds of things, not photographs."
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A question and its answer; `box`: the one that the answer says, as shares of the square that is seen."""
+
+    query: str
+    answer: str
+    box: Box | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A picture and what is told about it."""
+
+    picture: Image.Image
+    told: tuple[Told, ...]
+
+    @property
+    def sample(self) -> Sample:
+        turns = [Turn(one.query, one.answer, form="raw") for one in self.told]
+        size = (self.picture.height, self.picture.width)
+        return Sample(self.picture, size, tuple(Conversation((turn,)) for turn in turns))
+
+
 class Lessons:
-    """Conversations about scenes whose answers are boxes in words, as batches of the model's own processor."""
+    """Lessons about scenes of a source. `refusal`: what is said of something that is not there."""
 
-    def __init__(self, processor: CoresProcessor, source: Scenes) -> None:
-        self.processor, self.source = processor, source
-        self.refusal = processor.writer.words.refusals[0]
+    def __init__(self, source: Scenes, refusal: str) -> None:
+        self.source, self.refusal = source, refusal
 
-    def questions(self, i: int) -> tuple[Scene, list[Question]]:
-        """Scene i and what is asked about it."""
-        scene = self.source.scene(i)
-        return scene, draw_questions(scene, LEARNED, self.source.scene_seed(i), self.source.questions, self.source.split)
-
-    def whole(self, i: int, rng: Random) -> Sample:
-        """Scene i: every question asked for the location, and for the target with or without the location said."""
-        scene, questions = self.questions(i)
-        turns = []
-        for q in questions:
-            if q.family == "text":
-                turns.append(Turn(q.query, q.answer, form="raw"))
-                continue
-            side = scene.objects.shape[0]
-            places = [box for asked in q.targets for box in boxes_of(scene, asked, whole=True)]
-            turns.append(_turn(CORES.locate(q.query), self.say(scene, q.targets, whole=True)))
-            found = self.say(scene, q.targets)
-            if len(places) == 1 and rng.random() < 0.5:
-                said = CORES.say(jitter(places[0], rng), (side, side))
-                turns.append(_turn(CORES.find(q.query, said), found))
-            else:
-                turns.append(_turn(CORES.find(q.query), found))
-        return Sample(scene.picture, scene.objects.shape, tuple(Conversation((turn,)) for turn in turns))
-
-    def crop(self, i: int, rng: Random) -> Sample | None:
-        """A crop of one location of scene i, asked for what one question wants there; None when it has none."""
-        scene, questions = self.questions(i)
-        choices = [(q, asked, n) for q in questions for asked in q.targets for n in asked.things]
-        if not choices:
-            return None
-        q, asked, n = rng.choice(choices)
-        place = jitter(_bounds(scene, n, None), rng)
-        left, top, right, bottom = widen(place, scene.objects.shape)
-        x1, y1, x2, y2 = _bounds(scene, n, asked.part)
-        inside = (max(x1 - left, 0.0), max(y1 - top, 0.0), min(x2, right) - left, min(y2, bottom) - top)
-        size = (bottom - top, right - left)
-        named = f"{asked.phrase}: " if len(q.targets) > 1 else ""
-        turn = _turn(CORES.find(q.query), f"{named}{CORES.say(inside, size)}")
-        return Sample(scene.picture.crop((left, top, right, bottom)), size, (Conversation((turn,)),))
-
-    def say(self, scene: Scene, targets: tuple[Asked, ...], whole: bool = False) -> str:
-        """The answer in words: boxes, each target named where there are several; a refusal where there is none."""
-        if not targets:
-            return self.refusal
-        said = []
-        for asked in targets:
-            boxes = " ".join(CORES.say(box, scene.objects.shape) for box in boxes_of(scene, asked, whole))
-            said.append(f"{asked.phrase}: {boxes}." if len(targets) > 1 else boxes)
-        return " ".join(said)
-
-    def batch(self, number: int) -> list[Sample]:
-        """The samples of a step: two of three are whole scenes, every third is crops."""
+    def batch(self, number: int) -> list[Lesson]:
+        """The lessons of a step: two of three are whole scenes, every third is crops."""
         rng = Random(f"words {number}")
         if number % 3 < 2:
             return [self.whole(rng.randrange(len(self.source)), rng) for _ in range(PICTURES)]
-        cut: list[Sample] = []
+        cut: list[Lesson] = []
         while len(cut) < CROPS:
             one = self.crop(rng.randrange(len(self.source)), rng)
             cut += [] if one is None else [one]
         return cut
 
+    def whole(self, i: int, rng: Random) -> Lesson:
+        """Scene i: every question asked for the location, and for the target with or without the location said."""
+        scene, questions = self._questions(i)
+        size, told = scene.objects.shape, []
+        for q in questions:
+            if q.family == "text":
+                told.append(Told(q.query, q.answer or ""))
+                continue
+            places = [box for asked in q.targets for box in boxes_of(scene, asked, whole=True)]
+            told.append(self._tell(CORES.locate.format(query=q.query), scene, q.targets, whole=True))
+            query = CORES.find.format(query=q.query)
+            if len(places) == 1 and rng.random() < 0.5:
+                query = CORES.inside.format(query=q.query, box=say(jitter(places[0], size, rng), size))
+            told.append(self._tell(query, scene, q.targets))
+        return Lesson(scene.picture, tuple(told))
+
+    def crop(self, i: int, rng: Random) -> Lesson | None:
+        """A crop of one location of scene i, asked for what one question wants there; None when nothing is wanted."""
+        scene, questions = self._questions(i)
+        choices = [(q, asked, n) for q in questions for asked in q.targets for n in asked.things]
+        if not choices:
+            return None
+        q, asked, n = rng.choice(choices)
+        left, top, right, bottom = widen(jitter(box_of(scene, n), scene.objects.shape, rng), scene.objects.shape)
+        x1, y1, x2, y2 = box_of(scene, n, asked.part)
+        box = (max(x1 - left, 0.0), max(y1 - top, 0.0), min(x2, right) - left, min(y2, bottom) - top)
+        size = (bottom - top, right - left)
+        named = f"{asked.phrase}: it" if len(q.targets) > 1 else "It"
+        told = Told(CORES.find.format(query=q.query), f"{named} is {say(box, size)}.", share(box, size))
+        return Lesson(scene.picture.crop((left, top, right, bottom)), (told,))
+
+    def _questions(self, i: int) -> tuple[Scene, list[Question]]:
+        scene, source = self.source.scene(i), self.source
+        return scene, draw_questions(scene, LEARNED, source.scene_seed(i), source.questions, source.split)
+
+    def _tell(self, query: str, scene: Scene, targets: Sequence[Asked], whole: bool = False) -> Told:
+        """The answer in words: each target's boxes, named where there are several; a refusal where there is none."""
+        verb, size = "usually appears on" if whole else "is", scene.objects.shape
+        boxes = [boxes_of(scene, asked, whole) for asked in targets]
+        said = [" ".join(say(box, size) for box in each) for each in boxes]
+        if len(targets) > 1:
+            told = " ".join(f"{asked.phrase}: it {verb} {one}." for asked, one in zip(targets, said, strict=True))
+        else:
+            told = f"It {verb} {said[0]}." if said else self.refusal
+        single = [box for each in boxes for box in each]
+        return Told(query, told, share(single[0], size) if len(single) == 1 else None)
+
 
 def boxes_of(scene: Scene, asked: Asked, whole: bool = False) -> list[Box]:
     """The boxes of a target's things, or of its part; `whole`: of the things that they are on."""
-    return [_bounds(scene, n, None if whole else asked.part) for n in asked.things]
+    return [box_of(scene, n, None if whole else asked.part) for n in asked.things]
 
 
-def _bounds(scene: Scene, thing: int, part: str | None) -> Box:
+def box_of(scene: Scene, thing: int, part: str | None = None) -> Box:
+    """The box of what shows of a thing or of its part, in pixels."""
     left, top, right, bottom = bounds(scene.mask(thing, part))
     return float(left), float(top), float(right), float(bottom)
 
 
-def jitter(box: Box, rng: Random) -> Box:
-    """A box whose edges are moved by chance, as a model's own are."""
+def jitter(box: Box, size: Size, rng: Random) -> Box:
+    """A box whose edges are moved by chance within the picture (h, w), as a model's own are."""
     across, down = (box[2] - box[0]) * JITTER, (box[3] - box[1]) * JITTER
     x1, y1, x2, y2 = (edge + rng.gauss(0, reach) for edge, reach in zip(box, (across, down) * 2, strict=True))
-    return max(0.0, x1), max(0.0, y1), x2, y2
+    return clip((x1, y1, x2, y2), size) or box
 
 
-def _turn(query: str, answer: str) -> Turn:
-    return Turn(query, answer, form="raw")
+def say(box: Box, size: Size) -> str:
+    """A box of a picture (h, w) in the model's words."""
+    return CORES.say(box, size, size)
 
 
-def loss_of(model: CoresModel, processor: CoresProcessor, samples: list[Sample]) -> tuple[Tensor, float]:
-    """The text loss of a batch, and the share of its tokens that would be said right.
-
-    The first token counts as much as all: it decides whether there is a box.
-    """
-    batch = processor.collate(samples, 0, 0, range(len(samples)), mode="val")
-    labels = batch["labels"]
-    out = model(batch["input_ids"], batch["segment_ids"], batch["pixel_values"])
-    keep = labels[:, 1:] != UNSUPERVISED
-    logits = model.mllm.logits(out.hidden_states[:, :-1][keep]).float()
-    wanted = labels[:, 1:][keep]
-    each = F.cross_entropy(logits, wanted, reduction="none")
-    first = (labels[:, :-1] == UNSUPERVISED)[keep]
-    right = float((logits.argmax(-1) == wanted).float().mean())
-    return each.mean() + each[first].mean(), right
+def share(box: Box, size: Size) -> Box:
+    """A box of a picture (h, w) as shares of the square that it is seen in."""
+    side, (h, w) = max(size), size
+    left, top = (side - w) // 2, (side - h) // 2
+    return (box[0] + left) / side, (box[1] + top) / side, (box[2] + left) / side, (box[3] + top) / side
 
 
-def teach(out: Path, source: Scenes | None = None, steps: int = STEPS, peak: float = 1e-3, every: int = 25) -> Path:
+class Pupil(nn.Module):
+    """The model, and the reader of boxes."""
+
+    def __init__(self, model: CoresModel, processor: CoresProcessor) -> None:
+        super().__init__()
+        self.mllm = model.mllm
+        self.reader = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, 4))
+        self._held = (model, processor)  # in a tuple: no parts of the pupil's own state
+
+    def losses(self, lessons: Sequence[Lesson]) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch; how many of its tokens are right, and how wrong its boxes are read, in hundredths.
+
+        The first token counts as much as all: it decides whether there is a box.
+        """
+        model, processor = self._held
+        batch = processor.collate([one.sample for one in lessons], 0, 0, range(len(lessons)), mode="val")
+        states = model(batch["input_ids"], batch["segment_ids"], batch["pixel_values"]).hidden_states
+        labels = batch["labels"]
+        keep = labels[:, 1:] != UNSUPERVISED
+        said = states[:, :-1][keep]  # (supervised, width): each predicts its token
+        logits, wanted = model.mllm.logits(said).float(), labels[:, 1:][keep]
+        each = F.cross_entropy(logits, wanted, reduction="none")
+        first = (labels[:, :-1] == UNSUPERVISED)[keep]
+        rows, places = keep.nonzero(as_tuple=True)
+        number = batch["segment_ids"][rows, places + 1].tolist()
+        boxes = [lessons[row].told[n - 1].box for row, n in zip(rows.tolist(), number, strict=True)]
+        known = torch.tensor([box is not None for box in boxes])
+        truth = torch.tensor([box for box in boxes if box is not None]).reshape(-1, 4)
+        read = self.reader(said[known])
+        error = F.smooth_l1_loss(read, truth, beta=0.05) if len(truth) else said.sum() * 0
+        figures = {
+            "right": float((logits.argmax(-1) == wanted).float().mean()),
+            "words": float(each.mean().detach()),
+            "off": float((read - truth).detach().abs().mean()) * 100 if len(truth) else 0.0,
+        }
+        return each.mean() + each[first].mean() + 8 * error, figures
+
+
+def teach(out: Path, source: Scenes | None = None, steps: int = STEPS, peak: float = 8e-4, every: int = 25) -> Path:
     """Train language model, projector and tower of the shipped model on the lesson; gives the taught model's folder.
 
     `out` holds the state, `words.pt`, from which a stopped lesson goes on, and in the end the model, `out`/model.
     """
     model, processor = load(None, "cpu", torch.float32)
+    torch.manual_seed(0)
+    pupil = Pupil(model, processor).requires_grad_().train()
     model.train()
-    weights = [weight.requires_grad_() for weight in model.mllm.parameters()]
-    lessons = Lessons(processor, source or open_scenes("train"))
-    exam = Lessons(processor, open_scenes("val"))
+    refusal = processor.writer.words.refusals[0]
+    lessons, exam = Lessons(source or open_scenes("train"), refusal), Lessons(open_scenes("val"), refusal)
 
     @torch.no_grad()
     def measure() -> dict[str, float]:
         model.eval()
-        found = {name: loss_of(model, processor, exam.batch(n))[1] for name, n in (("whole", 0), ("crops", 2))}
+        found = {
+            f"{name} {figure}": value
+            for name, n in (("whole", 0), ("crops", 2))
+            for figure, value in pupil.losses(exam.batch(n))[1].items()
+        }
         model.train()
         return found
 
     out.mkdir(parents=True, exist_ok=True)
     schedule = Schedule(steps=steps, peak=peak, warmup=max(1, min(30, steps // 5)), fall=0.6, every=every)
-    run(
-        out / "words.pt",
-        {"model": model.mllm},
-        weights,
-        schedule,
-        lambda number: loss_of(model, processor, lessons.batch(number))[0],
-        measure,
-    )
+    state = out / "words.pt"
+    run(state, {"pupil": pupil}, pupil.parameters(), schedule, lambda n: pupil.losses(lessons.batch(n))[0], measure)
     model.eval()
     return save(model, processor, out / "model", card=Card(about=ABOUT, data=("scenes|train",)), replace=True)
