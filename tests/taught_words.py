@@ -33,5 +33,5 @@ def taught(folder: Path) -> Path:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
         optimiser.step()
-        print(step, round(loss.item(),3), figures)
+        print(step, round(loss.item(), 3), figures)
     return save(model.eval(), processor, folder / "model")

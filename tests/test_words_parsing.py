@@ -117,7 +117,9 @@ def test_a_box_means_the_same_in_every_family(family: str, said: str) -> None:
 
 
 def test_shares_are_understood_where_thousands_were_taught() -> None:
-    heard = understand(GROUNDING["qwen3_vl"], Look(SIZE, RESIZED, "", None), Spoken("[0.25, .25, 0.5, 0.5]", 0, 1, False))
+    heard = understand(
+        GROUNDING["qwen3_vl"], Look(SIZE, RESIZED, "", None), Spoken("[0.25, .25, 0.5, 0.5]", 0, 1, False)
+    )
     assert heard.boxes[0].box == (50, 25, 100, 50)
 
 
