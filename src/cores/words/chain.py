@@ -28,7 +28,7 @@ from cores.processing.pixels import for_segmenter, open_picture
 from cores.processing.reading import Reading
 from cores.words.boxes import Box, shift, to_canvas, widen
 from cores.words.hearing import Heard, Listener
-from cores.words.places import Place, group, phrase_of, places_of, status_of
+from cores.words.places import Place, group, phrases_of, places_of, status_of
 from cores.words.speaker import Look, Speaker
 
 MAX_NEW_TOKENS = 256
@@ -189,7 +189,7 @@ class WordsChain(Answerer[Seen]):
             low_res_logits=[
                 torch.stack([own[level] for own in masks]) if masks else empty for level in range(len(chain))
             ],
-            reading=Reading(text, text, status_of(heard, places), [phrase_of(each) for each in targets]),
+            reading=Reading(text, text, status_of(heard, places), phrases_of(targets)),
             said=length,
         )
 

@@ -36,10 +36,14 @@ def group(places: Sequence[Place]) -> list[list[Place]]:
     return list(found.values())
 
 
-def phrase_of(places: Sequence[Place]) -> str | None:
-    """What an answer calls a target: the name of its own boxes where they have one, else that of its place."""
-    own = {target.label for place in places for target in place.targets}
-    return own.pop() if len(own) == 1 and None not in own else places[0].label
+def phrases_of(targets: Sequence[Sequence[Place]]) -> list[str | None]:
+    """What an answer calls its targets: several by the names that told them apart, one by its own boxes' if they have
+    one name, else by its place's."""
+    if len(targets) == 1:
+        own = {target.label for place in targets[0] for target in place.targets}
+        if len(own) == 1 and None not in own:
+            return [own.pop()]
+    return [places[0].label for places in targets]
 
 
 def status_of(heard: Sequence[Heard], places: Sequence[Place]) -> Status:
