@@ -69,10 +69,10 @@ class Segmenting(ABC, Generic[I]):
         asker = self._asker(max_new_tokens)
         worded = [(query, form_of(query) if form is None else form) for query in queries]
         answered = asker.generate(encoded, worded)
-        return [_result(asker, encoded, *pair) for pair in zip(queries, answered, strict=True)]
+        return [result_of(asker, encoded, *pair) for pair in zip(queries, answered, strict=True)]
 
 
-def _result(asker: Answerer[I], encoded: I, query: str, answer: Answered) -> Segmentation:
+def result_of(asker: Answerer[I], encoded: I, query: str, answer: Answered) -> Segmentation:
     """One answer as plain values; large masks are made one at a time and kept as run lengths."""
     reading = asker.read(answer)
     targets = []
