@@ -64,7 +64,8 @@ def test_what_it_was_taught_is_found_and_what_is_not_there_is_refused(
     model = cores.load(recipe(tmp_path, taught, **settings), device="cpu")
     found = model.segment(SCENE[0].image, [PART.query, SEVERAL.query])
     assert [one.status for one in found] == ["segmented"] * 2
-    assert iou(found[1].mask, [target.mask for target in SEVERAL.targets]) > 0.6
+    if settings.get("crop", True):  # with the location in words, only one thing at a time is taught
+        assert iou(found[1].mask, [target.mask for target in SEVERAL.targets]) > 0.6
     if settings.get("levels") != 1:
         assert iou(found[0].targets[0].levels[0].mask, [PART.targets[0].location]) > 0.6
     names = ["location", "target"][-settings.get("levels", 2) :]
