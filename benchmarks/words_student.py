@@ -1,11 +1,11 @@
 """A student of the chain in words: its answers on pictures, as a manifest, are what a model is trained on.
 
     python benchmarks/words_student.py words:taught/model+shipped --pictures 400 --out labels
-    cores train tiny-own --data labels --out student
+    cores train tiny --data labels --out student trainer.max_steps=300 "data.sources={scenes: [manifest:train.jsonl]}"
     cores eval student --on 'scenes|test' --out scored
 
-Nothing of the scenes' own masks is used: of each picture only its questions. What the chain could not find is a refusal,
-what it said in text alone is left out. The first line of the output says how good the labels are.
+Of the scenes' own answers nothing is used: of each picture only its questions. What was not found is a refusal;
+what it said in text alone is left out. Prints how good the labels are.
 """
 
 import argparse
