@@ -11,7 +11,8 @@ from learned import learned, sample, save
 from PIL import Image
 from tiny import tiny_config, tiny_model
 
-from cores.asking.asker import Asker, Query
+from cores.asking.answerer import Query
+from cores.asking.asker import Asker
 from cores.checkpoints.load import load
 from cores.checkpoints.save import save as save_model
 from cores.data.sources import open_source

@@ -101,14 +101,14 @@ def test_a_second_evaluation_into_the_same_folder_is_refused_while_the_first_run
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = (model, "--on", "ReasonSeg|val", "--data", data, "--out", tmp_path / "scores", "--quiet")
-    first, seconds = evaluator.evaluate, []
+    first, seconds = evaluator.evaluate_asker, []
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        monkeypatch.setattr(evaluator, "evaluate", first)
+        monkeypatch.setattr(evaluator, "evaluate_asker", first)
         seconds.append(run(*arguments))  # started while the first is at work
         return first(*args, **kwargs)
 
-    monkeypatch.setattr(evaluator, "evaluate", evaluate)
+    monkeypatch.setattr(evaluator, "evaluate_asker", evaluate)
     assert run(*arguments) == 0
     assert seconds == [2]
     assert "exists already" in capsys.readouterr().err

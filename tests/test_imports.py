@@ -39,7 +39,8 @@ MAY = {
     "scenes": {"data.sample"},
     "training": {"modeling", "prompts", "data", "processing", "asking", "checkpoints", "scenes"},
     "evaluation": {"modeling", "prompts", "data", "processing", "asking", "checkpoints", "scenes"},
-    "inference": {"modeling", "prompts", "data", "processing", "asking", "checkpoints", "scenes"},
+    "inference": {"modeling", "prompts", "data", "processing", "asking", "checkpoints", "scenes", "words"},
+    "words": {"modeling", "processing", "asking", "checkpoints", "data.sample"},
     "serving": {"inference"},
 }
 # Leaves that build on other leaves.
@@ -51,7 +52,7 @@ LEAVES_MAY = {
     "picture_errors": {"regular_files"},
 }
 EXCEPTIONS = {
-    "scenes/pretrain": {"modeling", "processing", "training", "prompts", "checkpoints"},
+    "scenes/pretrain": {"modeling", "processing", "training", "prompts", "checkpoints", "words"},
     "processing/__init__": {"modeling.configuration"},  # AutoProcessor finds a processor by its model's config
     "data/sources": {"prompts.forms"},  # a text of a user's own is asked and trained by one rule
     "modeling/configuration": {"prompts.styles"},  # what a style is has one owner

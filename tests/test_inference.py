@@ -21,6 +21,7 @@ from cores.checkpoints.runs.learned import add_lora
 from cores.errors import DataError, UserError
 from cores.inference.facade import Cores
 from cores.inference.segmentation import Segmentation
+from cores.inference.segmenting import result_of
 
 
 def picture(number: int = 0) -> Image.Image:
@@ -80,7 +81,7 @@ def test_a_level_that_the_answer_leaves_out_has_no_mask() -> None:
     cores = Cores(*learned())
     asker, encoded = Asker(*learned()), cores.encode(picture())
     (told,) = asker.teacher_force(encoded, [("kettle", "phrase")], ["it is [SEG]."])
-    found = cores._result(asker, encoded, "kettle", told)
+    found = result_of(asker, encoded, "kettle", told)
     assert [level.name for level in found.targets[0].levels] == ["target"]
 
 

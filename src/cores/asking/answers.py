@@ -33,6 +33,11 @@ class Answered:
     tokens: Tensor
     low_res_logits: list[Tensor]
 
+    @property
+    def length(self) -> int:
+        """How many tokens were said."""
+        return len(self.ids)
+
 
 def find_chains(ids: Sequence[int], token_ids: Sequence[int]) -> list[Chain]:
     """For every last-level token of an answer: where its levels' tokens stand.

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cores.asking.answerer import Answerer, Query
 from cores.asking.answers import Answered, decode, passes, segment_answers
-from cores.asking.full_size import FullSize
 from cores.data.sample import Form, Turn
 from cores.errors import UserError
 from cores.modeling.generation import generate, read_prefix, teacher_force
@@ -21,10 +21,9 @@ from cores.modeling.model import CoresModel
 from cores.modeling.segmenters.base import Features
 from cores.processing.pixels import Picture
 from cores.processing.processor import CoresProcessor
+from cores.processing.reading import Reading
 
 QUESTIONS_PER_PASS = 16  # each has a copy of the prefix's cache: 0.2 GB for 7B in 16 bits and a prefix of 400 tokens
-
-Query = tuple[str, Form]  # a query, and how it is put into words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,8 +42,13 @@ class EncodedImage:
         """(H, W) after EXIF rotation."""
         return self.picture.size
 
+    @property
+    def resized(self) -> tuple[int, int]:
+        """(h, w) inside the segmenter's square."""
+        return self.picture.resized
 
-class Asker:
+
+class Asker(Answerer[EncodedImage]):
     """Asks a model questions about images.
 
     Args:
@@ -55,6 +59,8 @@ class Asker:
 
     Raises UserError when `max_new_tokens` or `questions_per_pass` is no whole number from 1.
     """
+
+    has_tokens = True
 
     def __init__(
         self,
@@ -71,6 +77,8 @@ class Asker:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise UserError(f"{name}: found {value!r:.40}, expected a whole number from 1")
+        self.levels = [str(level["name"]) for level in model.config.levels]
+        self.canvas, self.fit = model.segmenter.image_size, model.segmenter.fit
 
     @torch.no_grad()
     def encode_image(self, image: Path | str | Image.Image) -> EncodedImage:
@@ -78,11 +86,15 @@ class Asker:
         picture = self.processor.picture(image)
         device, dtype = self.model.device, self.model.dtype
         features = self.model.encode(picture.segmenter_pixels[None].to(device, dtype))
-        pixels = {
-            name: value.to(device, dtype if value.is_floating_point() else None)
-            for name, value in self.processor.language_pixels([picture]).items()
-        }
-        return EncodedImage(picture, pixels, features)
+        return EncodedImage(picture, self.processor.language_pixels([picture], device, dtype), features)
+
+    def check(self, query: str, form: Form) -> None:
+        """Raises UserError for an empty query or an unknown form, DataError for one that holds the picture's marks."""
+        self.processor.question(query, form)
+
+    def read(self, answer: Answered) -> Reading:
+        """What an answer says."""
+        return self.processor.parse_answer(answer.ids)
 
     def generate(self, image: EncodedImage, queries: Sequence[Query]) -> list[Answered]:
         """The model's own answers to the queries, in their order.
@@ -121,9 +133,3 @@ class Asker:
         `use_location` False: the last level without mask prompt and refiner.
         """
         return decode(self.model, image.features, tokens, self.questions_per_pass, use_location)
-
-    def full_size(self, image: EncodedImage, low_res: Tensor) -> list[FullSize]:
-        """The masks at the picture's own size of low-res logits (masks, h, w)."""
-        picture, segmenter = image.picture, self.model.segmenter
-        how = (segmenter.image_size, picture.resized, picture.size, segmenter.fit)
-        return [FullSize.of(one, *how) for one in low_res]

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cores.asking.asker import Asker, Query
+from cores.asking.answerer import Query
+from cores.asking.asker import Asker
 from cores.errors import CheckpointError
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor

@@ -96,12 +96,13 @@ def _try(args: argparse.Namespace, facts: "Facts") -> list[str]:
     """
     from cores.checkpoint_errors import checkpoint_errors
     from cores.checkpoints.checking import check_weights, untrained_rows
+    from cores.checkpoints.load import load
     from cores.checkpoints.probe import drawn_picture, probe, refuse_silent
     from cores.checkpoints.runs.fingerprint import fingerprint
-    from cores.inference.facade import load
+    from cores.inference.facade import Cores
 
     _say({"fingerprint": fingerprint(facts.folder), "weights": check_weights(facts.folder)})
-    cores = load(str(facts.folder), args.device, args.dtype, args.seed)
+    cores = Cores(*load(facts.folder, args.device, args.dtype), args.seed)
     model: Any = cores.model
     ids = {level["token"]: level["token_id"] for level in model.config.levels}
     odd = []

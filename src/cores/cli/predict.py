@@ -13,7 +13,7 @@ from cores.errors import DataError, UserError
 from cores.whole import whole_files
 
 if TYPE_CHECKING:
-    from cores.inference.facade import Cores
+    from cores.inference.facade import Cores, CoresInWords
     from cores.inference.segmentation import Segmentation
 
 DEFAULT_OUT = "prediction"
@@ -48,7 +48,10 @@ def main(argv: list[str]) -> int:
         "--query", action="append", default=[], metavar="QUERY", help="what to segment; may be said several times"
     )
     parser.add_argument("--queries", type=Path, metavar="FILE", help="a text file with a query on every line")
-    parser.add_argument("--model", help="model folder, run folder or hub id (default: the one that comes with cores)")
+    parser.add_argument(
+        "--model",
+        help="model folder, run folder or hub id; words:MLLM+SEGMENTER (default: the one that comes with cores)",
+    )
     parser.add_argument(
         "--out", type=Path, help=f"folder to write (default: {DEFAULT_OUT}, or {DEFAULT_OUT}-2 if it is there, ...)"
     )
@@ -74,11 +77,13 @@ def main(argv: list[str]) -> int:
         from cores.checkpoints.runs.origin import moved
         from cores.inference.facade import load
         from cores.processing.unknown_words import find_unknown_words
+        from cores.words.load import is_words
 
         with moved(places_of(args.base)):
-            check_static(args.model)
+            if not is_words(args.model):
+                check_static(args.model)
             cores = load(args.model, args.device, args.dtype, args.seed)
-        unknown = find_unknown_words(cores.processor.tokenizer, queries)
+        unknown = find_unknown_words(cores.tokenizer, queries)
         if unknown:
             sys.stderr.write(f"warning: {unknown}\n")
         _predict(args, cores, images, queries, out)
@@ -87,7 +92,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _predict(args: argparse.Namespace, cores: "Cores", images: list[Path], queries: list[str], out: Path) -> None:
+def _predict(
+    args: argparse.Namespace, cores: "Cores | CoresInWords", images: list[Path], queries: list[str], out: Path
+) -> None:
     """Ask about each picture and write its results before the next one is opened."""
     from tqdm import tqdm
 

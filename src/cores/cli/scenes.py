@@ -1,4 +1,4 @@
-"""`cores scenes write | pretrain | ship | extend`: the synthetic world as files, and the tiny models that know it."""
+"""`cores scenes write | pretrain | ship | extend | words`: the synthetic world as files, and tiny models of it."""
 
 import argparse
 import shutil
@@ -44,8 +44,16 @@ def main(argv: list[str]) -> int:
     extend = verbs.add_parser("extend", help="give the models that come with cores rows for a longer vocabulary")
     extend.add_argument("--out", type=Path, required=True, help="folder to write cores-tiny and bases-tiny into")
     extend.add_argument("--overwrite", action="store_true")
+    words = verbs.add_parser(
+        "words", help="teach the model that comes with cores to say boxes in words (docs/words.md)"
+    )
+    words.add_argument(
+        "--out", type=Path, required=True, help="folder of the state and the model; a stopped run resumes"
+    )
+    words.add_argument("--steps", type=int, help="optimiser steps (default: a quarter of an hour on one core)")
     args = parser.parse_args(argv)
-    return {"write": _write, "pretrain": _pretrain, "ship": _ship, "extend": _extend}[args.verb](args)
+    verb = {"write": _write, "pretrain": _pretrain, "ship": _ship, "extend": _extend, "words": _words}[args.verb]
+    return verb(args)
 
 
 def _write(args: argparse.Namespace) -> int:
@@ -100,6 +108,19 @@ def _pretrain(args: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     run_stages(args.out, args.stage or STAGES, args.scenes, args.steps)
+    return 0
+
+
+def _words(args: argparse.Namespace) -> int:
+    import logging
+
+    from cores.scenes.pretrain.words import STEPS, teach
+
+    if args.steps is not None and args.steps < 1:
+        raise UserError(f"--steps {args.steps}: take at least one step")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    folder = teach(args.out, steps=args.steps or STEPS)
+    sys.stdout.write(f"the model is in {folder}: cores eval words:{folder}+shipped --on 'scenes|test' --out scored\n")
     return 0
 
 

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from cores import masks
+from cores.asking.answerer import Answerer
 from cores.asking.answers import Answered
 from cores.asking.asker import QUESTIONS_PER_PASS, Asker
 from cores.data.sample import Sample
@@ -56,13 +58,33 @@ def evaluate(
     Raises UserError for an unknown mode or none, and for a number that is not whole from 1; DataError that names the
     picture for a question that cannot be asked, and for a picture that cannot be read.
     """
+    asker = Asker(model, processor, seed, max_new_tokens, questions_per_pass)
+    with _evaluating(model):
+        return evaluate_asker(asker, samples, answers, progress=progress, sanity=sanity, records=records)
+
+
+@torch.no_grad()
+def evaluate_asker(
+    asker: Answerer[Any],
+    samples: Iterable[Sample],
+    answers: Sequence[Mode] = MODES,
+    *,
+    progress: bool = True,
+    sanity: bool = True,
+    records: bool = False,
+) -> Result:
+    """As `evaluate`, of whoever answers. Without grounding tokens there is nothing to exchange: no sanity figures.
+
+    Raises UserError for teacher-forced answers of one that has no tokens.
+    """
     unknown = [mode for mode in answers if mode not in MODES]
     if unknown or not answers:
         raise UserError(f"answers: found {unknown or 'none'}; take one or both of {', '.join(MODES)}")
+    if "teacher-forced" in answers and not asker.has_tokens:
+        raise UserError("answers: a chain in words has no tokens to be teacher-forced: take generated alone")
     result = Result({mode: Score() for mode in answers})
-    asker = Asker(model, processor, seed, max_new_tokens, questions_per_pass)
     total = len(samples) if isinstance(samples, Sized) else None
-    with _evaluating(model), tqdm(total=total, desc="eval", unit="img", disable=not progress) as bar:
+    with tqdm(total=total, desc="eval", unit="img", disable=not progress) as bar:
         for number, sample in enumerate(samples):
             questions = list(questions_of(sample))
             before = SampleAsker(asker, sample)
@@ -75,7 +97,7 @@ def evaluate(
                     ious = _count(before, question, answer, drawn, mode, score)
                     if records:
                         result.records.append(_record(before, number, question, answer, drawn, ious, mode))
-                if sanity:
+                if sanity and asker.has_tokens:
                     checks.swap(before, asked, answered, score.sanity)
                     checks.without_location(before, asked, answered, score.sanity)
             result.images += 1
@@ -101,7 +123,7 @@ def _count(
         if question.truth:
             score.sizes[size_bin(float(truth.mean()))] += one
     if mode == "generated":
-        refused = asker.processor.parse_answer(answer.ids).status == "absent"
+        refused = asker.asker.read(answer).status == "absent"
         for into in (score.answers, family.answers):
             into.update(len(question.truth), len(drawn), refused, any(mask.any() for mask in drawn))
     return tuple(ious)
@@ -116,8 +138,7 @@ def _record(
     ious: tuple[float, ...],
     mode: Mode,
 ) -> Record:
-    reading, sample = asker.processor.parse_answer(answer.ids), asker.sample
-    names = [level["name"] for level in asker.model.config.levels]
+    reading, sample, names = asker.asker.read(answer), asker.sample, asker.asker.levels
     steps = [*map(asker.full_size, answer.low_res_logits[:-1]), drawn]  # a level: its chains' masks (H, W)
     levels = tuple(
         {names[k]: masks.encode(steps[k][i]) for k, position in enumerate(chain) if position is not None}
@@ -142,11 +163,10 @@ def _record(
 
 @contextmanager
 def _evaluating(model: CoresModel) -> Iterator[None]:
-    """No gradients and no dropout inside; the model's own mode again after it."""
+    """No dropout inside; the model's own mode again after it."""
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         model.train(training)

@@ -5,11 +5,12 @@ Legend: masks = a flat axis; h, w = a low-res mask; H, W = the picture.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from cores import masks
+from cores.asking.answerer import Answerer
 from cores.asking.answers import Answered
 from cores.asking.asker import Asker
 from cores.data.sample import Sample, Turn
@@ -57,24 +58,23 @@ def asked_in(mode: Mode, questions: Sequence[Question]) -> list[Question]:
 
 
 class SampleAsker:
-    """A model before one sample's image. Encodes it when made; everything after that is questions.
+    """Whoever answers, before one sample's image. Encodes it when made; everything after that is questions.
 
     Raises DataError when the picture cannot be read or is of another size than the sample says.
     """
 
-    def __init__(self, asker: Asker, sample: Sample) -> None:
+    def __init__(self, asker: Answerer[Any], sample: Sample) -> None:
         self.asker, self.sample = asker, sample
-        self.model, self.processor = asker.model, asker.processor
         self.ignore = None if sample.ignore is None else masks.decode(sample.ignore)
         self.image = asker.encode_image(sample.image)
         if self.image.size != sample.size:
             raise DataError(f"{sample.name}: the picture is {self.image.size} (h, w), its masks are {sample.size}")
 
-    def ask(self, questions: Sequence[Question], mode: Mode) -> list[Answered]:
+    def ask(self, questions: Sequence[Question], mode: Mode) -> Sequence[Answered]:
         """The answers to the questions, in their order. Raises DataError that names one that cannot be asked."""
         for question in questions:
             try:
-                self.processor.question(question.turn.query, question.turn.form)
+                self.asker.check(question.turn.query, question.turn.form)
             except UserError as error:
                 raise DataError(f"{self.sample.name}: question {question.number}: {error}") from None
         turns = [question.turn for question in questions]
@@ -86,7 +86,8 @@ class SampleAsker:
         return self.asker.teacher_force(self.image, queries, given)
 
     def segment(self, tokens: Tensor, use_location: bool = True) -> list[Mask]:
-        """The last level's masks (H, W) of prompt tokens (levels, masks, dim)."""
+        """The last level's masks (H, W) of prompt tokens (levels, masks, dim), where answers have such."""
+        assert isinstance(self.asker, Asker)
         return self.full_size(self.asker.decode(self.image, tokens, use_location)[-1])
 
     def full_size(self, low_res: Tensor) -> list[Mask]:

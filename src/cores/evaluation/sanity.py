@@ -52,7 +52,7 @@ def without_location(
     asker: SampleAsker, questions: Sequence[Question], answered: Sequence[Answered], into: Sanity
 ) -> None:
     """Score all targets with no mask prompt and no refiner step at the last level; nothing for chains of one level."""
-    if len(asker.model.config.levels) < 2 or not answered:
+    if len(asker.asker.levels) < 2 or not answered:
         return
     tokens = torch.cat([answer.tokens for answer in answered], dim=1)  # (levels, chains of all answers, dim)
     drawn = iter(asker.segment(tokens, use_location=False) if tokens.shape[1] else [])

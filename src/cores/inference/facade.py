@@ -1,25 +1,22 @@
 """`cores.load(...).segment(picture, queries)`: a picture is encoded once and asked as often as one likes."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from cores.asking.answers import Answered
 from cores.asking.asker import QUESTIONS_PER_PASS, Asker, EncodedImage
 from cores.checkpoints.load import load as load_checkpoint
-from cores.data.sample import Form
 from cores.errors import UserError
-from cores.inference.picturelike import Picturelike, as_picture
-from cores.inference.segmentation import Level, Segmentation, TargetMask
-from cores.masks import encode
+from cores.inference.segmenting import Segmenting
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
-from cores.prompts.forms import form_of
+from cores.words.chain import Seen, WordsChain
+from cores.words.load import is_words, load_words
 
 
-class Cores:
+class Cores(Segmenting[EncodedImage]):
     """A model with its processor, ready to be asked. It can be pickled, weights and all, and so can its answers.
 
     Args:
@@ -58,82 +55,31 @@ class Cores:
         model.max_new_tokens = state.pop("max_new_tokens")
         vars(self).update(state, model=model.to(state.pop("device")).eval())
 
-    def segment(
-        self,
-        image: Picturelike,
-        queries: Sequence[str],
-        form: Form | None = None,
-        max_new_tokens: int | None = None,
-    ) -> list[Segmentation]:
-        """`encode` and `ask` in one: the answers to all queries about a picture, in their order.
-
-        Args as `ask`. Raises UserError and DataError as both do; for queries and numbers before the picture is read.
-        """
-        _check(queries)
-        self._asker(max_new_tokens)  # what is wrong with a number is said before the picture is looked at
-        return self.ask(self.encode(image), queries, form, max_new_tokens)
-
-    def encode(self, image: Picturelike) -> EncodedImage:
-        """Look at a picture once.
-
-        Takes a path, a Pillow image, an array (H, W, 3) or (H, W) of uint8, and a picture file as bytes or as an open
-        binary file. Raises DataError when it is missing or no picture; UserError for anything else, such as a URL.
-        """
-        return self._asker().encode_image(as_picture(image))
-
-    def ask(
-        self,
-        encoded: EncodedImage,
-        queries: Sequence[str],
-        form: Form | None = None,
-        max_new_tokens: int | None = None,
-    ) -> list[Segmentation]:
-        """The answers to all queries about an encoded picture, in their order.
-
-        Args:
-            form: how the queries are put into words (see `Turn.form`): `phrase` for a name ("red kettle"), `sentence`
-                for a whole question or request, `explain` for one that also wants the reason, `raw` for text as it
-                is. None tells phrases from sentences by themselves (`form_of`).
-            max_new_tokens: most tokens of an answer; None: the checkpoint's own.
-
-        Raises UserError for an empty query, an unknown form, and less than one token; DataError for a query that holds
-        the picture's own marks.
-        """
-        _check(queries)
-        asker = self._asker(max_new_tokens)
-        worded = [(query, form_of(query) if form is None else form) for query in queries]
-        answered = asker.generate(encoded, worded)
-        return [self._result(asker, encoded, *pair) for pair in zip(queries, answered, strict=True)]
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The checkpoint's own."""
+        return self.processor.tokenizer
 
     def _asker(self, max_new_tokens: int | None = None) -> Asker:
         return Asker(self.model, self.processor, self.seed, max_new_tokens, self.questions_per_pass)
 
-    def _result(self, asker: Asker, encoded: EncodedImage, query: str, answer: Answered) -> Segmentation:
-        """One answer as plain values; large masks are made one at a time and kept as run lengths."""
-        reading = self.processor.parse_answer(answer.ids)
-        names = [level["name"] for level in self.model.config.levels]
-        segmenter, resized = self.model.segmenter, encoded.picture.resized
-        frame = (segmenter.image_size, resized, segmenter.fit)
-        targets = []
-        for i, (phrase, chain) in enumerate(zip(reading.phrases, answer.chains, strict=True)):
-            levels = []
-            for name, logits, position in zip(names, answer.low_res_logits, chain, strict=True):
-                if position is not None:
-                    (full,) = asker.full_size(encoded, logits[i : i + 1])
-                    low_res = logits[i].float().cpu().numpy()
-                    levels.append(Level(name, encode(full.mask), full.score, low_res, *frame))
-            targets.append(TargetMask(phrase or query, tuple(levels), named=phrase is not None))
-        return Segmentation(
-            query=query,
-            answer=reading.text,
-            text=reading.plain,
-            status=reading.status,
-            size=encoded.size,
-            targets=tuple(targets),
-            score=answer.score,
-            tokens=len(answer.ids),
-            cut=answer.cut,
-        )
+
+class CoresInWords(Segmenting[Seen]):
+    """A chain in words (docs/words.md), asked as a `Cores` is. `chain`: its models and its settings."""
+
+    def __init__(self, chain: WordsChain) -> None:
+        self.chain = chain
+
+    def __repr__(self) -> str:
+        return f"CoresInWords({self.chain!r})"
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The language model's own."""
+        return self.chain.speaker.tokenizer
+
+    def _asker(self, max_new_tokens: int | None = None) -> WordsChain:
+        return self.chain if max_new_tokens is None else self.chain.saying(max_new_tokens)
 
 
 def load(
@@ -141,10 +87,11 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     seed: int = 0,
-) -> Cores:
+) -> Cores | CoresInWords:
     """A model to ask, from a model folder, a run folder or a hub id; without a path, the one that comes with cores.
 
-    The model that comes with cores is tiny and knows drawn scenes, not photographs.
+    The model that comes with cores is tiny and knows drawn scenes, not photographs. `words:MLLM+SEGMENTER`, or a YAML
+    of `kind: words`, is a chain in words over models that were not trained for it (docs/words.md).
 
     Args:
         device: where it runs; None takes CUDA where there is one, else the CPU.
@@ -153,13 +100,7 @@ def load(
     Raises CheckpointError when the folder is missing or its weights, tokens and config do not fit each other, and
     UserError for a device that is not there.
     """
+    if is_words(path):
+        return CoresInWords(load_words(str(path), device, dtype, seed))
     model, processor = load_checkpoint(path, device, dtype)
     return Cores(model, processor, seed)
-
-
-def _check(queries: Sequence[str]) -> None:
-    if isinstance(queries, str):
-        raise UserError(f"queries: found one string, expected a list of them: [{queries!r}]")
-    for number, query in enumerate(queries):
-        if not isinstance(query, str) or not query.strip():
-            raise UserError(f"queries[{number}] is {query!r:.80}: ask for something in words")

@@ -8,7 +8,7 @@ Legend: questions = of one pass, prefix = tokens before them (image positions co
 question (and answer), width = the language model's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -68,12 +68,18 @@ def read_prefix(model: CoresModel, pixels: Pixels, prefix_ids: Tensor) -> Prefix
 
 @torch.no_grad()
 def generate(
-    model: CoresModel, prefix: PrefixCache, questions: Sequence[Tensor], closing: Sequence[int], max_new_tokens: int
+    model: CoresModel,
+    prefix: PrefixCache,
+    questions: Sequence[Tensor],
+    closing: Sequence[int],
+    max_new_tokens: int,
+    choose: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Said]:
-    """Answer questions greedily, all in one pass.
+    """Answer questions, all in one pass.
 
     Args: `questions`: ids (length,) each, up to where the answer begins, at least one question; `closing`: the ids
-    that end an answer; `max_new_tokens`: at least 1. Returns: one `Said` a question, in order.
+    that end an answer; `max_new_tokens`: at least 1; `choose`: log-probabilities (questions, vocabulary) to the ids
+    (questions,) that are said next, None for the likeliest. Returns: one `Said` a question, in order.
     """
     mllm = model.mllm
     if not mllm.packs and len(questions) > 1:
@@ -88,8 +94,9 @@ def generate(
         positions = mllm.follow(sight.queries, prefix.shift)
         state = mllm.hidden_states(ids, None, mllm.masks(sight), positions, cache)[:, -1]  # (questions, width)
         chances = mllm.logits(state).float().log_softmax(-1)
-        best, ids = chances.max(-1)
-        said, sure = ids.tolist(), best.tolist()  # the one wait for the device in a step
+        ids = chances.argmax(-1) if choose is None else choose(chances)
+        sure = chances.gather(1, ids[:, None])[:, 0].tolist()
+        said = ids.tolist()
         for row in sorted(open_rows):
             told[row].append(said[row])
             kept[row].append(state[row])

@@ -114,9 +114,14 @@ class CoresProcessor:
         layout = tuple(self.rule.layout(seen))
         return Picture(seen, layout, pixels, (opened.height, opened.width), resized, key_of(opened))
 
-    def language_pixels(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
-        """`pixel_values` of pictures and what goes with them, for the language model."""
-        return self.rule.batch([picture.pixels for picture in pictures])
+    def language_pixels(
+        self, pictures: Sequence[Picture], device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
+        """`pixel_values` of pictures and what goes with them, for the language model; `dtype`: of floating ones."""
+        return {
+            name: value.to(device, dtype if value.is_floating_point() else None)
+            for name, value in self.rule.batch([picture.pixels for picture in pictures]).items()
+        }
 
     def prefix(self, seed: int = 0, key: str = "", picture: Picture | None = None) -> Tensor:
         """Ids (tokens,) of what stands before every question: system text, exemplars, picture.

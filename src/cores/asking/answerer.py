@@ -1,0 +1,73 @@
+"""Whoever answers questions about a picture with masks: what inference and evaluation need of it, and no more.
+
+Legend: chains = targets of one answer, (h, w) = low-res masks, (H, W) = the picture's own size in pixels.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from PIL import Image
+from torch import Tensor
+
+from cores.asking.answers import Answered
+from cores.asking.full_size import FullSize
+from cores.data.sample import Form, Turn
+from cores.errors import UserError
+from cores.geometry import Fit, Size
+from cores.processing.reading import Reading
+
+Query = tuple[str, Form]  # a query, and how it is put into words
+
+
+class Looked(Protocol):
+    """A picture that was looked at. `size` (H, W); `resized` (h, w) inside the segmenter's square."""
+
+    @property
+    def size(self) -> Size: ...
+
+    @property
+    def resized(self) -> Size: ...
+
+
+I = TypeVar("I", bound=Looked)  # noqa: E741
+
+
+class Answerer(ABC, Generic[I]):
+    """Answers questions about pictures with masks.
+
+    `levels`: names, coarse to fine; `canvas`: side of the segmenter's square, in pixels; `fit`: how a picture is put
+    into it; `has_tokens`: does it answer in grounding tokens, which can be forced and exchanged?
+    """
+
+    has_tokens = False
+    levels: Sequence[str]
+    canvas: int
+    fit: Fit
+
+    @abstractmethod
+    def encode_image(self, image: Path | str | Image.Image) -> I:
+        """Look at an image once. Raises DataError when it cannot be read."""
+
+    @abstractmethod
+    def check(self, query: str, form: Form) -> None:
+        """Raises UserError for a query that cannot be asked."""
+
+    @abstractmethod
+    def generate(self, image: I, queries: Sequence[Query]) -> Sequence[Answered]:
+        """Its own answers to the queries, in their order."""
+
+    def teacher_force(
+        self, image: I, queries: Sequence[Query], answers: Sequence[Turn | str | None]
+    ) -> list[Answered]:
+        """The same with given answers."""
+        raise UserError("an answer in words cannot be given beforehand: it has no grounding tokens; ask for generated")
+
+    @abstractmethod
+    def read(self, answer: Answered) -> Reading:
+        """What an answer says."""
+
+    def full_size(self, image: I, low_res: Tensor) -> list[FullSize]:
+        """The masks at the picture's own size of low-res logits (masks, h, w)."""
+        return [FullSize.of(one, self.canvas, image.resized, image.size, self.fit) for one in low_res]

@@ -1,0 +1,152 @@
+"""The chain in words end to end: the tiny model, taught one scene's boxes by heart, asked, drawn, scored."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import SamModel
+
+import cores
+from cores.checkpoints.runs.bases import load_parts
+from cores.checkpoints.runs.origin import Base
+from cores.cli import main
+from cores.masks import Mask, decode
+from cores.processing.pixels import for_segmenter
+from cores.scenes.pretrain import words
+from cores.scenes.source import FIRST_SEED, Scenes
+from cores.scenes.write import write_scenes
+
+STEPS = 80
+
+
+class OneScene(Scenes):
+    """A single scene of `scenes|val`: a part, two things at once, and something that is not there."""
+
+    def scene_seed(self, i: int) -> int:
+        return FIRST_SEED[self.split] + 69
+
+
+SCENE = OneScene("val", 1, questions=3)
+PART, SEVERAL, ABSENT = (conversation.turns[0] for conversation in SCENE[0].conversations)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"PICTURES": 1, "CROPS": 3, "FIRST": 6, "JITTER": 0.02}.items():
+            patch.setattr(words, name, value)
+        return words.teach(tmp_path_factory.mktemp("taught"), SCENE, STEPS, peak=1e-3, every=STEPS)
+
+
+def recipe(folder: Path, taught: Path, **settings: Any) -> Path:
+    file = folder / "words.yaml"
+    lines = {"kind": "words", "mllm": str(taught), "segmenter": "shipped", **settings}
+    file.write_text("".join(f"{name}: {json.dumps(value)}\n" for name, value in lines.items()))
+    return file
+
+
+def iou(found: Mask, truth: Any) -> float:
+    """Of a mask and of several together, as run lengths."""
+    wanted = np.logical_or.reduce([decode(mask) for mask in truth])
+    return float((found & wanted).sum() / (found | wanted).sum())
+
+
+@pytest.mark.parametrize("settings", [{}, {"crop": False}, {"levels": 1}, {"votes": 3}], ids=str)
+def test_what_it_was_taught_is_found_and_what_is_not_there_is_refused(
+    settings: dict[str, Any], taught: Path, tmp_path: Path
+) -> None:
+    model = cores.load(recipe(tmp_path, taught, **settings), device="cpu")
+    found = model.segment(SCENE[0].image, [PART.query, SEVERAL.query])
+    assert [one.status for one in found] == ["segmented"] * 2
+    if settings.get("crop", True):  # with the location in words, only one thing at a time is taught
+        assert iou(found[1].mask, [target.mask for target in SEVERAL.targets]) > 0.6
+    if settings.get("levels") != 1:
+        assert iou(found[0].targets[0].levels[0].mask, [PART.targets[0].location]) > 0.6
+    names = ["location", "target"][-settings.get("levels", 2) :]
+    assert all([level.name for level in target.levels] == names for one in found for target in one.targets)
+    assert [target.phrase for target in found[1].targets] == [target.phrase for target in SEVERAL.targets]
+    (nothing,) = model.segment(SCENE[0].image, [ABSENT.query])
+    assert (nothing.status, nothing.targets) == ("absent", ())
+    (alone,) = model.segment(SCENE[0].image, [PART.query])
+    assert (alone.answer, alone.rle) == (found[0].answer, found[0].rle), "an answer depends on no other question"
+
+
+def test_masks_are_what_the_segmenter_makes_of_the_boxes_that_were_said(taught: Path) -> None:
+    """From the answer's digits through crop, picture and square to SAM's own forward, all by hand."""
+    picture = SCENE[0].image.resize((192, 128))
+    (found,) = cores.load(f"words:{taught}+shipped", device="cpu").segment(picture, [PART.query])
+    (first,), (second,) = (re.findall(r"\[([\d, ]+)\]", said) for said in found.answer.split(" -> "))
+    x1, y1, x2, y2 = (int(number) / 99 * 192 for number in first.split(","))
+    place = (x1, y1 - 32, x2, y2 - 32)  # the square has 32 rows more above
+    place = (max(place[0], 0), max(place[1], 0), min(place[2], 192), min(place[3], 128))
+    across, down = (max(0.15 * side, (28 - side) / 2) for side in (place[2] - place[0], place[3] - place[1]))
+    left, top = int(max(0, place[0] - across)), int(max(0, place[1] - down))
+    right, bottom = int(min(192, np.ceil(place[2] + across))), int(min(128, np.ceil(place[3] + down)))
+    wide, high = right - left, bottom - top
+    side = max(wide, high)
+    x1, y1, x2, y2 = (int(number) / 99 * side for number in second.split(","))
+    more = ((side - wide) // 2, (side - high) // 2)
+    inside = [x1 - more[0], y1 - more[1], x2 - more[0], y2 - more[1]]
+    limits = (wide, high, wide, high)
+    inside = [min(max(edge, 0), limit) for edge, limit in zip(inside, limits, strict=True)]
+    target = (left + inside[0], top + inside[1], left + inside[2], top + inside[3])
+
+    sam = load_parts(Base({"bases": "shipped"}), dtype=torch.float32).segmenter.eval()
+    pixels, _ = for_segmenter(picture, 128)
+    guide = None
+    for level, box in zip(found.targets[0].levels, (place, target), strict=True):
+        scale = (128 / 192, 85 / 128) * 2  # 128 x 85 pixels of the square
+        corners = torch.tensor([[[edge * share for edge, share in zip(box, scale, strict=True)]]])
+        with torch.no_grad():
+            own = SamModel.forward(
+                sam, pixels[None], input_boxes=corners, input_masks=guide, multimask_output=False
+            ).pred_masks[:, 0]
+        assert np.abs(level.low_res - own[0, 0].numpy()).max() < 1e-3
+        guide = own
+
+
+def test_predict_writes_every_level(taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    SCENE[0].image.save(tmp_path / "scene.png")
+    query, out = PART.query, tmp_path / "out"
+    model = recipe(tmp_path, taught)
+    assert main(["predict", str(tmp_path / "scene.png"), query, "--model", str(model), "--out", str(out)]) == 0
+    assert "segmented" in capsys.readouterr().out
+    names = {"scene.overlay.png", "scene.json", "scene.1.location.png", "scene.1.target.png"}
+    assert {file.name for file in out.iterdir()} == names
+    record = json.loads((out / "scene.json").read_text())
+    assert " -> " in record["answer"]
+    for level in record["targets"][0]["levels"]:
+        drawn = np.asarray(Image.open(out / f"scene.1.{level['name']}.png"))
+        assert np.array_equal(drawn > 0, decode(level["mask"]))
+
+
+def test_eval_scores_generated_answers(taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_scenes(SCENE, tmp_path / "data", progress=False)
+    source, out = f"manifest:{tmp_path / 'data' / 'val.jsonl'}", tmp_path / "scored"
+    assert main(["eval", f"words:{taught}+shipped", "--on", source, "--out", str(out), "--quiet"]) == 0
+    (found,) = json.loads((out / "results.json").read_text())["sources"].values()
+    assert found["generated"]["giou"] > 0.4
+    assert found["generated"]["answers"]["refusal"] == 1
+    assert found["generated"]["sanity"]["questions"] == 0
+    assert "teacher-forced" not in found
+    lines = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
+    assert {tuple(level) for line in lines for level in line["levels"]} == {("location", "target")}
+
+
+def test_a_lesson_that_is_done_is_not_given_again(taught: Path) -> None:
+    before = (taught / "model.safetensors").read_bytes()
+    assert words.teach(taught.parent, SCENE, STEPS) == taught
+    assert (taught / "model.safetensors").read_bytes() == before
+
+
+def test_a_segmenter_may_be_the_one_of_a_trained_model(taught: Path) -> None:
+    model = cores.load(f"words:{taught}+{taught}", device="cpu")
+    assert repr(model).startswith("CoresInWords(cores + sam")
+    own, base = model.chain.segmenter.state_dict(), load_parts(Base({"bases": "shipped"})).segmenter.state_dict()
+    assert any(not torch.equal(own[name], base[name]) for name in own)
