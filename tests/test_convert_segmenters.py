@@ -178,3 +178,14 @@ def test_a_config_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "detr"}))
     with pytest.raises(CheckpointError, match="is of a detr, expected the config of a segmenter: sam, sam_hq, sam2"):
         load_segmenter(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["blocks_per_stage", "iou_head_depth"])
+def test_a_config_of_more_layers_than_tensors_is_refused_before_anything_is_built(field: str, tmp_path: Path) -> None:
+    native(sam2_config()).save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    part = stored["vision_config"]["backbone_config"] if field == "blocks_per_stage" else stored["mask_decoder_config"]
+    part[field] = [1, 10**8, 1, 1] if field == "blocks_per_stage" else 10**8
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(CheckpointError, match=rf"{field}(\.1)?: found 100000000, but the files hold \d+ tensors"):
+        load_segmenter(tmp_path)

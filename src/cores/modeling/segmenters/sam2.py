@@ -40,7 +40,7 @@ class PyramidSegmenter(Segmenter):
         self.mask_decoder.dynamic_multimask_via_stability = False
 
     def encode(self, pixels: Tensor) -> Features:
-        found = self.vision_encoder(pixels.to(self.no_memory_embedding.dtype))
+        found = self.vision_encoder(pixels.to(self.vision_encoder.dtype))
         *fine, coarse = found.fpn_hidden_states[:LEVELS]
         return Features(coarse, tuple(fine))
 
