@@ -3,6 +3,8 @@
 Truth is the family's own run of one question at a time, with its own masks and positions and without a cache.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cores.checkpoints.runs.bases import draw_rows
 from cores.checkpoints.shapes import shapes_of
+from cores.errors import CheckpointError
 from cores.modeling import CoresConfig, CoresModel
 from cores.modeling.generation import generate, read_prefix, teacher_force
+from cores.modeling.mllms import check_family
 from cores.modeling.reading import read
 from cores.recipe import LoraSection
 from cores.training.trainable import choose_parts
@@ -262,3 +266,18 @@ def train_together(rank: int, meeting: str) -> None:
 
 def test_a_step_in_two_processes(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(train_together, (str(tmp_path / "meeting"),), nprocs=2)
+
+
+def test_a_picture_that_sees_the_question_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="'paligemma' cannot be used: its picture sees the question"):
+        check_family("paligemma")
+    with pytest.raises(CheckpointError, match="'bert' cannot be used: expected one of llava, vipllava"):
+        check_family("bert")
+
+
+def test_families_load_when_they_are_asked_for() -> None:
+    code = (
+        "import sys, cores.modeling.mllms; print([n for n in sys.modules if n.startswith('transformers.models.qwen')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

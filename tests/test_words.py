@@ -16,7 +16,7 @@ from cores.checkpoints.runs.bases import load_parts
 from cores.checkpoints.runs.origin import Base
 from cores.cli import main
 from cores.masks import Mask, decode
-from cores.processing.pixels import for_segmenter
+from cores.processing.segmenter_pixels import for_segmenter
 from cores.scenes.pretrain import words
 from cores.scenes.source import FIRST_SEED, Scenes
 from cores.scenes.write import write_scenes
