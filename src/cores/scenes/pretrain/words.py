@@ -5,10 +5,11 @@ that is said; crops of locations, not quite right, for what is in them. What is 
 answer is plain text, so that a lesson is a batch of text-only conversations; the segmenter is not touched. Beside the
 words, every state of an answer with one box learns what that box is, through a reader that is thrown away afterwards.
 
-Where things are is known to the model's states before its first lesson: a linear reader finds the location within 5 px
-where an answer begins. What is new is the form of the answers and the digits. Head and reader learn that first, on
-states that do not change. Then the language model's layers train, and no embedding, projector or tower, whose vectors
-are where words and patches meet: with these trained too, everything that was known of places was gone in forty steps.
+Where things are is known to the model's states before its first lesson: a linear reader finds the edges of the
+location's box with an error of 6 px where an answer begins. What is new is the form of the answers and the digits.
+Head and reader learn that first, on states that do not change. Then the language model's layers train, and no
+embedding, projector or tower, whose vectors are where words and patches meet: with these trained too, everything that
+was known of places was gone in forty steps.
 """
 
 from collections.abc import Sequence
