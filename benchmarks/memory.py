@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from full_size import RECIPES, full_size
+from full_size import LATER, RECIPES, full_size
 from PIL import Image
 from published_sizes import MLLMS
 from torch import nn
@@ -26,9 +26,12 @@ GB = 1e9
 QUESTIONS, ANSWER = 3, 128  # asked at once, and the longest answer
 TEXT = 160  # tokens of system text, exemplar and question in inference
 PHOTOGRAPH = (640, 480)  # width and height, as COCO's are
+LARGE = (3264, 2448)  # 8 megapixels, as many of Mapillary's have
 GPUS = (1, 8)
 MASK = 8 * 1024 * 1024 * 4.0  # a mask's logits at the picture's size in fp32, and what its losses keep of them
-DECODED = 1e8  # a mask's activations in the mask decoder, a level, for its gradients (`masks_per_pass` of them at most)
+DECODED = (
+    1e8  # a mask's activations in the mask decoder, a level, for its gradients (`masks_per_pass` of them at most)
+)
 SUPERVISED = 32  # tokens of an answer
 LINEAR = {"bf16": 2.0, "8-bit": 1.0, "4-bit": 0.5 + 4 / 64}  # bytes a weight; of 4 bits, 64 share an fp32 scale
 BUCKETS = 2 * 5e8 * 2.0  # DeepSpeed's two buffers for gradients on their way, 5e8 numbers each
@@ -103,13 +106,13 @@ def attention_heads(model: CoresModel) -> int:
     return int(stages[2] if stages else getattr(trunk, "num_attention_heads", 0))
 
 
-def training(recipe: str, gpus: int) -> dict[str, float]:
-    """Bytes on one of so many GPUs, by what they are for."""
+def training(recipe: str, gpus: int, size: tuple[int, int] = PHOTOGRAPH) -> dict[str, float]:
+    """Bytes on one of so many GPUs, by what they are for. `size`: width and height of every picture."""
     model, settings = model_of(recipe), load_recipe(recipe)
     text = model.mllm.text_config
     trained, rows = numbers(model, True), int(settings.trainer["per_device_train_batch_size"])
     shared = settings.trainer["deepspeed"] is not None
-    longest = (settings.prompt.max_text_tokens or 1024) + picture_tokens(recipe)
+    longest = (settings.prompt.max_text_tokens or 1024) + picture_tokens(recipe, size)
     tokens = rows * longest
     masks = rows * settings.data.questions_per_image
     return {
@@ -152,5 +155,19 @@ def training_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def picture_table() -> str:
+    """Markdown: what larger pictures take, of the recipes whose pictures are laid out by their sizes."""
+    rows = [
+        "| recipe | positions, 640 x 480 | GB a GPU on eight | positions, 3264 x 2448 | GB a GPU on eight |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for recipe in LATER:
+        cells = []
+        for size in (PHOTOGRAPH, LARGE):
+            cells += [str(picture_tokens(recipe, size)), f"{sum(training(recipe, 8, size).values()) / GB:.1f}"]
+        rows.append(f"| {recipe} | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
 if __name__ == "__main__":
-    sys.stdout.write(f"{inference_table()}\n{training_table()}")
+    sys.stdout.write(f"{inference_table()}\n{training_table()}\n{picture_table()}")

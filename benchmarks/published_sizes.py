@@ -172,6 +172,11 @@ def llava_onevision_05b() -> LlavaOnevisionConfig:
     )
 
 
+def qwen_images(patch: int, most: int) -> Qwen2VLImageProcessorPil:
+    """`most`: pixels that a picture keeps at most."""
+    return Qwen2VLImageProcessorPil(patch_size=patch, size={"shortest_edge": 3136, "longest_edge": most})
+
+
 SMALL_TOWER = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "deepstack_visual_indexes": [5, 11, 17]}
 LARGE_TOWER = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "deepstack_visual_indexes": [8, 16, 24]}
 # LLaVA v1 adds three tokens to LLaMA's 32000; LLaVA-1.5 in transformers' format is padded to 32064
@@ -180,12 +185,12 @@ MLLMS = {
     "llava-13b-v1": Published(lambda: llava(32003, 5120, 13824, 40, 40, 224, "linear"), 32003),
     "llava-hf/llava-1.5-13b-hf": Published(lambda: llava(32064, 5120, 13824, 40, 40, 336, "mlp2x_gelu"), 32003),
     "Qwen/Qwen3-VL-4B-Instruct": Published(
-        lambda: qwen3_vl(2560, 9728, SMALL_TOWER, tied=True), 151669, lambda: Qwen2VLImageProcessorPil(patch_size=16)
+        lambda: qwen3_vl(2560, 9728, SMALL_TOWER, tied=True), 151669, lambda: qwen_images(16, 16777216)
     ),
     "Qwen/Qwen3-VL-8B-Instruct": Published(
-        lambda: qwen3_vl(4096, 12288, LARGE_TOWER, tied=False), 151669, lambda: Qwen2VLImageProcessorPil(patch_size=16)
+        lambda: qwen3_vl(4096, 12288, LARGE_TOWER, tied=False), 151669, lambda: qwen_images(16, 16777216)
     ),
-    "Qwen/Qwen2.5-VL-7B-Instruct": Published(qwen25_vl_7b, 151665, Qwen2VLImageProcessorPil),
+    "Qwen/Qwen2.5-VL-7B-Instruct": Published(qwen25_vl_7b, 151665, lambda: qwen_images(14, 12845056)),
     "HuggingFaceTB/SmolVLM-500M-Instruct": Published(
         smolvlm_500m,
         49280,
@@ -231,7 +236,7 @@ class TrunkConfig(PreTrainedConfig):
 
 
 class Trunk(PreTrainedModel):
-    """As many numbers as RepViT-M1 has without its last stage's head, counted once with timm 1.0.31; it sees nothing."""
+    """As many numbers as RepViT-M1 has without its head, counted once with timm 1.0.31; it sees nothing."""
 
     config_class = TrunkConfig
 
