@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_mllm_families import NO_FLEX
 from torch import nn
 from transformers import (
     AutoModel,
@@ -22,10 +23,13 @@ from transformers import (
 )
 
 from cores.data.fetch.catalog import read_catalog
-from cores.modeling.mllms import FAMILIES, make_mllm
+from cores.modeling.mllms import FAMILIES, make_mllm, mllm_class
 from cores.modeling.segmenters import SEGMENTERS, make_segmenter
+from cores.processing.language_pixels import SQUARES
+from cores.processing.picture_layouts import LAYOUTS
 from cores.recipe import load_recipe, recipe_names, recipe_text
 from cores.training.trainable import parts_of
+from cores.words.grounding import GROUNDING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import full_size
@@ -194,3 +198,21 @@ def test_every_family_has_something_to_begin_with() -> None:
     page = (ROOT / "docs" / "licences.md").read_text("utf-8")
     chapter = page.split("## Something of every family")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| `([^`]+)` \|", chapter, re.MULTILINE)) == {*FAMILIES, *SEGMENTERS}
+
+
+def test_the_table_of_families_says_what_they_do() -> None:
+    """docs/checkpoints.md, row by row."""
+    page = (ROOT / "docs" / "checkpoints.md").read_text("utf-8")
+    rows = {}
+    for name, *cells in re.findall(r"^\| `(\w+)` \| [^|]+" + r"\| ([^|]+) " * 5 + r"\|$", page, re.MULTILINE):
+        rows[name] = tuple({"yes": True, "no": False}.get(cell, cell) for cell in cells)
+    assert rows == {
+        family: (
+            mllm_class(family).packs,
+            family not in NO_FLEX,
+            family in SQUARES or LAYOUTS[family].pillow,
+            "`llava_v1`" if family in SQUARES else "`chat`",
+            family in GROUNDING,
+        )
+        for family in FAMILIES
+    }
