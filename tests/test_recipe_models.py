@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import tiny_families
 import torch
 from test_mllm_families import NO_FLEX
 from torch import nn
@@ -19,7 +20,6 @@ from transformers import (
     EdgeTamVisionConfig,
     Sam2VideoConfig,
     Sam3VideoConfig,
-    TimmWrapperConfig,
 )
 
 from cores.data.fetch.catalog import read_catalog
@@ -96,6 +96,8 @@ def test_edgetam_has_its_published_number_of_parameters() -> None:
 
 @pytest.mark.skipif(not (find_spec("timm") and find_spec("torchvision")), reason="the extra edgetam is not installed")
 def test_edgetams_own_trunk_is_as_large_as_its_stand_in() -> None:
+    from transformers import TimmWrapperConfig
+
     model_args = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
     trunk = TimmWrapperConfig(architecture="repvit_m1", model_args=model_args)
     whole = on_meta(
@@ -216,3 +218,14 @@ def test_the_table_of_families_says_what_they_do() -> None:
         )
         for family in FAMILIES
     }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_papers_lora_targets_are_in_every_family_but_kimi(family: str) -> None:
+    tiny = on_meta(make_mllm, tiny_families.FAMILIES[family].make_config())
+    decoder = f"{FAMILIES[family].decoder}."
+    names = {name.rpartition(".")[2] for name, _ in tiny.named_modules() if name.startswith(decoder)}
+    expected = (
+        {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"} if family == "kimi_k25" else {"q_proj", "v_proj"}
+    )
+    assert expected <= names
