@@ -20,6 +20,7 @@ from cores.modeling import CoresModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import full_size
 import memory
+import published_sizes
 
 Shapes = dict[str, tuple[int, ...]]
 made = cache(full_size.full_size)
@@ -193,7 +194,7 @@ def plan(shapes: Shapes) -> Mapping[str, tuple[int, str]]:
              "num_attention_heads": 32, "rms_norm_eps": 1e-6, "mm_vision_select_layer": -2}  # fmt: skip
     levels = [{"name": n, "token": t, "token_id": i} for n, t, i in
               (("location", "[SEG_SEMA]", 32003), ("target", "[SEG]", 32004))]  # fmt: skip
-    tower = Tower("clip", Named(clip_names()), full_size.clip_config(224))
+    tower = Tower("clip", Named(clip_names()), published_sizes.clip_config(224))
     config, found = plan_model("CoReS-7B", "CoReS-7B", llama, Named(shapes), tower, levels, "published")
     sam = config.segmenter_config.vision_config
     assert (sam.num_attention_heads, sam.window_size, sam.global_attn_indexes) == (16, 14, [7, 15, 23, 31])
@@ -231,5 +232,5 @@ def test_a_lost_tensor_of_the_published_7b_is_named() -> None:
 def test_the_page_about_memory_says_what_is_computed() -> None:
     """docs/memory.md holds the tables of benchmarks/memory.py as they are now."""
     page = (Path(__file__).resolve().parents[1] / "docs" / "memory.md").read_text("utf-8")
-    for table in (memory.inference_table(), memory.training_table()):
+    for table in (memory.inference_table(), memory.training_table(), memory.picture_table()):
         assert table in page, "run python benchmarks/memory.py and put its tables into docs/memory.md"

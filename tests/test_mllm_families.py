@@ -20,7 +20,7 @@ from cores.errors import CheckpointError
 from cores.modeling import CoresConfig, CoresModel
 from cores.modeling.generation import generate, read_prefix, teacher_force
 from cores.modeling.mllms import check_family
-from cores.modeling.reading import read
+from cores.modeling.packed_states import packed_states
 from cores.recipe import LoraSection
 from cores.training.trainable import choose_parts
 
@@ -71,7 +71,7 @@ class Case:
         return native(self.model, self.tiny.kinds, ids, self.pictures[picture])
 
     def states(self) -> Tensor:
-        return read(self.model, self.ids, self.segments, joined(self.pictures))
+        return packed_states(self.model, self.ids, self.segments, joined(self.pictures))
 
 
 class Chain:
@@ -233,7 +233,7 @@ def test_saved_and_loaded_strictly(name: str, tied: bool, tmp_path: Path) -> Non
     case = Case(FAMILIES[name])
     case.ids[case.segments == 2] = 103  # a word that is new
     with torch.no_grad():
-        one, other = (read(m.mllm, case.ids, case.segments, joined(case.pictures)) for m in (model, again))
+        one, other = (packed_states(m.mllm, case.ids, case.segments, joined(case.pictures)) for m in (model, again))
     assert torch.equal(one, other)
     assert len(again.mllm.logits(other[0])[0]) == 104
     assert shapes_of(again.config).keys() <= state.keys()

@@ -171,9 +171,9 @@ class Recipe:
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values without None: `load_recipe` reads them back to an equal recipe."""
+        """Plain values, None only where it was said of the trainer: `load_recipe` reads back an equal recipe."""
         return {
-            name: {key: value for key, value in section.items() if value is not None}
+            name: {key: value for key, value in section.items() if value is not None or name == "trainer"}
             for name, section in dataclasses.asdict(self).items()
         }
 

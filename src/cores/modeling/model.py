@@ -22,7 +22,7 @@ from cores.modeling.configuration import CoresConfig
 from cores.modeling.generation_config import MAX_NEW_TOKENS, read_max_new_tokens, write_generation_config
 from cores.modeling.mllms import make_mllm
 from cores.modeling.objective import Frames, level_losses
-from cores.modeling.reading import read
+from cores.modeling.packed_states import packed_states
 from cores.modeling.refiner import make_refiner
 from cores.modeling.segmenters import make_segmenter
 from cores.modeling.segmenters.base import Features
@@ -188,12 +188,13 @@ class CoresModel(PreTrainedModel):
 
         Args: `input_ids`, `segment_ids`, `labels` (images, tokens), see `packing`; `pixel_values` (images, 3, s, s)
         for the language model, or as its family has them, with `pixel_extras`, what else its image processor gives;
-        `segmenter_pixels` (images, 3, S, S) or ready `features`; `token_positions`
-        (levels, masks): where each grounding token is predicted; `image_index` (masks,): its row; `truth`,
-        `location_truth`: one (h, w) bool a mask; `ignore`: one (h, w) bool or None an image; `sizes`, `resized`:
-        (h, w) of each picture and of it inside the segmenter's square.
+        `segmenter_pixels` (images, 3, S, S) or ready `features`; `token_positions` (levels, masks): where each
+        grounding token is predicted; `image_index` (masks,): its row; `truth`, `location_truth`: one (h, w) bool a
+        mask; `ignore`: one (h, w) bool or None an image; `sizes`, `resized`: (h, w) of each picture and of it inside
+        the segmenter's square.
         """
-        states = read(self.mllm, input_ids, segment_ids, {"pixel_values": pixel_values, **(pixel_extras or {})})
+        pixels = {"pixel_values": pixel_values, **(pixel_extras or {})}
+        states = packed_states(self.mllm, input_ids, segment_ids, pixels)
         output = CoresOutput(hidden_states=states)
         if labels is not None:
             output.text_loss = self._text_loss(states, labels)

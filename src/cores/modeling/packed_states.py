@@ -5,13 +5,14 @@ Legend: images = rows of the batch, tokens = length of the longest row, rows = c
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from cores.modeling.mllms.base import MultimodalLLM, Pixels
 from cores.modeling.packing import pack
 from cores.vocabulary import PREFIX
 
 
-def read(mllm: MultimodalLLM, input_ids: Tensor, segment_ids: Tensor, pixels: Pixels) -> Tensor:
+def packed_states(mllm: MultimodalLLM, input_ids: Tensor, segment_ids: Tensor, pixels: Pixels) -> Tensor:
     """The states (images, tokens, width) of packed rows: those of each conversation run alone behind its picture.
 
     Args: `input_ids`, `segment_ids` (images, tokens), see `packing`; `pixels`: of the rows' pictures.
@@ -33,14 +34,9 @@ def _unpacked(mllm: MultimodalLLM, input_ids: Tensor, segment_ids: Tensor, pixel
             owners.append(image)
             places.append(torch.cat([prefix, (segments == number).nonzero()[:, 0]]))
     index = torch.tensor(owners, device=input_ids.device)
-    longest = max(len(place) for place in places)
-    real = torch.stack([torch.arange(longest) < len(place) for place in places]).to(input_ids.device)
-    ids = torch.stack(
-        [
-            torch.nn.functional.pad(input_ids[image, place], (0, longest - len(place)))
-            for image, place in zip(owners, places, strict=True)
-        ]
-    )
+    rows = [input_ids[image, place] for image, place in zip(owners, places, strict=True)]
+    ids = pad_sequence(rows, batch_first=True)  # (rows, longest)
+    real = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True)
     order = (real.cumsum(1) - 1) * real
     prefix = order < (segment_ids[index] == PREFIX).sum(1, keepdim=True)
     repeated = {name: value[index] for name, value in pixels.items() if len(value) == len(segment_ids)}
