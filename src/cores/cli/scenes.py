@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     words.add_argument(
         "--out", type=Path, required=True, help="folder of the state and the model; a stopped run resumes"
     )
-    words.add_argument("--steps", type=int, help="optimiser steps (default: a quarter of an hour on one core)")
+    words.add_argument("--steps", type=int, help="optimiser steps (default: 500, seven minutes of one core)")
     args = parser.parse_args(argv)
     verb = {"write": _write, "pretrain": _pretrain, "ship": _ship, "extend": _extend, "words": _words}[args.verb]
     return verb(args)
