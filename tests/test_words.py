@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_segmenters import CONFIGS, tiny_segmenter
 from transformers import SamModel
 
 import cores
@@ -20,6 +21,8 @@ from cores.processing.segmenter_pixels import for_segmenter
 from cores.scenes.pretrain import words
 from cores.scenes.source import FIRST_SEED, Scenes
 from cores.scenes.write import write_scenes
+from cores.words.hearing import Pointed
+from cores.words.places import Place
 
 STEPS = 80
 
@@ -150,3 +153,29 @@ def test_a_segmenter_may_be_the_one_of_a_trained_model(taught: Path) -> None:
     assert repr(model).startswith("CoresInWords(cores + sam")
     own, base = model.chain.segmenter.state_dict(), load_parts(Base({"bases": "shipped"})).segmenter.state_dict()
     assert any(not torch.equal(own[name], base[name]) for name in own)
+
+
+@pytest.mark.parametrize("family", sorted(CONFIGS.keys() - {"edgetam"}))
+def test_any_segmenter_draws_the_boxes(family: str, taught: Path, tmp_path: Path) -> None:
+    """Padded or squashed: what the family's own forward makes of the box, at a picture that is no square."""
+    segmenter = tiny_segmenter(family)
+    segmenter.save_pretrained(tmp_path)
+    picture = SCENE[0].image.resize((192, 128))
+    chain = cores.load(f"words:{taught}+{tmp_path}", device="cpu").chain
+    seen = chain.encode_image(picture)
+    place = Place("it", (20.0, 30.0, 120.0, 110.0), (Pointed((40.0, 50.0, 70.0, 90.0), "it"),))
+    with torch.no_grad():
+        coarse, fine = chain.masks_of(seen, [place])
+    side, fit = segmenter.image_size, segmenter.fit
+    across, down = (side / 192, side / 128) if fit == "squash" else (side / 192, round(side * 128 / 192) / 128)
+    pixels, resized = for_segmenter(picture, side, family)
+    assert seen.resized == resized
+    assert chain.full_size(seen, fine[None])[0].mask.shape == (128, 192)
+    guide = None
+    for drawn, box in ((coarse, place.location), (fine, place.targets[0].box)):
+        corners = torch.tensor([[edge * share for edge, share in zip(box, (across, down) * 2, strict=True)]])
+        with torch.no_grad():
+            tokens, index = segmenter.embed_boxes(corners), torch.zeros(1, dtype=torch.long)
+            own = segmenter.decode(segmenter.encode(pixels[None]), tokens, index, guide)
+        assert float((drawn - own[0]).abs().max()) < 1e-4
+        guide = own

@@ -185,7 +185,7 @@ class WordsChain(Answerer[Seen]):
         spoken = [said for one in heard for said in one.spoken]
         length = sum(said.tokens for said in spoken)
         text = " -> ".join(" ".join(said.text.split()) for said in spoken)
-        masks = [self._masks(image, each) for each in targets]  # a target: one mask a level
+        masks = [self.masks_of(image, each) for each in targets]  # a target: one mask a level
         empty = image.features.new_zeros((0, self.segmenter.mask_size, self.segmenter.mask_size))
         return AnsweredInWords(
             ids=[],
@@ -200,7 +200,7 @@ class WordsChain(Answerer[Seen]):
             said=length,
         )
 
-    def _masks(self, image: Seen, places: Sequence[Place]) -> list[Tensor]:
+    def masks_of(self, image: Seen, places: Sequence[Place]) -> list[Tensor]:
         """Low-res logits (H, W) of each level of one target, coarse to fine: of all its boxes together."""
         locations = [place.location for place in places if place.location is not None]
         coarse = self._decode(image, locations)

@@ -2,7 +2,7 @@
 
 kind: words
 mllm: Qwen/Qwen3-VL-4B-Instruct
-segmenter: facebook/sam-vit-huge
+segmenter: facebook/sam2.1-hiera-large
 levels: 2
 crop: true
 votes: 1
@@ -15,7 +15,7 @@ from typing import Any, Literal, get_type_hints
 
 import torch
 import yaml
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from cores.checkpoint_errors import checkpoint_errors
 from cores.checkpoints.configs import CONFIG, read_json
@@ -28,6 +28,7 @@ from cores.checkpoints.runs.origin import Base
 from cores.errors import RecipeError
 from cores.hub import fetch
 from cores.modeling.strict import refuse, refuse_broken
+from cores.processing.language_pixels import load_image_processor
 from cores.typed_yaml import Loader, describe, fits, nearest
 from cores.words.chain import Settings, WordsChain
 from cores.words.grounding import Grounding, grounding_of
@@ -129,7 +130,7 @@ def _from_hub(folder: Path, grounding: Grounding, device: torch.device, dtype: t
             folder, dtype=dtype or "auto", output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    image_processor = load_image_processor(folder, model.config)
     refuse(folder, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
     refuse_broken(folder, model.state_dict())
     return HubSpeaker(model.to(device), tokenizer, image_processor, grounding)
