@@ -13,6 +13,7 @@ import pytest
 import tiny_families
 import torch
 from test_mllm_families import NO_FLEX
+from tiny_bases import write_mllm, write_segmenter
 from torch import nn
 from transformers import (
     AutoModel,
@@ -28,7 +29,8 @@ from cores.modeling.segmenters import SEGMENTERS, make_segmenter
 from cores.processing.language_pixels import SQUARES
 from cores.processing.picture_layouts import LAYOUTS
 from cores.recipe import load_recipe, recipe_names, recipe_text
-from cores.training.trainable import parts_of
+from cores.training.start import start
+from cores.training.trainable import choose_parts, parts_of
 from cores.words.grounding import GROUNDING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
@@ -229,3 +231,18 @@ def test_the_papers_lora_targets_are_in_every_family_but_kimi(family: str) -> No
         {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"} if family == "kimi_k25" else {"q_proj", "v_proj"}
     )
     assert expected <= names
+
+
+@pytest.mark.parametrize("recipe", LATER)
+def test_a_recipe_starts_on_bases_of_its_families(recipe: str, tmp_path: Path) -> None:
+    """Tiny ones in place of those it names: its prompts, its levels and what it trains go with them."""
+    config = made(recipe).config
+    mllm = write_mllm(config.mllm_config.model_type, tmp_path / "mllm")
+    segmenter = write_segmenter(config.segmenter_config.model_type, tmp_path / "segmenter")
+    settings = load_recipe(recipe, [f"model.mllm={mllm}", f"model.segmenter={segmenter}"])
+    _, model, processor = start(settings, seed=0)
+    choose_parts(model, settings.model.train, settings.lora)
+    assert (processor.prompt.format, processor.prompt.style, processor.prompt.exemplars) == ("chat", "paper", "random")
+    assert processor.sizes.max_text_tokens == settings.prompt.max_text_tokens
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
