@@ -128,11 +128,9 @@ GROUNDING: dict[str, Grounding] = {  # by the config's model_type
     "qwen2_vl": _QWEN,
     "qwen2_5_vl": replace(_QWEN, frame="resized", scale=1.0),
     "qwen3_vl": _QWEN,
-    "qwen3_vl_moe": _QWEN,
     "qwen3_5": _QWEN,
     "internvl": _INTERNVL,
     "glm4v": _GLM,
-    "glm4v_moe": _GLM,
     "llava": _LLAVA,
 }
 REFUSED = {  # what is known to lead nowhere, and why
