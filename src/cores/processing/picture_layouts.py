@@ -214,7 +214,6 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "gemma4": Layout(_gemma_4, needs=("<|image>", "<image|>"), ours=frozenset({"num_soft_tokens_per_image"})),
     "glm4v": GRID,
-    "glm4v_moe": GRID,
     "idefics3": TILES,
     "internvl": Layout(
         _per_tile,
@@ -246,6 +245,5 @@ LAYOUTS: dict[str, Layout] = {
     "qwen2_vl": GRID,
     "qwen3_5": GRID,
     "qwen3_vl": GRID,
-    "qwen3_vl_moe": GRID,
     "smolvlm": TILES,
 }
