@@ -1,7 +1,7 @@
 """SAM 2 and 2.1 from their authors' files to a folder in transformers' format; what is about videos is left out."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,15 +56,6 @@ class Gathered(Tensors):
             self.entries[f"{POINTS}weight"] = Entry(shape, dtype, tuple(self.points), "one under the other")
         if GAUSSIAN in tensors:
             self.entries[FOR_IMAGES] = tensors[GAUSSIAN]._replace(how="written twice")
-
-    def __getitem__(self, key: str) -> Entry:
-        return self.entries[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
 
     def tensor(self, key: str) -> Tensor:
         if key == f"{POINTS}weight":

@@ -101,15 +101,6 @@ class Consolidated(Tensors):
         except (KeyError, AttributeError, TypeError, IndexError) as error:
             raise CheckpointError(f"{self.folder}: is not laid out as DeepSpeed's shards are: {error!r}") from None
 
-    def __getitem__(self, key: str) -> Entry:
-        return self.entries[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
     def tensor(self, key: str) -> Tensor:
         """The parts of the tensor in a row, in its own shape."""
         shape = self.entries[key].shape

@@ -39,7 +39,18 @@ class Entry(NamedTuple):
 
 
 class Tensors(Mapping[str, Entry]):
-    """Tensors by name, read one by one."""
+    """Tensors by name, read one by one. `entries`: what each is, in order."""
+
+    entries: dict[str, Entry]
+
+    def __getitem__(self, key: str) -> Entry:
+        return self.entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
 
     @abstractmethod
     def tensor(self, key: str) -> Tensor:
@@ -73,15 +84,6 @@ class Shards(Tensors):
                     raise CheckpointError(f"{file}: {key} is in {self.file_of[key].name}, too: take one of them away")
                 self.entries[key] = Entry(shape, dtype, (key,))
                 self.file_of[key] = file
-
-    def __getitem__(self, key: str) -> Entry:
-        return self.entries[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
 
     def tensor(self, key: str) -> Tensor:
         """The tensor, in its entry's shape; still mapped to its file where that can be."""
