@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_segmenters import CONFIGS, tiny_segmenter
-from transformers import SamModel
+from transformers import Sam2Model, SamModel
 
 import cores
 from cores.checkpoints.runs.bases import load_parts
@@ -112,6 +112,26 @@ def test_masks_are_what_the_segmenter_makes_of_the_boxes_that_were_said(taught: 
             ).pred_masks[:, 0]
         assert np.abs(level.low_res - own[0, 0].numpy()).max() < 1e-3
         guide = own
+
+
+def test_a_segmenter_that_squashes_pictures_gets_the_box_where_it_lies(taught: Path, tmp_path: Path) -> None:
+    """From the answer's digits to SAM 2's own forward and post-processing, by hand."""
+    sam = tiny_segmenter("sam2")
+    sam.save_pretrained(tmp_path / "sam2")
+    picture = SCENE[0].image.resize((192, 128))
+    file = recipe(tmp_path, taught, segmenter=str(tmp_path / "sam2"), levels=1)
+    (found,) = cores.load(file, device="cpu").segment(picture, [PART.query])
+    (said,) = re.findall(r"\[([\d, ]+)\]", found.answer)
+    x1, y1, x2, y2 = (int(number) / 99 * 192 for number in said.split(","))
+    place = (max(x1, 0), max(y1 - 32, 0), min(x2, 192), min(y2 - 32, 128))  # the square has 32 rows more above
+    corners = torch.tensor([[[edge * share for edge, share in zip(place, (128 / 192, 1) * 2, strict=True)]]])
+    pixels, _ = for_segmenter(picture, 128, "sam2")
+    with torch.no_grad():
+        own = Sam2Model.forward(sam, pixels[None], input_boxes=corners, multimask_output=False).pred_masks[:, 0]
+    (level,) = found.targets[0].levels
+    assert np.abs(level.low_res - own[0, 0].numpy()).max() < 1e-3 * float(own.abs().max())
+    whole = torch.nn.functional.interpolate(own, (128, 192), mode="bilinear", align_corners=False)[0, 0]
+    assert np.abs(level.logits - whole.numpy()).max() < 1e-3 * float(own.abs().max())
 
 
 def test_predict_writes_every_level(taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
