@@ -41,9 +41,11 @@ def main(argv: list[str]) -> int:
 
 def _list() -> None:
     """Every recipe with the command in its first line."""
-    for name in recipe_names():
+    names = recipe_names()
+    width = max(map(len, names))
+    for name in names:
         command = recipe_text(name).splitlines()[0].lstrip("# ")
-        sys.stdout.write(f"{name:18} {command}\n")
+        sys.stdout.write(f"{name:{width}}  {command}\n")
 
 
 def _copy(name: str, file: Path, overwrite: bool) -> None:
