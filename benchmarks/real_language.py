@@ -83,7 +83,10 @@ def main() -> None:
         settings = [f"model.bases={bases.resolve()}", f"trainer.max_steps={args.steps}", f"model.dtype={args.dtype}"]
         cores("train", RECIPE, "--out", run, *again, *settings)
     models: dict[str, list[Any]] = {"this": [run], "the tiny model": []}
-    lines = ["| model | split | gIoU generated | gIoU teacher-forced | absent refused | present refused |", "| --- " * 6 + "|"]
+    lines = [
+        "| model | split | gIoU generated | gIoU teacher-forced | absent refused | present refused |",
+        "| --- " * 6 + "|",
+    ]
     for name, model in models.items():
         scored = args.out / f"scored-{name.replace(' ', '-')}"
         if not (scored / "results.json").exists():
