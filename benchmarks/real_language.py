@@ -1,30 +1,36 @@
-"""Does real language help with wordings never seen? A short fine-tune on the scenes with SmolLM2 in the tiny model.
+"""Does real language help with wordings never seen? SmolLM2 in the tiny model's place, on the synthetic scenes.
 
-python benchmarks/real_language.py --out runs/real-language [--steps 400] [--limit 40]
+python benchmarks/real_language.py --out runs/real-language
 
-The vision tower and the segmenter are those of the bases that come with cores; the language model is benchmarks/smollm's,
-with LoRA; the projector begins as the tiny one's, turned towards this model's words. Goes on when stopped; what was
-trained by then can be scored with --steps 0. benchmarks/real_language.md tells what came out.
+Vision tower, segmenter and refiner are those that come with cores; the language model is that of benchmarks/smollm.py,
+with LoRA, and its projector begins as the tiny one's, turned towards this model's words. First a lesson
+(real_language_lesson.py), then `cores train` by real_language.yaml. The same command goes on where it was stopped; with
+fewer steps than were reached it ends there. Prints a table for benchmarks/real_language.md.
 """
 
 import argparse
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from real_language_lesson import teach
 from smollm import load_language, make_llava
 from torch import Tensor
 
+from cores.checkpoints.find import shipped
 from cores.checkpoints.runs.bases import load_parts
 from cores.checkpoints.runs.origin import Base
-from cores.checkpoints.find import shipped
 from cores.processing import CoresProcessor
+from cores.recipe import load_recipe
 from cores.scenes.kinds import COLOURS, LEARNED, PARTS
+from cores.training.start import start
 
 RECIPE = Path(__file__).with_suffix(".yaml")
+FIGURES = ("gIoU generated", "gIoU teacher-forced", "absent refused", "present refused", "own tokens", "swapped")
 SPLITS = ("scenes|phrasing", "scenes|test")
 WORDS = (*(kind.name for kind in LEARNED), *COLOURS, *PARTS)
 
@@ -32,6 +38,15 @@ WORDS = (*(kind.name for kind in LEARNED), *COLOURS, *PARTS)
 def cores(*words: str | Path) -> None:
     """One command; the benchmark ends where it fails."""
     subprocess.run([sys.executable, "-m", "cores", *map(str, words)], check=True)
+
+
+def figures_of(source: dict[str, Any]) -> list[str]:
+    """A split's figures, in the order of FIGURES."""
+    said, forced = source["generated"], source["teacher-forced"]
+    answers, sanity = said["answers"], said["sanity"]
+    refused = [answers["refusal"], answers["false_refusal"]]
+    found = [said["giou"], forced["giou"], *refused, sanity["own_giou"], sanity["swapped_giou"]]
+    return [f"{value:.3f}" for value in found]
 
 
 @torch.no_grad()
@@ -71,29 +86,30 @@ def bridge_of(old: Tensor, new: Tensor, ridge: float = 0.01) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--lesson", type=int, default=600, help="steps before the chain")
+    parser.add_argument("--steps", type=int, default=400, help="steps of the chain; 0 scores what the lesson gave")
     parser.add_argument("--limit", type=int, default=40, help="scenes of each split")
-    parser.add_argument("--dtype", default="float32", help="of what does not train")
     args = parser.parse_args()
-    bases, run = args.out / "bases", args.out / "run"
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    bases, run, taught = args.out.resolve() / "bases", args.out / "run", args.out / "taught"
     if not (bases / "segmenter" / "config.json").exists():
         write_bases(bases)
+    if not (taught / "tokenizer.json").exists():
+        recipe = load_recipe(RECIPE, [f"model.bases={bases}", "model.dtype=bfloat16"])
+        teach(args.out, *start(recipe, 0)[1:], recipe, args.lesson)
     if args.steps:
         again = ["--resume"] if (run / "recipe.yaml").exists() else []
-        settings = [f"model.bases={bases.resolve()}", f"trainer.max_steps={args.steps}", f"model.dtype={args.dtype}"]
+        settings = [f"model.start={taught}", "model.bases=null", f"trainer.max_steps={args.steps}"]
         cores("train", RECIPE, "--out", run, *again, *settings)
-    models: dict[str, list[Any]] = {"this": [run], "the tiny model": []}
-    lines = [
-        "| model | split | gIoU generated | gIoU teacher-forced | absent refused | present refused |",
-        "| --- " * 6 + "|",
-    ]
-    for name, model in models.items():
-        scored = args.out / f"scored-{name.replace(' ', '-')}"
+    lines = [f"| model | split | {' | '.join(FIGURES)} |", "| --- " * (2 + len(FIGURES)) + "|"]
+    for name, model in {"taught": [taught], "chain": [run], "tiny": []}.items():
+        scored = args.out / f"scored-{name}"
+        if name == "chain" and not args.steps:
+            continue
         if not (scored / "results.json").exists():
-            cores("eval", *model, "--on", *SPLITS, "--limit", args.limit, "--no-sanity", "--out", scored)
+            cores("eval", *model, "--on", *SPLITS, "--limit", str(args.limit), "--out", scored)
         sources = json.loads((scored / "results.json").read_text("utf-8"))["sources"]
-        for split in SPLITS:
-            lines.append(f"| {name} | {split} | {sources[split]}")
+        lines += [f"| {name} | {split} | {' | '.join(figures_of(sources[split]))} |" for split in SPLITS]
     sys.stdout.write("\n".join(lines) + "\n")
 
 

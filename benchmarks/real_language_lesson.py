@@ -1,4 +1,4 @@
-"""The lesson before the chain: the language model learns to answer, to point, and to give the tiny model's prompt tokens.
+"""The lesson before the chain: to answer, to point, and to give the tiny model's prompt tokens.
 
 Masks alone teach a chain slowly: a prompt token that means nothing yet draws the whole picture (docs/scenes.md). Here
 the trained tiny model gives its own prompt token for each target, as the truth to be regressed where `[LOC]` and
