@@ -4,8 +4,8 @@ python benchmarks/real_language.py --out runs/real-language
 
 Vision tower, segmenter and refiner are those that come with cores; the language model is that of benchmarks/smollm.py,
 with LoRA, and its projector begins as the tiny one's, turned towards this model's words. First a lesson
-(real_language_lesson.py), then `cores train` by real_language.yaml. The same command goes on where it was stopped; with
-fewer steps than were reached it ends there. Prints a table for benchmarks/real_language.md.
+(real_language_lesson.py), then `cores train` by real_language.yaml. The same command goes on where it was stopped;
+with fewer steps than were reached it ends there. Prints a table for benchmarks/real_language.md.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def figures_of(source: dict[str, Any]) -> list[str]:
     answers, sanity = said["answers"], said["sanity"]
     refused = [answers["refusal"], answers["false_refusal"]]
     found = [said["giou"], forced["giou"], *refused, sanity["own_giou"], sanity["swapped_giou"]]
-    return [f"{value:.3f}" for value in found]
+    return ["none" if value is None else f"{value:.3f}" for value in found]
 
 
 @torch.no_grad()
