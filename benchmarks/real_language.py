@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from real_language_lesson import teach
+from real_language_lesson import SPLITS, teach
 from smollm import load_language, make_llava
 from torch import Tensor
 
@@ -31,7 +31,6 @@ from cores.training.start import start
 
 RECIPE = Path(__file__).with_suffix(".yaml")
 FIGURES = ("gIoU generated", "gIoU teacher-forced", "absent refused", "present refused", "own tokens", "swapped")
-SPLITS = ("scenes|phrasing", "scenes|test")
 WORDS = (*(kind.name for kind in LEARNED), *COLOURS, *PARTS)
 
 

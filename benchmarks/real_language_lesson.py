@@ -7,6 +7,7 @@ the trained tiny model gives its own prompt token for each target, as the truth 
 Legend: masks = all targets of a batch, levels = 2, patches = 64, width = the language model's.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from cores.training.trainable import choose_parts
 
 PICTURES = 2  # of a step
 GRID = 8
+SPLITS = ("scenes|phrasing", "scenes|test")
+SCENES = 40  # of each split, measured at the end
+
+log = logging.getLogger(__name__)
 
 
 class Pointing(nn.Module):
@@ -49,7 +54,6 @@ class Lesson:
         self.teacher, self.its = load(device="cpu")
         source = open_source(recipe.data.sources["scenes"][0], None)
         self.draws = Mixture({"scenes": [source]}, questions=recipe.data.questions_per_image, explain=-1)
-        self.unseen = open_source("scenes|val", None)
         width = model.mllm.width
         names = [f"{level} {depth}" for level in ("loc", "seg") for depth in ("middle", "top")]
         self.points = nn.ModuleDict({name: Pointing(width) for name in names})
@@ -97,14 +101,15 @@ class Lesson:
         return self.losses([self.draws[0, i] for i in indices], indices)[0]
 
     @torch.no_grad()
-    def measure(self, count: int = 4) -> dict[str, float]:
-        """Means of the figures over unseen scenes, a few at a time."""
+    def measure(self, split: str = "scenes|val", count: int = 4) -> dict[str, float]:
+        """Means of the figures over scenes of a split, a few at a time."""
+        unseen = open_source(split, None)
         self.points.eval()
         self.model.eval()
         found = []
         for first in range(0, count, 4):
             indices = list(range(first, min(first + 4, count)))
-            found.append(self.losses([self.unseen[i] for i in indices], indices)[1])
+            found.append(self.losses([unseen[i] for i in indices], indices)[1])
         self.points.train()
         self.model.train()
         return {name: sum(f[name] for f in found) / len(found) for name in found[0]}
@@ -126,6 +131,9 @@ def teach(out: Path, model: CoresModel, processor: CoresProcessor, recipe: Recip
     weights = [*learned, *lesson.points.parameters()]
     modules = {"learned": learned, "points": lesson.points}
     run(out / "lesson.pt", modules, weights, schedule, lesson.step, lesson.measure)
+    for split in SPLITS:
+        found = {name: round(value, 3) for name, value in lesson.measure(split, SCENES).items()}
+        log.info("lesson, %d scenes of %s: %s", SCENES, split, found)
     cast(model, torch.float32)
     fold_lora(model)
     model.requires_grad_(False).eval()
