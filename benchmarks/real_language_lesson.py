@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cores.modeling.reading import read
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +21,6 @@ from cores.checkpoints.runs.learned import fold_lora
 from cores.data.mixture import Mixture
 from cores.data.sources import open_source
 from cores.modeling.model import CoresModel
-from cores.modeling.reading import read
 from cores.processing import CoresProcessor
 from cores.recipe import Recipe
 from cores.scenes.pretrain.loop import Schedule, run
