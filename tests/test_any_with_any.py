@@ -13,10 +13,12 @@ from tiny_run import RECIPE, Squares
 
 import cores
 from cores.checkpoints.checking import check_static
+from cores.checkpoints.probe import probe
 from cores.checkpoints.runs.merging import merge
 from cores.cli.check import about
+from cores.evaluation.metrics import MaskMetrics
 from cores.modeling.mllms import mllm_class
-from cores.recipe import load_recipe
+from cores.recipe import Recipe, load_recipe
 from cores.training.run import train
 
 SEGMENTERS = list(CONFIGS)
@@ -49,7 +51,7 @@ def base(folder: Path, family: str, write) -> Path:
     return folder / family if (folder / family).exists() else write(family, folder / family)
 
 
-def walk(mllm: Path, segmenter: Path, folder: Path, way: tuple[str, int, str]) -> None:
+def recipe_of(mllm: Path, segmenter: Path, folder: Path, way: tuple[str, int, str], *settings: str) -> Recipe:
     refiner, levels, style = way
     file = folder / "recipe.yaml"
     text = RECIPE.split("lora:", 1)[1].replace("prompt: {{format: plain, exemplars: none}}\n", "")
@@ -57,7 +59,12 @@ def walk(mllm: Path, segmenter: Path, folder: Path, way: tuple[str, int, str]) -
     if levels == 1:
         head = head.replace("refiner, mask", "mask")
     file.write_text(head + ("lora:" + text).format())
-    recipe = load_recipe(file, ["trainer.max_steps=2", "trainer.save_strategy=steps", "trainer.save_steps=2"])
+    changes = ["trainer.max_steps=2", "trainer.save_strategy=steps", "trainer.save_steps=2", *settings]
+    return load_recipe(file, changes)
+
+
+def walk(mllm: Path, segmenter: Path, folder: Path, way: tuple[str, int, str]) -> None:
+    recipe = recipe_of(mllm, segmenter, folder, way)
     run = folder / "run"
     trained = train(recipe, run, lambda name, directory: Squares(name), quiet=True)
     assert trained.state.global_step == 2
@@ -93,3 +100,25 @@ def test_a_family_trains_merges_and_answers(mllm: str, segmenter: str, way, base
 @pytest.mark.parametrize(("mllm", "segmenter", "way"), OTHERS)
 def test_any_with_any(mllm: str, segmenter: str, way, bases: Path, tmp_path: Path) -> None:
     walk(base(bases, mllm, write_mllm), base(bases, segmenter, write_segmenter), tmp_path, way)
+
+
+@pytest.mark.parametrize(
+    ("mllm", "segmenter"), [("qwen3_vl", "sam2"), ("gemma4", "sam3_tracker"), ("qwen3_5", "edgetam")]
+)
+def test_frozen_weights_in_half_precision(mllm: str, segmenter: str, bases: Path, tmp_path: Path) -> None:
+    """As the recipes of real sizes train: what trains is in float32, and an evaluation meets the mixture of both."""
+    asked = []
+
+    def evaluate(model, processor, rank, world) -> MaskMetrics:
+        asked.append(probe(model, processor))
+        assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+        assert {p.dtype for p in model.segmenter.vision_encoder.parameters()} == {torch.bfloat16}
+        return MaskMetrics()
+
+    folders = base(bases, mllm, write_mllm), base(bases, segmenter, write_segmenter)
+    half = ("model.dtype=bfloat16", "trainer.bf16=true", "trainer.eval_strategy=steps", "trainer.eval_steps=2")
+    recipe = recipe_of(*folders, tmp_path, WAYS[0], *half)
+    train(recipe, tmp_path / "run", lambda name, directory: Squares(name), evaluate=evaluate, device="cpu", quiet=True)
+    assert asked
+    model = cores.load(tmp_path / "run", device="cpu", dtype="bfloat16")
+    assert one_forced(model, Squares()[0].image).isfinite().all()
