@@ -18,7 +18,8 @@ CONFIG = "config.json"
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 # each one of what these count has a tensor of its own; no other number of a model is as large as LARGEST
 COUNTS = (
-    "num_hidden_layers", "iou_head_depth", "num_multimask_outputs", "num_point_embeddings", "blocks_per_stage",
+    "num_hidden_layers", "depth", "iou_head_depth", "num_multimask_outputs", "num_point_embeddings",
+    "blocks_per_stage",
 )  # fmt: skip
 LARGEST = 2**31
 
