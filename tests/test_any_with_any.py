@@ -3,6 +3,8 @@
 The fast suite takes each family once; the whole table is among the slow tests.
 """
 
+import json
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -13,9 +15,11 @@ from tiny_run import RECIPE, Squares
 
 import cores
 from cores.checkpoints.checking import check_static
+from cores.checkpoints.configs import read_mllm
 from cores.checkpoints.probe import probe
 from cores.checkpoints.runs.merging import merge
 from cores.cli.check import about
+from cores.errors import CheckpointError
 from cores.evaluation.metrics import MaskMetrics
 from cores.modeling.mllms import mllm_class
 from cores.recipe import Recipe, load_recipe
@@ -122,3 +126,12 @@ def test_frozen_weights_in_half_precision(mllm: str, segmenter: str, bases: Path
     assert asked
     model = cores.load(tmp_path / "run", device="cpu", dtype="bfloat16")
     assert one_forced(model, Squares()[0].image).isfinite().all()
+
+
+def test_a_tower_of_a_million_blocks_is_refused_before_it_is_built(bases: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(base(bases, "qwen3_vl", write_mllm), tmp_path / "mllm")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["vision_config"]["depth"] = 10**6
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(CheckpointError, match=r"vision_config.depth: found 1000000, but the files hold \d+ tensors"):
+        read_mllm(folder)
