@@ -15,8 +15,8 @@ from tiny_run import RECIPE, Squares
 
 import cores
 from cores.checkpoints.checking import check_static
-from cores.checkpoints.configs import read_mllm
 from cores.checkpoints.probe import probe
+from cores.checkpoints.runs.bases import load_mllm
 from cores.checkpoints.runs.merging import merge
 from cores.cli.check import about
 from cores.errors import CheckpointError
@@ -128,10 +128,19 @@ def test_frozen_weights_in_half_precision(mllm: str, segmenter: str, bases: Path
     assert one_forced(model, Squares()[0].image).isfinite().all()
 
 
-def test_a_tower_of_a_million_blocks_is_refused_before_it_is_built(bases: Path, tmp_path: Path) -> None:
+HUGE = {
+    "a million blocks": (("vision_config", "depth"), 10**6, "vision_config.depth: found 1000000, but the files hold"),
+    "no text model": (("text_config",), None, r"a model of it has [\d,]{13,} numbers, the files hold"),
+}
+
+
+@pytest.mark.parametrize("what", HUGE)
+def test_what_its_files_cannot_hold_is_refused_before_it_is_made(what: str, bases: Path, tmp_path: Path) -> None:
+    path, value, said = HUGE[what]
     folder = shutil.copytree(base(bases, "qwen3_vl", write_mllm), tmp_path / "mllm")
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    config["vision_config"]["depth"] = 10**6
+    part = config if len(path) == 1 else config[path[0]]
+    part[path[-1]] = value
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    with pytest.raises(CheckpointError, match=r"vision_config.depth: found 1000000, but the files hold \d+ tensors"):
-        read_mllm(folder)
+    with pytest.raises(CheckpointError, match=said):
+        load_mllm(folder)

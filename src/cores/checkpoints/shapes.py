@@ -1,14 +1,20 @@
 """What tensors a model of a config has, told without making one of them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cores.checkpoint_errors import checkpoint_errors
+from cores.checkpoints.configs import CONFIG
+from cores.checkpoints.tensors.lazy import open_shards
+from cores.errors import CheckpointError
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
 from cores.modeling.segmenters import segmenter_class
+
+SPARE = 2**24  # numbers that a part may have beyond those of its files before it is made at all
 
 # A tensor's second name in a model with a SAM, and its first: positions are used in two places and stored once. In the
 # families after it they are two tensors, stored twice.
@@ -24,6 +30,23 @@ def second_names(config: CoresConfig) -> dict[str, str]:
     segmenter: Any = config.segmenter_config
     tied = segmenter_class(segmenter.model_type)._tied_weights_keys or {}
     return {f"segmenter.{second}": f"segmenter.{first}" for second, first in tied.items()}
+
+
+def refuse_larger(kind: type[Any], config: Any, folder: Path) -> None:
+    """Raise CheckpointError when a part of this config has many more numbers than its files hold.
+
+    This is before it is made: transformers would fill what is missing, and a config that says nothing of a text model
+    means one of billions. What is missing by name is said when it is loaded.
+    """
+    file = folder / CONFIG
+    with torch.device("meta"), checkpoint_errors(file, "be made a model", "take the config of its own weights"):
+        wanted = sum(parameter.numel() for parameter in kind(config).parameters())
+    held = sum(math.prod(entry.shape) for entry in open_shards(folder).values())
+    if wanted > 2 * held + SPARE:
+        raise CheckpointError(
+            f"{file}: a model of it has {wanted:,} numbers, the files hold {held:,}: take the config that they were "
+            "saved with"
+        )
 
 
 def shapes_of(config: CoresConfig, where: str | Path = "config.json") -> dict[str, tuple[int, ...]]:

@@ -18,13 +18,14 @@ import yaml
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from cores.checkpoint_errors import checkpoint_errors
-from cores.checkpoints.configs import CONFIG, read_json
+from cores.checkpoints.configs import CONFIG, read_json, read_mllm
 from cores.checkpoints.find import find, is_checkpoint
 from cores.checkpoints.library_errors import quietly
 from cores.checkpoints.load import as_device, as_dtype, load
 from cores.checkpoints.runs.bases import load_parts
 from cores.checkpoints.runs.bases import load_segmenter as load_base_segmenter
 from cores.checkpoints.runs.origin import Base
+from cores.checkpoints.shapes import refuse_larger
 from cores.errors import RecipeError
 from cores.hub import fetch
 from cores.modeling.strict import refuse, refuse_broken
@@ -125,9 +126,11 @@ def load_speaker(name: str, device: torch.device, dtype: torch.dtype | None) -> 
 
 
 def _from_hub(folder: Path, grounding: Grounding, device: torch.device, dtype: torch.dtype | None) -> HubSpeaker:
+    config = read_mllm(folder)
+    refuse_larger(AutoModelForImageTextToText._model_mapping[type(config)], config, folder)
     with quietly(), checkpoint_errors(folder, "be loaded as an instruct model"):
         model, info = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype or "auto", output_loading_info=True
+            folder, config=config, dtype=dtype or "auto", output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder)
     image_processor = load_image_processor(folder, model.config)

@@ -18,6 +18,7 @@ from cores.checkpoints.find import find, shipped
 from cores.checkpoints.library_errors import quietly
 from cores.checkpoints.runs.fingerprint import fingerprint, fingerprint_of
 from cores.checkpoints.runs.origin import Base
+from cores.checkpoints.shapes import refuse_larger
 from cores.checkpoints.tensors.lazy import open_shards, wrong_types
 from cores.errors import CheckpointError
 from cores.modeling.mllms import mllm_class
@@ -142,7 +143,9 @@ def load_strictly(kind: type[P], folder: Path, config: PreTrainedConfig | None =
     Raises CheckpointError that names every tensor that is missing, left over, of another shape or type, or not finite.
     """
     refuse(folder, unusable=wrong_types(open_shards(folder)))
-    options |= {"config": config or read_part(folder, kind.config_class), "output_loading_info": True}
+    config = config or read_part(folder, kind.config_class)
+    refuse_larger(kind, config, folder)
+    options |= {"config": config, "output_loading_info": True}
     with quietly(), checkpoint_errors(folder):
         model, info = kind.from_pretrained(folder, ignore_mismatched_sizes=True, **options)
     refuse(folder, info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
