@@ -130,6 +130,11 @@ def test_frozen_weights_in_half_precision(mllm: str, segmenter: str, bases: Path
 
 HUGE = {
     "a million blocks": (("vision_config", "depth"), 10**6, "vision_config.depth: found 1000000, but the files hold"),
+    "more turns than there are numbers": (
+        ("text_config", "rope_parameters", "partial_rotary_factor"),
+        10**9,
+        r"a model of it has [\d,]{13,} numbers, the files hold",
+    ),
     "no text model": (("text_config",), None, r"a model of it has [\d,]{13,} numbers, the files hold"),
 }
 
@@ -137,9 +142,11 @@ HUGE = {
 @pytest.mark.parametrize("what", HUGE)
 def test_what_its_files_cannot_hold_is_refused_before_it_is_made(what: str, bases: Path, tmp_path: Path) -> None:
     path, value, said = HUGE[what]
-    folder = shutil.copytree(base(bases, "qwen3_vl", write_mllm), tmp_path / "mllm")
+    folder = shutil.copytree(base(bases, "qwen3_5", write_mllm), tmp_path / "mllm")
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    part = config if len(path) == 1 else config[path[0]]
+    part = config
+    for name in path[:-1]:
+        part = part[name]
     part[path[-1]] = value
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     with pytest.raises(CheckpointError, match=said):

@@ -13,7 +13,7 @@ from cores.checkpoints.library_errors import quietly
 from cores.checkpoints.runs.bases import draw_rows, folders_of, load_parts, weights_of
 from cores.checkpoints.runs.learned import ADAPTER, TRAINED, fold_lora, read_learned
 from cores.checkpoints.runs.origin import Base
-from cores.checkpoints.shapes import shapes_of
+from cores.checkpoints.shapes import refuse_larger, shapes_of
 from cores.checkpoints.tensors.lazy import open_shards, wrong_types
 from cores.errors import CheckpointError, UserError
 from cores.loss_keys import LOSS_KEYS
@@ -61,8 +61,10 @@ def load_model(folder: Path, dtype: torch.dtype | None, attn_implementation: str
     if not is_checkpoint(folder):
         check_plain(folder)
         refuse(folder, unusable=wrong_types(open_shards(folder)))
+        config = read_config(folder)
+        refuse_larger(CoresModel, config, folder)
         with quietly(), checkpoint_errors(folder):
-            whole = CoresModel.from_pretrained(folder, dtype=dtype or "auto", config=read_config(folder))
+            whole = CoresModel.from_pretrained(folder, dtype=dtype or "auto", config=config)
         return use_attention(whole, attn_implementation)
     base = Base.load(folder)
     base.check(weights_of(base))

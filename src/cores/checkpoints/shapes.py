@@ -33,14 +33,15 @@ def second_names(config: CoresConfig) -> dict[str, str]:
 
 
 def refuse_larger(kind: type[Any], config: Any, folder: Path) -> None:
-    """Raise CheckpointError when a part of this config has many more numbers than its files hold.
+    """Raise CheckpointError when a model of this config has many more numbers than its files hold.
 
     This is before it is made: transformers would fill what is missing, and a config that says nothing of a text model
     means one of billions. What is missing by name is said when it is loaded.
     """
     file = folder / CONFIG
     with torch.device("meta"), checkpoint_errors(file, "be made a model", "take the config of its own weights"):
-        wanted = sum(parameter.numel() for parameter in kind(config).parameters())
+        part = kind(config)
+        wanted = sum(value.numel() for value in (*part.parameters(), *part.buffers()))
     held = sum(math.prod(entry.shape) for entry in open_shards(folder).values())
     if wanted > 2 * held + SPARE:
         raise CheckpointError(
