@@ -114,9 +114,9 @@ def test_features_are_indexed_by_picture(model: Any) -> None:
     assert model.grid(chosen).shape[:2] == (2, model.dim)
     for mine, alone in zip((chosen.coarse, *chosen.fine), _maps(model.encode(seen[[2, 0]])), strict=True):
         assert far(mine, alone) < 2e-6
-    both = Features.cat([all_of_them[2:], all_of_them[:1]]).to(torch.float64)
-    torch.testing.assert_close(both.coarse, chosen.coarse.double())
-    found = model.decode(both.to(torch.float32), tokens, torch.tensor([0, 1]))
+    both = Features.cat([all_of_them[2:], all_of_them[:1]])
+    torch.testing.assert_close(both.coarse, chosen.coarse)
+    found = model.decode(both, tokens, torch.tensor([0, 1]))
     torch.testing.assert_close(found, model.decode(all_of_them, tokens, torch.tensor([2, 0])), rtol=1e-5, atol=1e-5)
 
 

@@ -61,7 +61,7 @@ class Answerer(ABC, Generic[I]):
     def teacher_force(
         self, image: I, queries: Sequence[Query], answers: Sequence[Turn | str | None]
     ) -> list[Answered]:
-        """The same with given answers."""
+        """The same with given answers. Raises UserError of one that has no tokens to be given."""
         raise UserError("an answer in words cannot be given beforehand: it has no grounding tokens; ask for generated")
 
     @abstractmethod

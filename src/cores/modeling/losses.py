@@ -63,7 +63,8 @@ def mask_losses(
     """The losses of `MASK_LOSSES` in its order (BCE, DICE), each the mean over all masks of the micro-batch.
 
     Args: `logits`, `truth`, `ignore`: one (h, w) tensor a mask, logits at the picture's own size. `balanced`: BCE
-    by `balanced_bce_loss`. Returns unweighted scalars; a batch without masks gives 0 for each.
+    by `balanced_bce_loss`. Returns unweighted scalars; a batch without masks gives 0 for each. Raises ValueError when
+    logits and truth are not as many.
     """
     if len(logits) != len(truth):
         raise ValueError(f"{len(logits)} predicted masks, {len(truth)} true ones: they must be as many")

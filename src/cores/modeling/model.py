@@ -191,7 +191,8 @@ class CoresModel(PreTrainedModel):
         `segmenter_pixels` (images, 3, S, S) or ready `features`; `token_positions` (levels, masks): where each
         grounding token is predicted; `image_index` (masks,): its row; `truth`, `location_truth`: one (h, w) bool a
         mask; `ignore`: one (h, w) bool or None an image; `sizes`, `resized`: (h, w) of each picture and of it inside
-        the segmenter's square.
+        the segmenter's square, in pixels.
+        Raises ValueError when masks or their losses are asked for without what they are made of.
         """
         pixels = {"pixel_values": pixel_values, **(pixel_extras or {})}
         states = packed_states(self.mllm, input_ids, segment_ids, pixels)

@@ -64,6 +64,7 @@ class CoresProcessor:
 
     @property
     def sizes(self) -> ProcessorSizes:
+        """Pixels and tokens; assign to change them. Raises CheckpointError when the tokenizer does not go with them."""
         return self._sizes
 
     @sizes.setter
@@ -73,6 +74,7 @@ class CoresProcessor:
 
     @property
     def prompt(self) -> PromptSettings:
+        """How the model is spoken to; assign to change it. Raises CheckpointError when the tokenizer lacks a token."""
         return self.writer.settings
 
     @prompt.setter
@@ -127,7 +129,7 @@ class CoresProcessor:
         """Ids (tokens,) of what stands before every question: system text, exemplars, picture.
 
         Exemplars that are drawn depend on the seed and the picture's key, never on the questions. `picture` may be
-        left out where all pictures take the same places (`square`).
+        left out where all pictures take the same places (`square`). Raises ValueError where it may not.
         """
         if picture is None and self.sizes.pixel_rule != SQUARE:
             raise ValueError(f"{self.sizes.pixel_rule} lays pictures out by their sizes: give the picture")

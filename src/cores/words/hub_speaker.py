@@ -86,7 +86,10 @@ class HubSpeaker:
         return Spoken(text.strip(), score, len(kept), not closed and len(said) >= max_new_tokens)
 
     def ids(self, look: Look, prompt: str) -> Tensor:
-        """A question through the chat template, (tokens,), the picture laid out as its family does."""
+        """A question through the chat template, (tokens,), the picture laid out as its family does.
+
+        Raises CheckpointError when the template writes no picture.
+        """
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
         text = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True

@@ -15,6 +15,7 @@ class GridPositions(MultimodalLLM):
     """A multimodal LLM with positions (3, rows, tokens)."""
 
     def place(self, input_ids: Tensor, order: Tensor, prefix: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor]:
+        """As `MultimodalLLM.place`; `pixels` with `image_grid_thw` (pictures, 3). Positions (3, rows, tokens)."""
         kinds = self.is_image(input_ids).to(input_ids.dtype)  # 0 text, 1 picture
         grid, delta = self.model.get_rope_index(
             input_ids, mm_token_type_ids=kinds, image_grid_thw=pixels["image_grid_thw"], attention_mask=prefix.long()
@@ -23,6 +24,7 @@ class GridPositions(MultimodalLLM):
         return grid.where(prefix, self.follow(order, shift)), shift
 
     def follow(self, order: Tensor, shift: Tensor) -> Tensor:
+        """One number on all axes: (3, rows, tokens)."""
         return (order + shift[:, None]).clamp(min=0).expand(3, -1, -1)
 
 

@@ -36,10 +36,6 @@ class Features:
     def __len__(self) -> int:
         return len(self.coarse)
 
-    def to(self, *args: Any, **kwargs: Any) -> "Features":
-        """As `Tensor.to`, of every map."""
-        return Features(self.coarse.to(*args, **kwargs), tuple(one.to(*args, **kwargs) for one in self.fine))
-
     def new_zeros(self, *size: Any) -> Tensor:
         """As `Tensor.new_zeros`: where the features are, of their type."""
         return self.coarse.new_zeros(*size)
