@@ -64,7 +64,7 @@ class CoresProcessor:
 
     @property
     def sizes(self) -> ProcessorSizes:
-        """Pixels and tokens; assign to change them. Raises CheckpointError when the tokenizer does not go with them."""
+        """In pixels and tokens; assign to change them. Raises CheckpointError when the tokenizer does not go with it."""
         return self._sizes
 
     @sizes.setter
