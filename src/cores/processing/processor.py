@@ -64,7 +64,7 @@ class CoresProcessor:
 
     @property
     def sizes(self) -> ProcessorSizes:
-        """In pixels and tokens; assign to change them. Raises CheckpointError when the tokenizer does not go with it."""
+        """In pixels and tokens; assign to change them. Raises CheckpointError when the tokenizer does not fit them."""
         return self._sizes
 
     @sizes.setter
