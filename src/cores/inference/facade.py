@@ -97,8 +97,8 @@ def load(
         device: where it runs; None takes CUDA where there is one, else the CPU.
         dtype: of the weights, such as "bfloat16"; None: the checkpoint's own on CUDA, float32 on the CPU.
 
-    Raises CheckpointError when the folder is missing or its weights, tokens and config do not fit each other, UserError
-    for a device that is not there, and RecipeError for a name or a YAML that says no chain in words.
+    Raises CheckpointError when the folder is missing or its weights, tokens and config do not fit each other;
+    UserError for a device that is not there; RecipeError for a name or a YAML that says no chain in words.
     """
     if is_words(path):
         return CoresInWords(load_words(str(path), device, dtype, seed))
