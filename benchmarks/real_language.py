@@ -85,8 +85,8 @@ def bridge_of(old: Tensor, new: Tensor, ridge: float = 0.01) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--lesson", type=int, default=600, help="steps before the chain")
-    parser.add_argument("--steps", type=int, default=400, help="steps of the chain; 0 scores what the lesson gave")
+    parser.add_argument("--lesson", type=int, default=500, help="steps before the chain")
+    parser.add_argument("--steps", type=int, default=900, help="steps of the chain; 0 scores what the lesson gave")
     parser.add_argument("--limit", type=int, default=40, help="scenes of each split")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -94,7 +94,7 @@ def main() -> None:
     if not (bases / "segmenter" / "config.json").exists():
         write_bases(bases)
     if not (taught / "tokenizer.json").exists():
-        recipe = load_recipe(RECIPE, [f"model.bases={bases}", "model.dtype=bfloat16"])
+        recipe = load_recipe(RECIPE, [f"model.bases={bases}"])
         teach(args.out, *start(recipe, 0)[1:], recipe, args.lesson)
     if args.steps:
         again = ["--resume"] if (run / "recipe.yaml").exists() else []

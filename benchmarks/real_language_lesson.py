@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cores.modeling.reading import read
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +20,7 @@ from cores.checkpoints.runs.learned import fold_lora
 from cores.data.mixture import Mixture
 from cores.data.sources import open_source
 from cores.modeling.model import CoresModel
+from cores.modeling.packed_states import packed_states
 from cores.processing import CoresProcessor
 from cores.recipe import Recipe
 from cores.scenes.pretrain.loop import Schedule, run
@@ -71,7 +71,7 @@ class Lesson:
         pixels = {"pixel_values": batch["pixel_values"]}
         self._middle.clear()
         with torch.autocast("cpu", torch.bfloat16):
-            states = read(self.model.mllm, batch["input_ids"], batch["segment_ids"], pixels)
+            states = packed_states(self.model.mllm, batch["input_ids"], batch["segment_ids"], pixels)
             text = self.model._text_loss(states, batch["labels"])
             patches = self.model.mllm.encode_images(pixels)[row].float()
         figures = {"text": float(text.detach())}
