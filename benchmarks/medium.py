@@ -119,9 +119,12 @@ def table(rows: Mapping[str, Mapping[str, float]], say: Any) -> None:
     """Rows of figures with their names above."""
     heads = list(next(iter(rows.values())))
     wide = max(map(len, rows)) + 2
-    say(" " * wide + "".join(f"{head:>{max(len(head), 6) + 2}}" for head in heads))
+    say(" " * wide + "".join(f"{head:>14}" for head in heads))
     for name, row in rows.items():
-        say(f"{name:{wide}}" + "".join(f"{row[head]:{max(len(head), 6) + 2}.3f}" for head in heads))
+        say(
+            f"{name:{wide}}"
+            + "".join(f"{row[head]:14.7f}" if head == "loss" else f"{row[head]:14.3f}" for head in heads)
+        )
 
 
 def compare(script: str, cases: Mapping[str, Mapping[str, Any]], old: Path | None, rounds: int, say: Any) -> None:

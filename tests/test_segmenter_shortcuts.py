@@ -12,7 +12,7 @@ def test_attention_in_bands_is_the_whole_one(kind: str, monkeypatch: pytest.Monk
     """States and gradients, with the bias of three rows of the grid at a time (the last band has two of eight)."""
     theirs, ours = native(CONFIGS[kind]()).double(), tiny_segmenter(kind).double()
     seen = torch.randn(2, 3, 128, 128, dtype=torch.float64)
-    monkeypatch.setattr(relative_attention, "QUERIES", 24)
+    monkeypatch.setitem(relative_attention.AT_ONCE, "cpu", 3 * 2 * 2 * 8 * 64)
     bands = {type(layer.attn) for layer in ours.vision_encoder.layers} & set(relative_attention.IN_BANDS.values())
     assert len(bands) == 1
     found, expected = (model.vision_encoder(seen).last_hidden_state for model in (ours, theirs))

@@ -6,6 +6,7 @@ Legend: h, w = height and width of the picture in pixels. Arrays are (h, w), Tru
 from collections.abc import Sequence
 from typing import TypedDict
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
@@ -38,7 +39,8 @@ def decode(rle: RLE) -> Mask:
     height, width = rle["size"]
     if height < 1 or width < 1 or (found := runs(rle["counts"])) is None or int(found.sum()) != height * width:
         raise DataError(f"run lengths do not fill their size, {height} x {width} (h x w)")  # pycocotools would crash
-    mask: Mask = coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")}).view(bool)
+    columns = coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")})  # one after the other
+    mask: Mask = cv2.transpose(columns.T).view(bool)  # rows: numpy takes four times as long
     return mask
 
 

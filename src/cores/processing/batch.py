@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NotRequired, TypedDict
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -160,4 +159,4 @@ def make_batch(
 
 
 def _mask(rle: RLE) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(decode(rle)))
+    return torch.from_numpy(decode(rle))

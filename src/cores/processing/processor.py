@@ -108,13 +108,17 @@ class CoresProcessor:
 
     # -- one picture, for asking -----------------------------------------------------------------------------------
 
-    def picture(self, image: Path | str | Image.Image) -> Picture:
-        """A picture for both. Raises DataError when it cannot be read."""
+    def picture(self, image: Path | str | Image.Image, keyed: bool = True) -> Picture:
+        """A picture for both; `keyed` False: without its key, which takes as long as reading it.
+
+        Raises DataError when it cannot be read.
+        """
         opened = open_picture(image)
         pixels, resized = for_segmenter(opened, self.sizes.segmenter_image_size, self.sizes.segmenter)
         seen = self.rule(opened)
         layout = tuple(self.rule.layout(seen))
-        return Picture(seen, layout, pixels, (opened.height, opened.width), resized, key_of(opened))
+        key = key_of(opened) if keyed else ""
+        return Picture(seen, layout, pixels, (opened.height, opened.width), resized, key)
 
     def language_pixels(
         self, pictures: Sequence[Picture], device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -176,7 +180,8 @@ class CoresProcessor:
         Raises DataError when a picture cannot be read, is of another size than its masks, or an answer's chains do
         not go with its targets.
         """
-        pictures = [self.picture(sample.image) for sample in samples]
+        # in training nothing is drawn by a picture's key
+        pictures = [self.picture(sample.image, keyed=mode != "train") for sample in samples]
         rows = []
         for sample, picture, index in zip(samples, pictures, indices, strict=True):
             rng = Random(f"{seed} {epoch} {index}") if mode == "train" else None

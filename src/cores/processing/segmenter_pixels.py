@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from cores.geometry import Size, resized_size
+from cores.processing.shrinking import shrunk
 from cores.segmenter_families import SEGMENTERS
 
 BAND = 512  # rows that are worked on at once
@@ -23,7 +24,7 @@ def for_segmenter(image: Image.Image, side: int, kind: str = "sam") -> tuple[Ten
     family = SEGMENTERS[kind]
     height, width = resized_size((image.height, image.width), side, family.fit)
     if family.rounded:
-        small = np.array(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
+        small = shrunk(image, (height, width), "bilinear").astype(np.float32)
     else:
         small = _unrounded(image, (width, height))
     values = (torch.from_numpy(small) - torch.tensor(family.mean)) / torch.tensor(family.std)  # (height, width, 3)

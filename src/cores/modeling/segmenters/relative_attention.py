@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from transformers.models.sam.modeling_sam import SamVisionSdpaAttention
 from transformers.models.sam_hq.modeling_sam_hq import SamHQVisionSdpaAttention
 
-QUERIES = 512  # at a time
+AT_ONCE = {"cpu": 2**22, "cuda": 2**25}  # numbers of the bias: what a cache holds, and what keeps a GPU busy
 
 
 class InBands:
-    """The family's attention, with the same weights: rows of the grid that hold about `QUERIES` cells at a time."""
+    """The family's attention, with the same weights: as many rows of the grid at a time as `AT_ONCE` allows."""
 
     num_attention_heads: int
     qkv: Any
@@ -34,7 +34,8 @@ class InBands:
         qkv = self.qkv(hidden_states).reshape(images, height * width, 3, heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)  # (images, heads, cells, width of a head)
         down, across = self.get_rel_pos(height, height, self.rel_pos_h), self.get_rel_pos(width, width, self.rel_pos_w)
-        rows, parts = max(1, QUERIES // width), []
+        most = AT_ONCE.get(hidden_states.device.type, AT_ONCE["cuda"])
+        rows, parts = max(1, most // (images * heads * height * width**2)), []
         for first in range(0, height, rows):
             some = query[:, :, first * width : (first + rows) * width]
             grid = some.unflatten(2, (-1, width))  # (images, heads, rows, w, width of a head)
