@@ -92,17 +92,19 @@ def pictures(folder: Path, names: Iterator[str], size: tuple[int, int] = (480, 6
             os.link(first, folder / name)
 
 
-def paco(root: Path, images: int, annotations: int) -> str:
-    chance = random.Random(0)
-    y, x = np.mgrid[:480, :640]
-    mask = (x - 320) ** 2 + (y - 240) ** 2 * (2 + np.sin(x / 3)) < 150**2  # as many runs as a real part's outline
+def paco(root: Path, images: int, annotations: int, size: tuple[int, int] = (480, 640)) -> str:
+    chance, (height, width) = random.Random(0), size
+    y, x = np.mgrid[:height, :width]
+    squares = (x - width / 2) ** 2 + (y - height / 2) ** 2 * (2 + np.sin(x / 3))
+    mask = squares < (height / 3.2) ** 2  # as many runs as a real part's outline
     rle = masks.encode(mask)
     path = root / "vlpart" / "paco" / "annotations" / "paco_lvis_v1_train.json"
     path.parent.mkdir(parents=True)
     names = [f"train2017/{n:012}.jpg" for n in range(images)]
     with path.open("w") as file:
         made = [
-            {"id": n, "file_name": name, "height": 480, "width": 640, "license": 1} for n, name in enumerate(names)
+            {"id": n, "file_name": name, "height": height, "width": width, "license": 1}
+            for n, name in enumerate(names)
         ]
         classes = [{"id": n, "name": f"kind_(of_thing):part_{n}", "supercategory": "PART"} for n in range(531)]
         file.write(json.dumps({"images": made, "categories": classes})[:-1] + ', "annotations": [')
@@ -121,7 +123,7 @@ def paco(root: Path, images: int, annotations: int) -> str:
             }
             file.write((", " if n else "") + json.dumps(record))
         file.write("]}")
-    pictures(root / "coco" / "train2017", (name.rpartition("/")[2] for name in names))
+    pictures(root / "coco" / "train2017", (name.rpartition("/")[2] for name in names), size)
     return "paco_lvis|train"
 
 
@@ -140,9 +142,9 @@ def llava(root: Path, records: int) -> str:
     return "llava_instruct_150k"
 
 
-def cocostuff(root: Path, files: int, size: tuple[int, int] = (480, 640)) -> str:
-    pictures(root / "cocostuff" / "train2017", (f"{n:012}.png" for n in range(files)), size, suffix=".png")
-    pictures(root / "coco" / "train2017", (f"{n:012}.jpg" for n in range(files)), size)
+def cocostuff(root: Path, files: int) -> str:
+    pictures(root / "cocostuff" / "train2017", (f"{n:012}.png" for n in range(files)), suffix=".png")
+    pictures(root / "coco" / "train2017", (f"{n:012}.jpg" for n in range(files)))
     return "cocostuff"
 
 
@@ -168,7 +170,7 @@ def measure(name: str, root: Path) -> dict[str, float]:
 def large() -> float:
     """Samples a second of the CPU's time, of a worker whose pictures have 12 megapixels."""
     with tempfile.TemporaryDirectory() as folder:
-        name = cocostuff(Path(folder), 20, (3000, 4000))
+        name = paco(Path(folder), 20, 60, (3000, 4000))
         return run(DRAW, name, folder, "10", cache=Path(folder) / "cache")[1]
 
 
