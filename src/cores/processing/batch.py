@@ -26,10 +26,11 @@ class Batch(TypedDict):
 
     `input_ids`, `segment_ids`, `labels` (images, tokens), int64; `pixel_values` for the language model: (images, 3, s,
     s) of squares, else as its family has them, with what goes with them (grids, sizes) in `pixel_extras`;
-    `segmenter_pixels` (images, 3, S, S); `token_positions` (levels, masks): the positions that predict each
-    grounding token; `image_index` (masks,): the row of each mask; `truth`, `location_truth`: one (h, w) bool a mask,
-    or None where no location is known; `ignore`: one (h, w) bool or None an image; `sizes`, `resized`: (h, w) of each
-    picture, and of it inside the segmenter's square. `dropped`: conversations left out or cut, for the log alone.
+    `segmenter_pixels` (images, 3, S, S), without pictures whose features are known; `token_positions` (levels, masks):
+    the positions that predict each grounding token; `image_index` (masks,): the row of each mask; `truth`,
+    `location_truth`: one (h, w) bool a mask, or None where no location is known; `ignore`: one (h, w) bool or None an
+    image; `sizes`, `resized`: (h, w) of each picture, and of it inside the segmenter's square. `dropped`:
+    conversations left out or cut, for the log alone.
     """
 
     input_ids: Tensor
@@ -148,7 +149,7 @@ def make_batch(
         "labels": padded([row.labels for row in rows], UNSUPERVISED),
         "pixel_values": pixels["pixel_values"],
         "pixel_extras": {name: value for name, value in pixels.items() if name != "pixel_values"},
-        "segmenter_pixels": torch.stack([picture.segmenter_pixels for picture in pictures]),
+        "segmenter_pixels": _seen([picture.segmenter_pixels for picture in pictures]),
         "token_positions": torch.tensor(places, dtype=torch.long),  # (levels, masks)
         "image_index": torch.tensor([n for n, row in enumerate(rows) for _ in row.targets], dtype=torch.long),
         "truth": truth,
@@ -157,6 +158,12 @@ def make_batch(
         "sizes": [picture.size for picture in pictures],
         "resized": [picture.resized for picture in pictures],
     }
+
+
+def _seen(squares: Sequence[Tensor]) -> Tensor:
+    """Those (3, S, S) that the segmenter is to see, together; of the others there is nothing, (0, S, S)."""
+    side = squares[0].shape[-1]
+    return torch.cat([square.view(-1, 3, side, side) for square in squares])
 
 
 def _mask(rle: RLE) -> Tensor:

@@ -28,9 +28,11 @@ from cores.checkpoints.runs.origin import Base
 from cores.errors import CheckFailed, RecipeError
 from cores.loss_keys import LOGGED
 from cores.modeling.model import CoresModel
+from cores.modeling.segmenters.base import Features
 from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 from cores.training.drawing import Draws, InOrder
+from cores.training.feature_cache import FeatureCache
 from cores.whole import open_to_others
 
 
@@ -46,7 +48,8 @@ Evaluate = Callable[[CoresModel, CoresProcessor, int, int], Score]
 
 
 class CoresTrainer(Trainer):
-    """A Trainer of one run. `base`: what the run started from; `evaluate`: says which checkpoint is the best.
+    """A Trainer of one run. `base`: what the run started from; `evaluate`: says which checkpoint is the best; `cache`:
+    where the frozen segmenter's features are kept.
 
     Training raises CheckFailed for a gradient that is no number (but not in fp16), and what the draws raise.
     """
@@ -58,8 +61,10 @@ class CoresTrainer(Trainer):
         processor: CoresProcessor,
         draws: Draws,
         evaluate: Evaluate | None,
+        cache: FeatureCache | None = None,
         **kwargs: Any,
     ) -> None:
+        self.cache = cache
         self.base, self.processor, self.scorer = base, processor, evaluate
         self.order = InOrder(len(draws))
         self.is_best = False
@@ -96,9 +101,13 @@ class CoresTrainer(Trainer):
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The loss of a batch, a scalar; its parts are added up for the log. A stand-in's mask loss counts nothing."""
-        dropped = inputs.pop("dropped")
+        dropped, missing = inputs.pop("dropped"), inputs.pop("feature_keys", [])
+        if "features" in inputs:
+            inputs = {**inputs, "features": Features(**inputs["features"])}
         stand_in = self.is_deepspeed_enabled and not len(inputs["image_index"])
         outputs = model(**(with_stand_in(inputs) if stand_in else inputs))
+        if self.cache is not None and missing and outputs.features is not None:
+            self.cache.write(missing, outputs.features)
         loss = outputs["loss"]
         known = {**outputs, **(outputs.get("mask_losses") or {})}
         if stand_in:
