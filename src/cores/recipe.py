@@ -44,7 +44,8 @@ class ModelSection:
     folders or hub ids in transformers' format. `levels` (1: target; 2: location, target; 3: location, part, target),
     `refiner` and `style`: with `start` the checkpoint's own, else 2 and `paper`. `train`: the parts that train;
     everything else is frozen. `dtype`: of frozen weights. `masks_per_pass`: most masks that the mask decoder works on
-    at once: fewer take less memory and a little more time, and change no number.
+    at once: fewer take less memory and a little more time, and change no number. `checkpoint_decoder`: each level of
+    masks is computed again for its gradients, so that memory is that of one; `compile_decoder`: by `torch.compile`.
     """
 
     start: str | None = None
@@ -58,6 +59,8 @@ class ModelSection:
     dtype: Literal["float32", "bfloat16"] = "float32"
     attn_implementation: Literal["sdpa", "eager", "flex_attention", "flash_attention_2"] = "sdpa"
     masks_per_pass: int = 16
+    checkpoint_decoder: bool = False
+    compile_decoder: bool = False
 
     def problems(self) -> Iterator[str]:
         """What is missing or contradicts itself here, a line each."""
@@ -98,9 +101,10 @@ class DataSection:
 
     A draw takes a family by rate, one of its sources and one of its images with equal chances, then up to
     `questions_per_image` questions; `explain`: chance that an image with an explanation is asked for that alone, -1
-    for never. `steps_per_epoch`: optimiser steps that make an epoch; None: as many draws as there are images.
-    `on_bad`: images that cannot be used end the run, or are left out, up to one in a hundred. `dir`: the data
-    directory.
+    for never. `steps_per_epoch`: optimiser steps that make an epoch; None: as many draws as there are images, in
+    whole steps. `on_bad`: images that cannot be used end the run, or are left out, up to one in a hundred. `dir`: the
+    data directory. `features`: a folder to keep the frozen segmenter's features in, up to `features_gb`, so that each
+    picture is encoded once; `features_dtype`: exactly, or rounded to bfloat16 at half the size.
     """
 
     dir: str | None = None
@@ -110,6 +114,9 @@ class DataSection:
     explain: float = 0.1
     on_bad: Literal["error", "skip"] = "error"
     steps_per_epoch: int | None = None
+    features: str | None = None
+    features_dtype: Literal["exact", "bfloat16"] = "exact"
+    features_gb: float = 100.0
 
     def problems(self) -> Iterator[str]:
         """No source, rates of families that are not there, numbers out of their range; a line each."""
@@ -120,6 +127,8 @@ class DataSection:
                 yield f"data.rates.{family}: there is no data.sources.{family}{nearest(family, self.sources)}"
             elif rate <= 0:
                 yield f"data.rates.{family}: found {rate}, expected more than 0; leave out what is not drawn"
+        if not self.features_gb > 0:
+            yield f"data.features_gb: found {self.features_gb}, expected more than 0"
         for name in ("questions_per_image", "steps_per_epoch"):
             if (getattr(self, name) or 1) < 1:
                 yield f"data.{name}: found {getattr(self, name)}, expected at least 1"
@@ -134,7 +143,9 @@ class LossSection(_LossFields):
     """Weights of the losses; None: the style's. `location`: of a mask loss at the levels before the last, too.
 
     `balanced_bce`: inside and outside of a mask weigh the same. `ignore_255`: leave ignored pixels out. `resolution`:
-    `low` takes the losses at the mask decoder's own resolution.
+    `low` takes the losses at the mask decoder's own resolution. `loss_normalization`: `batch` takes means over the
+    whole step, however it is cut into processes and micro-batches; `micro`, as the published programs, takes them in
+    each micro-batch and then the mean of these.
     """
 
     def problems(self) -> Iterator[str]:

@@ -23,6 +23,7 @@ from cores.recipe import Recipe
 from cores.training.arguments import training_arguments
 from cores.training.callbacks import Interruption, LastStep, LogFile
 from cores.training.drawing import Collate, Draws
+from cores.training.feature_cache import open_cache
 from cores.training.folder import RECIPE, clear, taken
 from cores.training.progress import Progress
 from cores.training.ranks import together
@@ -61,8 +62,8 @@ def train(
         quiet: say nothing, neither what the run starts with nor how it goes.
 
     Returns: the trainer, whose `model` is trained. Raises RecipeError, CheckpointError and DataError for what cannot
-    be used, before anything trains; later, DataError for images that cannot be used (`data.on_bad`) and CheckFailed
-    for a gradient that is no number; UserError when another process trains into `run` and when the disk is full;
+    be used, before anything trains; later, DataError for images that cannot be used (`data.on_bad`), CheckFailed for a
+    loss or gradient that is no number; UserError when another process trains into `run` and when the disk is full;
     KeyboardInterrupt when it was stopped, after it has saved.
     """
     run = run.absolute()
@@ -95,6 +96,7 @@ def _train(
             Base.load(checkpoint).check(base.fingerprints)
         torch.manual_seed(arguments.seed)
         choose_parts(model, recipe.model.train, recipe.lora)
+        cache = open_cache(recipe, model, processor, arguments)
         log, interruption = LogFile(run, draws), Interruption()
         with said_as("trainer"):
             trainer = CoresTrainer(
@@ -104,7 +106,8 @@ def _train(
                 processor=processor,
                 draws=draws,
                 evaluate=evaluate,
-                data_collator=Collate(processor, draws.mixture.seed),
+                cache=cache,
+                data_collator=Collate(processor, draws.mixture.seed, cache),
                 callbacks=[log, LastStep(evaluate is not None), interruption],
             )
     trainer.remove_callback(PrinterCallback)  # --quiet is quiet
@@ -155,7 +158,9 @@ def _draws(recipe: Recipe, open_source: OpenSource, arguments: TrainingArguments
         on_bad=recipe.data.on_bad,
         open_picture=open_picture,
     )
-    return Draws(mixture, recipe.data.steps_per_epoch and recipe.data.steps_per_epoch * _step(arguments))
+    size = _step(arguments)
+    steps = recipe.data.steps_per_epoch or math.ceil(len(Draws(mixture)) / size)
+    return Draws(mixture, steps * size)  # whole steps, so that an epoch is the same however it is cut
 
 
 def _check_resume(

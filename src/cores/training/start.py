@@ -43,7 +43,9 @@ def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
     }
     made = _from_checkpoint if "start" in paths else _from_bases
     base, built, processor = made(recipe, Base(paths, seed, dtype=recipe.model.dtype))
-    built.masks_per_pass = model.masks_per_pass
+    built.masks_per_pass, built.checkpoint_decoder = model.masks_per_pass, model.checkpoint_decoder
+    if model.compile_decoder:
+        built.segmenter.mask_decoder.compile()
     return base, built, processor
 
 
