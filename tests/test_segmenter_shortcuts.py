@@ -3,8 +3,12 @@
 import pytest
 import torch
 from tiny_segmenters import CONFIGS, native, tiny_segmenter
+from torch.autograd.graph import saved_tensors_hooks
 
+from cores.modeling.chain import run_chain
+from cores.modeling.refiner import PaperRefiner
 from cores.modeling.segmenters import relative_attention
+from cores.modeling.segmenters.base import Features
 
 
 @pytest.mark.parametrize("kind", ["sam", "sam_hq"])
@@ -23,3 +27,26 @@ def test_attention_in_bands_is_the_whole_one(kind: str, monkeypatch: pytest.Monk
         ours.vision_encoder.named_parameters(), theirs.vision_encoder.parameters(), strict=True
     ):
         torch.testing.assert_close(mine.grad, its.grad, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_a_checkpointed_decoder_keeps_less_and_changes_no_gradient() -> None:
+    """Two levels of five masks: the same logits and gradients; what is kept for them is a small part."""
+    model = tiny_segmenter("sam").double().train()
+    features = model.encode(torch.randn(2, 3, 128, 128, dtype=torch.float64))
+    fixed = Features(features.coarse.detach())
+    index, refiner = torch.tensor([0, 1, 0, 1, 1]), PaperRefiner(model.dim).double()
+    found = []
+    for checkpointed in (False, True):
+        tokens = torch.randn(2, 5, model.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        tokens.requires_grad_()
+        model.zero_grad()
+        kept: list[int] = []
+        with saved_tensors_hooks(lambda value, kept=kept: kept.append(value.numel()) or value, lambda value: value):
+            levels = run_chain(model, refiner, fixed, tokens, index, checkpointed=checkpointed)
+        sum(level.square().mean() for level in levels).backward()
+        weight = model.mask_decoder.upscale_conv1.weight.grad
+        found.append((sum(kept), levels[-1].detach(), tokens.grad, weight.clone()))
+    (whole, *expected), (parts, *again) = found
+    assert parts < whole / 5
+    for one, other in zip(again, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
