@@ -2,9 +2,9 @@
 
 The families' own program repeats the picture for every mask, projects all its cells for every attention, and makes
 four masks of which one is read. Here a projection of cells is never made: tokens are few, so that they go through the
-projection's transpose instead, q (W x) = (q W) x; the attention of cells to tokens likewise. The bias of keys adds the
-same to all scores of a query and is left out. Convolutions that double the size are linear layers of each cell, so
-that channels stay last and nothing is laid out anew. Numbers differ from the families' by rounding alone.
+projection's transpose instead, q (W x) = (q W) x; the attention of cells to tokens likewise. Convolutions that double
+the size are linear layers of each cell, so that channels stay last and nothing is laid out anew. Numbers differ from
+the families' by rounding alone.
 
 Legend: masks = all of the batch, on one axis; cells = h x w of the feature grid; dim = width of tokens and cells;
 queries = a mask's tokens: the decoder's own, then its prompt; a picture's part is (cells, dim) where there is one
@@ -151,8 +151,7 @@ def _look(attention: Any, queries: Tensor, seen: Tensor, located: Tensor) -> Ten
     """What tokens (masks, queries, dim) find in cells; `located`: the cells with their positions."""
     heads = attention.num_attention_heads
     asked = attention.q_proj(queries).unflatten(-1, (heads, -1)) * attention.scaling
-    asked = torch.einsum("mqhc,hcd->mhqd", asked, attention.k_proj.weight.unflatten(0, (heads, -1))).flatten(1, 2)
-    share = (asked @ located.mT).softmax(-1)  # (masks, heads x queries, cells)
+    share = _scores(asked, attention.k_proj, located).softmax(-1).flatten(1, 2)  # (masks, heads x queries, cells)
     found = (share.to(seen.dtype) @ seen).unflatten(1, (heads, -1))
     value = attention.v_proj
     found = torch.einsum("mhqd,hcd->mqhc", found, value.weight.unflatten(0, (heads, -1))).flatten(2) + value.bias
@@ -165,14 +164,23 @@ def _told(attention: Any, keys: Tensor, values: Tensor, seen: Tensor, located: T
     heads = attention.num_attention_heads
     query, out = attention.q_proj, _out(attention)
     asked = attention.k_proj(keys).unflatten(-1, (heads, -1)) * attention.scaling
-    level = torch.einsum("mqhc,hc->mhq", asked, query.bias.unflatten(0, (heads, -1)))[..., None]
-    asked = torch.einsum("mqhc,hcd->mhqd", asked, query.weight.unflatten(0, (heads, -1))).flatten(1, 2)
-    scores = (asked @ located.mT).unflatten(1, (heads, -1)) + level  # (masks, heads, queries, cells)
-    share: Tensor = scores.softmax(2).flatten(1, 2)
+    share: Tensor = _scores(asked, query, located).softmax(2).flatten(1, 2)
     told: Tensor = attention.v_proj(values).unflatten(-1, (heads, -1))
     told = torch.einsum("mqhc,dhc->mhqd", told, out.weight.unflatten(1, (heads, -1))).flatten(1, 2)
     told = told + out.bias / heads  # the shares of a head add up to 1
     return seen + share.mT.to(told.dtype) @ told
+
+
+def _scores(asked: Tensor, projection: nn.Linear, located: Tensor) -> Tensor:
+    """Products of tokens (masks, queries, heads, width of a head) with projected cells (masks, heads, queries, cells).
+
+    A bias of keys changes no share; it stays in the graph, since everything that trains must have a gradient.
+    """
+    heads = asked.shape[2]
+    level = torch.einsum("mqhc,hc->mhq", asked, projection.bias.unflatten(0, (heads, -1)))
+    tokens = torch.einsum("mqhc,hcd->mhqd", asked, projection.weight.unflatten(0, (heads, -1))).flatten(1, 2)
+    found: Tensor = (tokens @ located.mT).unflatten(1, (heads, -1)) + level[..., None]
+    return found
 
 
 def _out(attention: Any) -> nn.Linear:
