@@ -63,7 +63,8 @@ class CoresModel(PreTrainedModel):
 
     Weights: `mllm.*` (a LLaVA's names), `segmenter.*` (its family's names), `projection.*`, `refiner.*`.
     `max_new_tokens`: most tokens of an answer, where nobody says otherwise; kept in `generation_config.json`.
-    `masks_per_pass`: most masks that the mask decoder works on at once: bounds the memory, changes no number.
+    `masks_per_pass`: most masks that the mask decoder works on at once: bounds the memory, changes no number;
+    `checkpoint_decoder`: in training it computes each level again for its gradients: less memory, more time.
     """
 
     config_class = CoresConfig
@@ -81,6 +82,7 @@ class CoresModel(PreTrainedModel):
         self._add_new_parts()
         self.max_new_tokens = MAX_NEW_TOKENS
         self.masks_per_pass = MASKS_PER_PASS
+        self.checkpoint_decoder = False
         self.post_init()
 
     def _add_new_parts(self) -> None:
@@ -165,7 +167,8 @@ class CoresModel(PreTrainedModel):
     ) -> list[Tensor]:
         """Low-res logits (masks, H, W) of each level. Args: as `run_chain`'s; `masks_per_pass` None: the model's."""
         most = self.masks_per_pass if masks_per_pass is None else masks_per_pass
-        return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location, most)
+        again = self.checkpoint_decoder
+        return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location, most, again)
 
     def forward(
         self,
