@@ -1,20 +1,26 @@
 """One run of the tiny model, cut into processes and micro-batches as it is told: what a step holds is the same.
 
-`python -m torch.distributed.run --nproc-per-node N split_run.py FOLDER RUN section.key=value...`
+`python -m torch.distributed.run --nproc-per-node N split_run.py FOLDER RUN [poison] section.key=value...`; with
+`poison` the second process's model answers no question about knives with numbers.
 """
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from tiny_run import Squares, tiny_recipe
+from tiny_tokenizer import tiny_tokenizer
 
 from cores.data.sample import Conversation, Sample, Target, Turn
+from cores.errors import CheckFailed
+from cores.modeling import CoresModel
 from cores.recipe import load_recipe
+from cores.training import run
 from cores.training.ranks import leave
-from cores.training.run import train
 from cores.training.trainer import CoresTrainer
 
 STEPS, PICTURES = 50, 8  # optimiser steps, and pictures in each
@@ -54,7 +60,7 @@ def _without_location(conversation: Conversation) -> Conversation:
 def cut_run(folder: Path, name: str, *settings: str) -> CoresTrainer:
     """The run in `folder/name`, on the bases in `folder/bases`; the trainer at its end."""
     recipe = load_recipe(folder / "tiny.yaml", [*SETTINGS, *settings])
-    return train(recipe, folder / name, Mixed, device="cpu", quiet=True)
+    return run.train(recipe, folder / name, Mixed, device="cpu", quiet=True)
 
 
 def cut_into(batch: int, accumulation: int) -> list[str]:
@@ -67,6 +73,29 @@ def prepare(folder: Path) -> None:
     tiny_recipe(folder)
 
 
+def poison(word: str) -> None:
+    """From now on runs train a model that reads a word, one of a picture's three squares, as no numbers."""
+    choose = run.choose_parts
+
+    def choose_and_poison(model: CoresModel, *args: Any) -> None:
+        choose(model, *args)
+        (token,) = tiny_tokenizer().encode(word, add_special_tokens=False)
+        model.mllm.get_input_embeddings().register_forward_hook(
+            lambda _, ids, vectors: vectors.masked_fill((ids[0] == token)[..., None], float("nan"))
+        )
+
+    run.choose_parts = choose_and_poison
+
+
 if __name__ == "__main__":
-    cut_run(Path(sys.argv[1]), sys.argv[2], *sys.argv[3:]).end()
-    leave()
+    folder, name, *settings = sys.argv[1:]
+    if "poison" in settings:
+        settings.remove("poison")
+        if os.environ["RANK"] == "1":
+            poison("knife")
+    try:
+        cut_run(Path(folder), name, *settings).end()
+    except CheckFailed as error:
+        sys.exit(f"cores: {error}")
+    finally:
+        leave()

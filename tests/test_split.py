@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 from split_run import PICTURES, STEPS, cut_into, cut_run, prepare
+from test_distributed import needs_deepspeed
 
 CLOSE = 1e-5  # relative
 LOSSES = ("loss", "text_loss", "mask_loss", "bce_loss", "dice_loss", "location_loss", "location_dice_loss")
@@ -68,6 +69,16 @@ def test_fifty_steps_are_the_same_however_they_are_cut(folder):
     two_processes(folder, "2-2x2", *cut_into(2, 2))
     for name in ("1x8", "2-4x1", "2-2x2"):
         assert_same(folder / "8x1", folder / name, STEPS)
+
+
+@pytest.mark.slow
+def test_deepspeed_accumulates_to_the_same(folder):
+    """Its engine could divide by the micro-batches once more; pictures without masks get stand-ins."""
+    few = "trainer.max_steps=6"
+    cut_run(folder, "six-8x1", few, *cut_into(PICTURES, 1))
+    needs_deepspeed()
+    two_processes(folder, "zero2-1x4", few, "trainer.deepspeed=zero2", *cut_into(1, 4))
+    assert_same(folder / "six-8x1", folder / "zero2-1x4", 6)
 
 
 def two_processes(folder: Path, name: str, *settings: str) -> None:
