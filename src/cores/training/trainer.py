@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -31,6 +32,8 @@ from cores.modeling.model import CoresModel
 from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 from cores.training.drawing import Draws, InOrder
+from cores.training.sharding import as_forward, gather, is_sharded, read_state, score_whole, write_state
+from cores.training.zero3 import is_zero3
 from cores.whole import open_to_others
 
 
@@ -69,7 +72,15 @@ class CoresTrainer(Trainer):
         self.sums: Tensor | None = None  # since the last log: of each loss, of dropped conversations, of batches
         self.waited, self.logged_at = 0.0, time.monotonic()
         self.control: TrainerControl
+        self.sharded = is_sharded(kwargs["model"])  # by FSDP2
         super().__init__(train_dataset=draws, eval_dataset=[], **kwargs)
+        # The Trainer's own name for a model that is placed and cut already. It is said after its beginning, where it
+        # would refuse to save such a model: that is done below.
+        self.is_distributed_loading_by_transformers = self.sharded
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        if not self.sharded:  # else it is there already
+            super()._move_model_to_device(model, device)
 
     # Samples
 
@@ -97,7 +108,7 @@ class CoresTrainer(Trainer):
     ) -> Any:
         """The loss of a batch, a scalar; its parts are added up for the log. A stand-in's mask loss counts nothing."""
         dropped = inputs.pop("dropped")
-        stand_in = self.is_deepspeed_enabled and not len(inputs["image_index"])
+        stand_in = (self.is_deepspeed_enabled or self.sharded) and not len(inputs["image_index"])
         outputs = model(**(with_stand_in(inputs) if stand_in else inputs))
         loss = outputs["loss"]
         known = {**outputs, **(outputs.get("mask_losses") or {})}
@@ -145,9 +156,15 @@ class CoresTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Score the model, all ranks a share each; figures by name, such as `eval_giou`, a fraction of 1."""
         assert self.scorer is not None
+        zero3 = is_zero3(self.args)  # gathers a layer from all ranks whenever one asks: all ask the same
+        share = (0, 1) if zero3 else (self.args.process_index, self.args.world_size)
+        ask = partial(self.scorer, self.model, self.processor, *share)
         with self.accelerator.autocast():
-            score = self.scorer(self.model, self.processor, self.args.process_index, self.args.world_size)
-        total, *others = gather_object([score]) if self.args.world_size > 1 else [score]
+            if self.sharded:
+                score = score_whole(self.model, ask)
+            else:
+                score = as_forward(self.model, self.model_wrapped, ask) if zero3 else ask()
+        total, *others = gather_object([score]) if share[1] > 1 else [score]
         for other in others:
             total = total + other
         metrics = {f"eval_{name}": float(value) for name, value in total.compute().items()}
@@ -206,6 +223,8 @@ class CoresTrainer(Trainer):
     def _write_checkpoint(self, model: nn.Module, trial: Any, run: Path, name: str) -> None:
         if self.is_deepspeed_enabled:
             self.masters = masters(self.model)
+        elif self.sharded:
+            self.masters = gather(self.model)
         self.writing = run / WRITING
         try:
             super()._save_checkpoint(model, trial)
@@ -236,17 +255,36 @@ class CoresTrainer(Trainer):
             self.base.write(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        read_learned(self.model, Path(resume_from_checkpoint))
+        if not self.sharded:  # else read with the optimiser's state, each rank its pieces
+            read_learned(self.model, Path(resume_from_checkpoint))
 
-    # DeepSpeed writes and reads its own folder beside ours: what is frozen stays out of it.
+    # DeepSpeed and FSDP2 write and read folders beside our files: what is frozen stays out of them.
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled:
             self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
-            if self.args.should_save:
-                torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        elif self.sharded:
+            write_state(self.model, self.optimizer.optimizer, Path(output_dir))
         else:
             super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save and (self.is_deepspeed_enabled or self.sharded):
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.sharded and checkpoint is not None:
+            read_state(self.model, self.optimizer.optimizer, Path(checkpoint))
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+        else:
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    @contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        """As the Trainer's, which reads a setting that only its own loading leaves in the config."""
+        self.model.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.model.set_requires_gradient_sync(True)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's. Raises RecipeError for what `trainer.optim` says and cannot be had."""
