@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -17,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils import swap_tensors
 
+from cores.errors import CheckpointError
 from cores.modeling.model import CoresModel
 
 STATE = "sharded"  # of a checkpoint: the folder of what resuming needs, in torch's distributed format
@@ -74,14 +77,14 @@ def as_forward(model: CoresModel, called: nn.Module, work: Callable[[], T]) -> T
     """
     found: list[T] = []
     own = model.__dict__.get("forward")  # accelerate's, which casts
-    model.forward = lambda: found.append(work())
+    model.__dict__["forward"] = lambda: found.append(work())
     try:
         with torch.no_grad():
             called()
     finally:
-        del model.forward
+        del model.__dict__["forward"]
         if own is not None:
-            model.forward = own
+            model.__dict__["forward"] = own
     return found[0]
 
 
@@ -125,10 +128,19 @@ def write_state(model: CoresModel, optimizer: torch.optim.Optimizer, folder: Pat
 
 
 def read_state(model: CoresModel, optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    """Read what `write_state` wrote, on any number of ranks."""
-    state: dict[str, Any] = {"model": trained(model), "optimizer": get_optimizer_state_dict(model, optimizer)}
-    load(state, checkpoint_id=folder / STATE)  # into the tensors themselves
+    """Read what `write_state` wrote, on any number of ranks. Raises CheckpointError when a weight is missing."""
+    names = trained(model)
+    known = FileSystemReader(folder / STATE).read_metadata().state_dict_metadata
+    missing = [name for name in names if f"model.{name}" not in known]
+    if missing:
+        raise CheckpointError(f"{folder / STATE}: holds no {', '.join(missing)}; take another checkpoint")
+    state: dict[str, Any] = {"model": names, "optimizer": get_optimizer_state_dict(model, optimizer)}
+    load(state, checkpoint_id=folder / STATE, planner=DefaultLoadPlanner(allow_partial_load=True))  # in place
     set_optimizer_state_dict(model, optimizer, state["optimizer"])
+    with_state = {key.rpartition(".")[0] for key in known}
+    for name, parameter in names.items():
+        if f"optimizer.state.{name}" not in with_state:  # no gradient has come to it yet
+            optimizer.state.pop(parameter, None)
 
 
 def _take_from_first(unit: nn.Module, device: torch.device) -> None:
