@@ -24,6 +24,7 @@ from cores.trainer_section import FSDP2
 from cores.training.arguments import training_arguments
 from cores.training.callbacks import Interruption, LastStep, LogFile
 from cores.training.drawing import Collate, Draws
+from cores.training.feature_cache import open_cache
 from cores.training.folder import RECIPE, clear, taken
 from cores.training.progress import Progress
 from cores.training.ranks import together
@@ -101,6 +102,7 @@ def _train(
         said += _unknown_words(processor, draws) if arguments.should_save else []
         for checkpoint in found:
             Base.load(checkpoint).check(base.fingerprints)
+        cache = open_cache(recipe, model, processor, arguments)
     with together():
         if fsdp2:
             shard(model, arguments.device)
@@ -115,7 +117,8 @@ def _train(
                 processor=processor,
                 draws=draws,
                 evaluate=evaluate,
-                data_collator=Collate(processor, draws.mixture.seed),
+                cache=cache,
+                data_collator=Collate(processor, draws.mixture.seed, cache),
                 callbacks=[log, LastStep(evaluate is not None), interruption],
             )
     trainer.remove_callback(PrinterCallback)  # --quiet is quiet
