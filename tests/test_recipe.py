@@ -91,9 +91,8 @@ MISTAKES = {
     "trainer.seed=4294967296": "trainer.seed: found 4294967296, expected at least 0 and below 2^32",
     "trainer.dataloader_num_workers=-1": "trainer.dataloader_num_workers: found -1, expected at least 0",
     "trainer.parallelism_config=x": "trainer.parallelism_config: found 'x', expected null",
-    "trainer.fsdp=full_shard": "trainer.fsdp: FSDP does not work with these models yet",
-    "trainer.deepspeed={zero_optimization: {stage: 3}}": "trainer.deepspeed: ZeRO-3 does not work",
-    "trainer.deepspeed=zero3": "trainer.deepspeed: ZeRO-3 does not work with these models yet",
+    "trainer.fsdp=full_shard": "trainer.fsdp: only FSDP2 is taken, not FSDP1",
+    "trainer.fsdp_config={version: 1}": "trainer.fsdp: only FSDP2 is taken, not FSDP1",
 }
 
 

@@ -30,8 +30,10 @@ OWNED = {
     "label_names": "nothing: batches are the processor's",
     "logging_nan_inf_filter": "nothing: a loss that is no number ends the run",
 }
-NO_FSDP = "FSDP does not work with these models yet: take plain torchrun (DDP), or trainer.deepspeed=zero2"
-NO_ZERO3 = "ZeRO-3 does not work with these models yet: take zero2"
+FSDP2 = "fsdp2"
+NO_FSDP1 = f"only FSDP2 is taken, not FSDP1 nor settings of its own: say trainer.fsdp={FSDP2}"
+# Optimisers that work on each number by itself, or on pieces of tensors as on whole ones.
+FSDP2_OPTIMISERS = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 FILES = ("training_args.py", "trainer_utils.py", "debug_utils.py")
 PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict[str, Any], "Any": Any}
 
@@ -141,12 +143,13 @@ def _number(key: str, value: float) -> Iterator[str]:
 def _contradictions(values: dict[str, Any]) -> Iterator[str]:
     if values.get("bf16") and values.get("fp16"):
         yield "trainer.bf16 and trainer.fp16 exclude each other: take one"
-    if values.get("fsdp"):
-        yield f"trainer.fsdp: {NO_FSDP}"
-    deepspeed = values.get("deepspeed")
-    zero = deepspeed.get("zero_optimization") if isinstance(deepspeed, dict) else None
-    if deepspeed == "zero3" or isinstance(zero, dict) and zero.get("stage") == 3:
-        yield f"trainer.deepspeed: {NO_ZERO3}"
+    if values.get("fsdp") not in (None, FSDP2) or values.get("fsdp_config"):
+        yield f"trainer.fsdp: {NO_FSDP1}"
+    elif values.get("fsdp"):
+        if values.get("deepspeed"):
+            yield "trainer.fsdp and trainer.deepspeed exclude each other: take one"
+        if (optimiser := values.get("optim", FSDP2_OPTIMISERS[0])) not in FSDP2_OPTIMISERS:
+            yield f"trainer.optim: {optimiser} wants whole tensors, under trainer.fsdp take {FSDP2_OPTIMISERS[0]}"
     if values.get("save_strategy") == "best":
         yield "trainer.save_strategy: the best is saved in any case; take no, steps or epoch for the others"
     schedule = values.get("lr_scheduler_type")

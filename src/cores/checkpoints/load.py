@@ -101,6 +101,18 @@ def build(
     return cast(cast(model, trained or dtype or parts.mllm.dtype), dtype or trained)
 
 
+def build_empty(config: CoresConfig, dtype: torch.dtype, attn_implementation: str | None = None) -> CoresModel:
+    """A model as `build` makes it, without weights (on the meta device): another process sends them.
+
+    Raises CheckpointError when a part cannot use the attention.
+    """
+    with quietly(), torch.device("meta"):
+        model = CoresModel(config)
+    model.mllm.tie_weights()
+    model.segmenter.tie_weights()
+    return cast(use_attention(model, attn_implementation), dtype)
+
+
 def use_attention(model: CoresModel, name: str | None) -> CoresModel:
     """Set the attention of all parts, None: leave it. FlexAttention is the language model's alone: no tower takes it.
 

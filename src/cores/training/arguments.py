@@ -7,16 +7,19 @@ from typing import Any
 
 import torch
 from accelerate.utils import str_to_bool
+from torch import distributed
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
 from cores.errors import RecipeError
 from cores.recipe import Recipe
-from cores.trainer_section import NO_FSDP, NO_ZERO3
+from cores.trainer_section import FSDP2, NO_FSDP1
+from cores.training.zero3 import is_zero3
 
-# `trainer.deepspeed: zero2` is this; a path or a mapping of DeepSpeed's own is taken as it is.
-ZERO2 = {
-    "zero_optimization": {"stage": 2, "contiguous_gradients": True, "overlap_comm": True},
+# `trainer.deepspeed: zero2` or `zero3` is this; a path or a mapping of DeepSpeed's own is taken as it is.
+STAGES = {"zero2": 2, "zero3": 3}
+ZERO: dict[str, Any] = {
+    "zero_optimization": {"contiguous_gradients": True, "overlap_comm": True},
     "bf16": {"enabled": "auto"},
     "fp16": {"enabled": "auto"},
     "gradient_clipping": "auto",
@@ -54,6 +57,7 @@ def training_arguments(
         "label_names": ["labels"],
         "logging_nan_inf_filter": False,  # would wait for every loss; one that is no number ends the run
     }
+    sharded = values.pop("fsdp", None) == FSDP2  # done by `sharding`, before the Trainer gets the model
     values.setdefault("dataloader_pin_memory", not use_cpu)
     if not evaluates:
         values |= {"eval_strategy": "no", "eval_on_start": False}
@@ -62,23 +66,32 @@ def training_arguments(
     if values.get("deepspeed"):
         if find_spec("deepspeed") is None:
             raise RecipeError("trainer.deepspeed: DeepSpeed is not installed: pip install 'cores[deepspeed]'")
-        if values["deepspeed"] == "zero2":
-            values["deepspeed"] = ZERO2
+        if stage := STAGES.get(str(values["deepspeed"])):
+            values["deepspeed"] = {**ZERO, "zero_optimization": {**ZERO["zero_optimization"], "stage": stage}}
     try:
         arguments = TrainingArguments(**values)
     except (ValueError, TypeError, LookupError, OSError, ImportError, RuntimeError) as error:
         raise RecipeError(f"trainer: {' '.join(str(error).split())}") from None
-    _refuse(arguments)
+    _refuse(arguments, recipe)
+    if sharded and not distributed.is_initialized():
+        raise RecipeError("trainer.fsdp: is for several processes: start with `torchrun --nproc-per-node N -m cores`")
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process a GPU (torchrun); DataParallel cannot split our batches
     return arguments
 
 
-def _refuse(arguments: TrainingArguments) -> None:
+def _refuse(arguments: TrainingArguments, recipe: Recipe) -> None:
     """Raise RecipeError for what would not do what it says, and for libraries that are not here."""
     if arguments.fsdp or str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "false")):
-        raise RecipeError(f"trainer.fsdp: {NO_FSDP}")
-    if arguments.deepspeed_plugin is not None and int(arguments.deepspeed_plugin.zero_stage or 0) == 3:
-        raise RecipeError(f"trainer.deepspeed: {NO_ZERO3}")
+        raise RecipeError(f"trainer.fsdp: {NO_FSDP1}")
+    if recipe.data.features and (is_zero3(arguments) or recipe.trainer.get("fsdp")):
+        raise RecipeError(
+            "data.features: with trainer.fsdp and ZeRO-3 all processes have to run the encoder together, also where "
+            "one finds its features kept: leave it out, or take DDP or ZeRO-2"
+        )
+    if is_zero3(arguments) and recipe.model.dtype == "bfloat16" and not arguments.bf16:
+        raise RecipeError(
+            "trainer.deepspeed: ZeRO-3 wants weights of one dtype: with model.dtype=bfloat16 set trainer.bf16=true"
+        )
     here = get_available_reporting_integrations()
     for name in arguments.report_to:
         if name not in here:

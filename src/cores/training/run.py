@@ -20,6 +20,7 @@ from cores.processing.pixels import open_picture
 from cores.processing.processor import CoresProcessor
 from cores.processing.unknown_words import find_unknown_words
 from cores.recipe import Recipe
+from cores.trainer_section import FSDP2
 from cores.training.arguments import training_arguments
 from cores.training.callbacks import Interruption, LastStep, LogFile
 from cores.training.drawing import Collate, Draws
@@ -28,9 +29,11 @@ from cores.training.folder import RECIPE, clear, taken
 from cores.training.progress import Progress
 from cores.training.ranks import together
 from cores.training.resuming import check_batch, check_length, check_same
+from cores.training.sharding import shard
 from cores.training.start import start
 from cores.training.trainable import choose_parts
 from cores.training.trainer import CoresTrainer, Evaluate, said_as
+from cores.training.zero3 import is_zero3, loaded_whole, partition
 from cores.whole import is_full
 
 # A source by name, in a data directory or none.
@@ -90,13 +93,21 @@ def _train(
         draws = _draws(recipe, open_source, arguments)
         found = checkpoints_of(run)[-1:] if resume else []
         said = _check_resume(recipe, run, found, moved, arguments, draws) if resume else []
-        base, model, processor = start(recipe, arguments.seed)
+        fsdp2, zero3 = recipe.trainer.get("fsdp") == FSDP2, is_zero3(arguments)
+        with loaded_whole(arguments):
+            empty = (fsdp2 or zero3) and arguments.process_index > 0  # the first rank sends its weights
+            base, model, processor = start(recipe, arguments.seed, empty)
+            torch.manual_seed(arguments.seed)
+            choose_parts(model, recipe.model.train, recipe.lora)
         said += _unknown_words(processor, draws) if arguments.should_save else []
         for checkpoint in found:
             Base.load(checkpoint).check(base.fingerprints)
-        torch.manual_seed(arguments.seed)
-        choose_parts(model, recipe.model.train, recipe.lora)
         cache = open_cache(recipe, model, processor, arguments)
+    with together():
+        if fsdp2:
+            shard(model, arguments.device)
+        elif zero3:
+            partition(model, arguments)
         log, interruption = LogFile(run, draws), Interruption()
         with said_as("trainer"):
             trainer = CoresTrainer(

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 from cores.checkpoint_errors import checkpoint_errors
 from cores.checkpoints.configs import read_mllm, read_segmenter
 from cores.checkpoints.find import find, shipped
-from cores.checkpoints.load import build, read_config
+from cores.checkpoints.load import build, build_empty, read_config
 from cores.checkpoints.runs.bases import folders_of, weights_of
 from cores.checkpoints.runs.origin import Base
 from cores.errors import RecipeError
@@ -32,9 +32,10 @@ from cores.vocabulary import LEVEL_NAMES
 LOSS_FIELDS = {key.recipe: key.config for key in LOSS_KEYS}
 
 
-def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
+def start(recipe: Recipe, seed: int, empty: bool = False) -> tuple[Base, CoresModel, CoresProcessor]:
     """The run's base, its model before any training, and its processor; the same from the same recipe and seed.
 
+    `empty`: weights are not read, nor their fingerprints; the model is on the meta device.
     Raises CheckpointError when the base cannot be used, RecipeError when the recipe does not fit it.
     """
     model = recipe.model
@@ -42,14 +43,14 @@ def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
         name: _lasting(path) for name in ("start", "bases", "mllm", "segmenter") if (path := getattr(model, name))
     }
     made = _from_checkpoint if "start" in paths else _from_bases
-    base, built, processor = made(recipe, Base(paths, seed, dtype=recipe.model.dtype))
+    base, built, processor = made(recipe, Base(paths, seed, dtype=recipe.model.dtype), empty)
     built.masks_per_pass, built.checkpoint_decoder = model.masks_per_pass, model.checkpoint_decoder
     if model.compile_decoder:
         built.segmenter.mask_decoder.compile()
     return base, built, processor
 
 
-def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
+def _from_checkpoint(recipe: Recipe, base: Base, empty: bool) -> tuple[Base, CoresModel, CoresProcessor]:
     folder = find(base.paths["start"])
     config, processor = read_config(folder), CoresProcessor.from_pretrained(folder)
     found = {"levels": len(config.levels or ()), "refiner": config.refiner, "style": config.style}
@@ -63,11 +64,10 @@ def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, Core
         setattr(config, name, value)
     processor.prompt = dataclasses.replace(processor.prompt, **_said_for(PromptSettings, recipe.prompt))
     processor.sizes = dataclasses.replace(processor.sizes, **_said_for(ProcessorSizes, recipe.prompt))
-    base = dataclasses.replace(base, fingerprints=weights_of(base))
-    return base, build(base, config, _dtype(recipe), recipe.model.attn_implementation), processor
+    return *_built(recipe, base, config, empty), processor
 
 
-def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
+def _from_bases(recipe: Recipe, base: Base, empty: bool) -> tuple[Base, CoresModel, CoresProcessor]:
     style = recipe.model.style or "paper"
     names = LEVEL_NAMES[recipe.model.levels or 2]
     tokens = {name: STYLES[style].tokens[name] for name in names}
@@ -84,8 +84,7 @@ def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProc
         style=style,
         **_said(recipe.losses, LOSS_FIELDS),
     )
-    base = dataclasses.replace(base, new_tokens=new_tokens, fingerprints=weights_of(base))
-    model = build(base, config, _dtype(recipe), recipe.model.attn_implementation)
+    base, model = _built(recipe, dataclasses.replace(base, new_tokens=new_tokens), config, empty)
     sizes = ProcessorSizes(
         segmenter_image_size=model.segmenter.image_size,
         segmenter=segmenter.model_type,
@@ -94,6 +93,14 @@ def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProc
     )
     settings = PromptSettings(style=style, tokens=tokens, **prompt)
     return base, model, CoresProcessor(tokenizer, settings, sizes, images)
+
+
+def _built(recipe: Recipe, base: Base, config: CoresConfig, empty: bool) -> tuple[Base, CoresModel]:
+    """The base with its fingerprints, and the model on it."""
+    how = (_dtype(recipe), recipe.model.attn_implementation)
+    if empty:
+        return base, build_empty(config, *how)
+    return dataclasses.replace(base, fingerprints=weights_of(base)), build(base, config, *how)
 
 
 def _configs(base: Base) -> tuple[Any, PreTrainedConfig, PreTrainedTokenizerBase, Any]:

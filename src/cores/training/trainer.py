@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -34,7 +35,9 @@ from cores.processing.processor import CoresProcessor
 from cores.training.drawing import Draws, InOrder
 from cores.training.feature_cache import FeatureCache
 from cores.training.finite import Watch
+from cores.training.sharding import as_forward, gather, is_sharded, read_state, score_whole, write_state
 from cores.training.tally import Tally
+from cores.training.zero3 import is_zero3
 from cores.whole import open_to_others
 
 
@@ -74,12 +77,20 @@ class CoresTrainer(Trainer):
         self.saved_step: int | None = None
         self.masters: dict[str, Tensor] | None = None  # in fp32, while DeepSpeed trains rounded copies of them
         self.control: TrainerControl
+        self.sharded = is_sharded(kwargs["model"])  # by FSDP2
         super().__init__(train_dataset=draws, eval_dataset=[], **kwargs)
+        # The Trainer's own name for a model that is placed and cut already. It is said after its beginning, where it
+        # would refuse to save such a model: that is done below.
+        self.is_distributed_loading_by_transformers = self.sharded
         # True: a step's losses are means over all of it (`_get_num_items_in_batch`); False: over each micro-batch
         self.loss_is_scaled_for_ga = self.model.config.loss_normalization == "batch"
         levels = [level["name"] for level in self.model.config.levels]
         names = logged(levels if self.model.config.location_loss else levels[-1:])
         self.tally, self.watch = Tally(names, self.loss_is_scaled_for_ga), Watch()
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        if not self.sharded:  # else it is there already
+            super()._move_model_to_device(model, device)
 
     # Samples
 
@@ -129,10 +140,11 @@ class CoresTrainer(Trainer):
         named = inputs.pop("named")
         counts = {"questions": inputs.pop("questions"), "dropped": inputs.pop("dropped")}
         counts |= {"images": len(inputs["input_ids"]), "tokens": inputs["counts"]["tokens"]}
+        one_graph = self.is_deepspeed_enabled or self.sharded
         missing = inputs.pop("feature_keys", [])
         if "features" in inputs:
             inputs = {**inputs, "features": Features(**inputs["features"])}
-        stand_in = self.is_deepspeed_enabled and not len(inputs["image_index"])
+        stand_in = one_graph and not len(inputs["image_index"])
         if num_items_in_batch is not None:
             inputs["counts"] = num_items_in_batch
         outputs = model(**(with_stand_in(inputs) if stand_in else inputs))
@@ -140,8 +152,11 @@ class CoresTrainer(Trainer):
             self.cache.write(missing, outputs.features)
         loss = outputs["loss"]
         known = {**outputs, **(outputs.get("mask_losses") or {})}
+        if one_graph:  # ZeRO-3 runs a module backward once for each output that is used: the same two on all ranks
+            weights = self.model.config
+            mask_weight = 0.0 if stand_in else weights.mask_weight
+            loss = weights.text_weight * outputs["text_loss"] + mask_weight * outputs["mask_loss"]
         if stand_in:
-            loss = self.model.config.text_weight * outputs["text_loss"] + 0.0 * outputs["mask_loss"]
             known = {"text_loss": outputs["text_loss"]}
         self.tally.add(known, counts, loss.device)
         self.watch.add(loss, named)
@@ -174,9 +189,15 @@ class CoresTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Score the model, all ranks a share each; figures by name, such as `eval_giou`, a fraction of 1."""
         assert self.scorer is not None
+        zero3 = is_zero3(self.args)  # gathers a layer from all ranks whenever one asks: all ask the same
+        share = (0, 1) if zero3 else (self.args.process_index, self.args.world_size)
+        ask = partial(self.scorer, self.model, self.processor, *share)
         with self.accelerator.autocast():
-            score = self.scorer(self.model, self.processor, self.args.process_index, self.args.world_size)
-        total, *others = gather_object([score]) if self.args.world_size > 1 else [score]
+            if self.sharded:
+                score = score_whole(self.model, ask)
+            else:
+                score = as_forward(self.model, self.model_wrapped, ask) if zero3 else ask()
+        total, *others = gather_object([score]) if share[1] > 1 else [score]
         for other in others:
             total = total + other
         metrics = {f"eval_{name}": float(value) for name, value in total.compute().items()}
@@ -235,6 +256,8 @@ class CoresTrainer(Trainer):
     def _write_checkpoint(self, model: nn.Module, trial: Any, run: Path, name: str) -> None:
         if self.is_deepspeed_enabled:
             self.masters = masters(self.model)
+        elif self.sharded:
+            self.masters = gather(self.model)
         self.writing = run / WRITING
         try:
             super()._save_checkpoint(model, trial)
@@ -265,17 +288,36 @@ class CoresTrainer(Trainer):
             self.base.write(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        read_learned(self.model, Path(resume_from_checkpoint))
+        if not self.sharded:  # else read with the optimiser's state, each rank its pieces
+            read_learned(self.model, Path(resume_from_checkpoint))
 
-    # DeepSpeed writes and reads its own folder beside ours: what is frozen stays out of it.
+    # DeepSpeed and FSDP2 write and read folders beside our files: what is frozen stays out of them.
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled:
             self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
-            if self.args.should_save:
-                torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        elif self.sharded:
+            write_state(self.model, self.optimizer.optimizer, Path(output_dir))
         else:
             super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save and (self.is_deepspeed_enabled or self.sharded):
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.sharded and checkpoint is not None:
+            read_state(self.model, self.optimizer.optimizer, Path(checkpoint))
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+        else:
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    @contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        """As the Trainer's, which reads a setting that only its own loading leaves in the config."""
+        self.model.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.model.set_requires_gradient_sync(True)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's. Raises RecipeError for what `trainer.optim` says and cannot be had."""
@@ -325,7 +367,8 @@ def with_stand_in(batch: Batch) -> Batch:
     """A batch without masks with an empty one, at the first token, so that all ranks run the same graph.
 
     ZeRO-2 puts gradients into its buckets in the order in which they come, and adds the buckets of all ranks up: a
-    rank that runs another graph than the others mixes the gradients of different weights, in silence.
+    rank that runs another graph than the others mixes the gradients of different weights, in silence. Under ZeRO-3
+    and FSDP2 all ranks wait for each other at every layer.
     """
     positions, size = batch["token_positions"], batch["sizes"][0]
     return {

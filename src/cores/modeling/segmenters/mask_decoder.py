@@ -62,18 +62,22 @@ class LeanMaskDecoder:
             seen = of_masks(seen, index) + dense
         own = torch.cat([getattr(self, name).weight for name in self.own])
         points = torch.cat([own.expand(len(tokens), -1, -1), tokens], dim=1).to(own.dtype)  # (masks, queries, dim)
-        queries = points
+        queries, taken = points, seen
         for layer in self.transformer.layers:
             queries, seen = _two_way(layer, queries, points, seen, positions)
         asked, whose = queries[:, self.read], points[:, self.read]
         last = self.transformer
         asked = asked + _look(last.final_attn_token_to_image, asked + whose, seen, seen + positions)
         asked = last.layer_norm_final_attn(asked)
-        return self.masks(asked, self.upscaled(seen, extras), extras, size)
+        return self.masks(asked, self.upscaled(self.drawn_on(taken, seen, size), extras), extras, size)
 
     def extras(self, picture: Tensor, fine: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What the family's decoder makes of the features beside that, once a picture: (images, ...) each."""
         return ()
+
+    def drawn_on(self, taken: Tensor, given: Tensor, size: Sizes) -> Tensor:
+        """The cells (masks, cells, dim) that masks are made of: those that the transformer gives."""
+        return given
 
     def upscaled(self, seen: Tensor, extras: tuple[Tensor, ...]) -> Tensor:
         """Four times as fine: (masks, cells, 4, 4, dim / 8), the quarters of the quarters of each cell."""

@@ -33,6 +33,15 @@ class LeanSamHQMaskDecoder(LeanMaskDecoder, SamHQMaskDecoder):
             found = found + self.compress_vit_conv2(self.activation(self.compress_vit_norm(map_)))
         return (found,)
 
+    def drawn_on(self, taken: Tensor, given: Tensor, size: Sizes) -> Tensor:
+        """transformers makes masks of the cells that the decoder's transformer takes, rows for columns.
+
+        The published program makes them of those that it gives, by its paper. Here transformers' own forward is the
+        measure for every family.
+        """
+        found: Tensor = taken.expand_as(given).unflatten(1, size).transpose(1, 2).flatten(1, 2)
+        return found
+
     def masks(self, asked: Tensor, upscaled: Tensor, extras: tuple[Tensor, ...], size: Sizes) -> Tensor:
         plain = as_map(upscaled.flatten(1, 3), size)  # (masks, dim / 8, 4 h, 4 w)
         fine = self.mask_conv2(self.activation(self.mask_norm(self.mask_conv1(plain)))) + extras[0]
@@ -46,8 +55,7 @@ class SamHQSegmenter(Segmenter, SamHQModel):
     """A transformers SAM-HQ with the same weights under the same names.
 
     `Features.fine`: the first layer of the image encoder that sees the whole picture, (images, h, w, its width). A
-    mask is the sum of SAM's own and that of the new token. Both are made of the cells that the decoder's transformer
-    gives, as in the published program; transformers makes them of the cells that it takes, rows for columns.
+    mask is the sum of SAM's own and that of the new token.
     """
 
     config: SamHQConfig
