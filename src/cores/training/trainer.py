@@ -112,8 +112,10 @@ class CoresTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As the Trainer's, with the means of all losses over all ranks and the seconds since the last log."""
-        if "train_runtime" in logs and self.state.global_step == self._initial_global_step:
-            return  # nothing was trained
+        if "train_runtime" in logs:
+            if self.state.global_step == self._initial_global_step:
+                return  # nothing was trained
+            del logs["train_loss"], logs["total_flos"]  # a mean since the run was resumed, and nothing
         if "loss" in logs and self.sums is not None:
             *sums, dropped, batches = self.accelerator.reduce(self.sums, "sum").tolist()
             logs |= {name: total / batches for name, total in zip(LOGGED, sums, strict=True)}
