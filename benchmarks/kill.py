@@ -29,6 +29,7 @@ from same_run import compared, differences
 from cores.checkpoints.find import checkpoints_of
 from cores.checkpoints.runs.best import WRITING
 
+ERRORS = subprocess.DEVNULL
 MOMENTS = ("starting", "step", "evaluation", "writing", "renames")
 SLICE = {"starting": 0.2, "step": 0.02, "evaluation": 0.02, "writing": 0.001, "renames": 0.0001}  # s between two looks
 STEPS, EVERY, SAVED = 40, 4, 2
@@ -72,7 +73,7 @@ def _train(args: list[str]) -> None:
 def torchrun(args: list[str], ranks: int) -> Life:
     """So many processes under torchrun; any of them is a victim."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    process = subprocess.Popen([*command, "-m", "cores", *args], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "-m", "cores", *args], stderr=ERRORS)
 
     def victims() -> list[int]:
         """The processes by rank, once all of them are there."""
@@ -145,9 +146,11 @@ def kill(life: Life, watch: Watch, moment: str, after: int, chance: random.Rando
 
 
 def _freeze(pid: int) -> None:
-    """Stop a process, and wait until it stands."""
+    """Stop a process, and wait until it stands. Raises ProcessLookupError when it has ended."""
     os.kill(pid, signal.SIGSTOP)
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "Tt":
+    while (state := Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]) not in "Tt":
+        if state in "ZX":
+            raise ProcessLookupError(f"process {pid} has ended")
         time.sleep(0.00002)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 LOGS = "logs"  # TensorBoard's files say when and where they were written
+UNREAD = ("TrainerControl",)  # transformers writes it and does not read it back
 MEASURED = ("seconds", "for_data", "runtime", "per_second", "memory_gb")  # ends of the names of such figures
 
 
@@ -49,7 +50,7 @@ def _content(path: Path) -> Any:
 def _unmeasured(value: Any) -> Any:
     """The same without the figures that a clock or a meter gave."""
     if isinstance(value, dict):
-        return {key: _unmeasured(inner) for key, inner in value.items() if not key.endswith(MEASURED)}
+        return {key: _unmeasured(inner) for key, inner in value.items() if not key.endswith(MEASURED + UNREAD)}
     return [_unmeasured(inner) for inner in value] if isinstance(value, list) else value
 
 

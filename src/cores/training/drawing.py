@@ -4,22 +4,25 @@ Nothing is remembered between samples, so a resumed run goes on with the next on
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from torch.utils.data import Dataset, Sampler
 
 from cores.data.mixture import Mixture
 from cores.data.sample import Sample
+from cores.errors import DataError
 from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 
 Key = tuple[int, int]  # epoch, index
 Drawn = tuple[Sample, int, int]  # sample, epoch, index
+Failed = dict[Literal["error"], DataError]  # in the place of a batch: an error that leaves a worker loses its words
 
 
-class Draws(Dataset[Drawn]):
+class Draws(Dataset[Drawn | DataError]):
     """Samples of a mixture by (epoch, index). `length`: draws of an epoch; None for as many as there are images.
 
-    A draw raises DataError as the mixture does.
+    A draw gives the error that the mixture raises, and that of a file that cannot be read any more.
     """
 
     def __init__(self, mixture: Mixture, length: int | None = None) -> None:
@@ -29,8 +32,13 @@ class Draws(Dataset[Drawn]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, key: Key) -> Drawn:
-        return self.mixture[key], *key
+    def __getitem__(self, key: Key) -> Drawn | DataError:
+        try:
+            return self.mixture[key], *key
+        except DataError as error:
+            return error
+        except OSError as error:
+            return DataError(f"{error.filename or error}: cannot be read any more: {error.strerror}")
 
 
 class InOrder(Sampler[Key]):
@@ -51,12 +59,24 @@ class InOrder(Sampler[Key]):
 
 
 class Collate:
-    """Drawn samples as one batch of the processor; `dropped`: how many conversations did not fit into it whole."""
+    """Drawn samples as one batch of the processor; `dropped`: how many conversations did not fit into it whole.
+
+    A batch that cannot be made is its first `error`.
+    """
 
     def __init__(self, processor: CoresProcessor, seed: int) -> None:
         self.processor, self.seed = processor, seed
 
-    def __call__(self, drawn: Sequence[Drawn]) -> Batch:
+    def __call__(self, drawn: Sequence[Drawn | DataError]) -> Batch | Failed:
+        for one in drawn:
+            if isinstance(one, DataError):
+                return {"error": one}
+        try:
+            return self._batch([one for one in drawn if not isinstance(one, DataError)])
+        except DataError as error:
+            return {"error": error}
+
+    def _batch(self, drawn: Sequence[Drawn]) -> Batch:
         samples, epochs, indices = zip(*drawn, strict=True)
         self.processor.dropped.clear()
         batch = self.processor.collate(samples, seed=self.seed, epoch=epochs[0], indices=indices)

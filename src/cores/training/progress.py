@@ -41,7 +41,7 @@ class Progress(ProgressCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         """Write the trainer's figures as a line above the bar."""
-        if self.training_bar is not None and "train_runtime" not in logs:
+        if self.training_bar is not None:
             self.training_bar.write(figures(logs, state.global_step, state.max_steps, state.global_step - self.logged))
             self.logged = state.global_step
 

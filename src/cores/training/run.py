@@ -21,9 +21,10 @@ from cores.processing.processor import CoresProcessor
 from cores.processing.unknown_words import find_unknown_words
 from cores.recipe import Recipe
 from cores.training.arguments import training_arguments
-from cores.training.callbacks import Interruption, LastStep, LogFile
+from cores.training.callbacks import LastStep, LogFile
 from cores.training.drawing import Collate, Draws
 from cores.training.folder import RECIPE, clear, taken
+from cores.training.interruption import Interruption
 from cores.training.progress import Progress
 from cores.training.ranks import together
 from cores.training.resuming import check_batch, check_length, check_same
@@ -32,6 +33,7 @@ from cores.training.trainable import choose_parts
 from cores.training.trainer import CoresTrainer, Evaluate, said_as
 from cores.whole import is_full
 
+LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")  # gloo's words, and NCCL's
 # A source by name, in a data directory or none.
 OpenSource = Callable[[str, Path | None], Source]
 
@@ -62,8 +64,9 @@ def train(
 
     Returns: the trainer, whose `model` is trained. Raises RecipeError, CheckpointError and DataError for what cannot
     be used, before anything trains; later, DataError for images that cannot be used (`data.on_bad`) and CheckFailed
-    for a gradient that is no number; UserError when another process trains into `run` and when the disk is full;
-    KeyboardInterrupt when it was stopped, after it has saved.
+    for a gradient that is no number; UserError when another process trains into `run`, when the disk is full, and
+    when a process that loads data or another rank was killed; KeyboardInterrupt or SystemExit when it was told to
+    stop (see `Interruption`), after it has saved.
     """
     run = run.absolute()
     with together():
@@ -103,7 +106,7 @@ def _train(
                 base=base,
                 processor=processor,
                 draws=draws,
-                evaluate=evaluate,
+                evaluate=interruption.cut(evaluate) if evaluate is not None else None,
                 data_collator=Collate(processor, draws.mixture.seed),
                 callbacks=[log, LastStep(evaluate is not None), interruption],
             )
@@ -123,18 +126,29 @@ def _train(
         with interruption.listening():
             trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
     except Exception as error:
-        if is_full(error):
-            raise UserError(
-                f"{run}: the disk is full; what is in its checkpoint folders is whole: free some space, "
-                "then go on with --resume"
-            ) from error
+        if (accident := _accident(error)) is not None:
+            raise UserError(f"{run}: {accident}, then go on with --resume: its checkpoints are whole") from error
         raise
     finally:
         if arguments.should_save:
             shutil.rmtree(run / WRITING, ignore_errors=True)
-    if interruption.stopped:
-        raise KeyboardInterrupt
+    interruption.end()
     return trainer
+
+
+def _accident(error: Exception) -> str | None:
+    """What befell a run from outside, and what to do about it; None for anything else."""
+    if is_full(error):
+        return "the disk is full: free some space"
+    text = str(error)
+    if "DataLoader worker" in text and "killed by signal" in text or "exited unexpectedly" in text:
+        return (
+            "a process that loads data was killed, as systems do when memory ends: set a smaller "
+            "trainer.dataloader_num_workers, which may change"
+        )
+    if any(words in text for words in LOST):
+        return "another process of this run has ended: see what it said"
+    return None
 
 
 def _draws(recipe: Recipe, open_source: OpenSource, arguments: TrainingArguments) -> Draws:

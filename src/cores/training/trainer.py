@@ -4,7 +4,9 @@ Checkpoints hold what was learned (see `checkpoints.runs.learned`), what it was 
 optimiser's and generators' states; each is written whole or not at all.
 """
 
+import functools
 import math
+import operator
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +33,7 @@ from cores.modeling.model import CoresModel
 from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 from cores.training.drawing import Draws, InOrder
+from cores.training.interruption import deaf
 from cores.whole import open_to_others
 
 
@@ -41,8 +44,9 @@ class Score(Protocol):
     def compute(self) -> Mapping[str, float]: ...
 
 
-# A model, its processor, a rank and the number of ranks: the score on this rank's share of the questions.
-Evaluate = Callable[[CoresModel, CoresProcessor, int, int], Score]
+# A model, its processor, a rank and the number of ranks: the score on this rank's share of the questions; None when it
+# was told to stop before it had one.
+Evaluate = Callable[[CoresModel, CoresProcessor, int, int], Score | None]
 
 
 class CoresTrainer(Trainer):
@@ -76,6 +80,12 @@ class CoresTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         return self.order
 
+    def get_train_dataloader(self) -> Any:
+        """As the Trainer's, whose workers leave signals to this process."""
+        found = super().get_train_dataloader()
+        found.worker_init_fn = functools.partial(deaf, found.worker_init_fn)
+        return found
+
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
         if self.state.global_step >= self.state.max_steps:  # a finished run that was resumed
             self.control.should_training_stop = True
@@ -88,6 +98,9 @@ class CoresTrainer(Trainer):
         started = time.monotonic()
         found = super().get_batch_samples(*args, **kwargs)
         self.waited += time.monotonic() - started
+        for batch in found[0]:
+            if "error" in batch:
+                raise batch["error"]
         return found
 
     # Losses
@@ -113,9 +126,7 @@ class CoresTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As the Trainer's, with the means of all losses over all ranks and the seconds since the last log."""
         if "train_runtime" in logs:
-            if self.state.global_step == self._initial_global_step:
-                return  # nothing was trained
-            del logs["train_loss"], logs["total_flos"]  # a mean since the run was resumed, and nothing
+            return  # figures since the run was resumed last: none of the run
         if "loss" in logs and self.sums is not None:
             *sums, dropped, batches = self.accelerator.reduce(self.sums, "sum").tolist()
             logs |= {name: total / batches for name, total in zip(LOGGED, sums, strict=True)}
@@ -145,22 +156,27 @@ class CoresTrainer(Trainer):
     # Evaluation
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Score the model, all ranks a share each; figures by name, such as `eval_giou`, a fraction of 1."""
+        """Score the model, all ranks a share each; figures by name, such as `eval_giou`, a fraction of 1.
+
+        There are none when a rank was told to stop before it had finished: a resumed run begins with this evaluation.
+        """
         assert self.scorer is not None
         with self.accelerator.autocast():
             score = self.scorer(self.model, self.processor, self.args.process_index, self.args.world_size)
-        total, *others = gather_object([score]) if self.args.world_size > 1 else [score]
-        for other in others:
-            total = total + other
-        metrics = {f"eval_{name}": float(value) for name, value in total.compute().items()}
-        self.log({name: value for name, value in metrics.items() if math.isfinite(value)})  # nan: nothing to count
+        scores = gather_object([score]) if self.args.world_size > 1 else [score]
+        found = [one for one in scores if one is not None]
+        metrics = {}
+        if len(found) == len(scores):
+            figures = functools.reduce(operator.add, found).compute()
+            metrics = {f"eval_{name}": float(value) for name, value in figures.items()}
+            self.log({name: value for name, value in metrics.items() if math.isfinite(value)})  # nan: nothing to count
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """The best has the highest gIoU; it is saved when it is found."""
         best = self.state.best_metric
-        self.is_best = metrics["eval_giou"] > (float("-inf") if best is None else best)
+        self.is_best = metrics.get("eval_giou", -math.inf) > (-math.inf if best is None else best)
         if self.is_best:
             self.state.best_metric = metrics["eval_giou"]
             self.control.should_save = True
