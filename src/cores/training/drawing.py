@@ -58,6 +58,13 @@ class InOrder(Sampler[Key]):
         return ((self.epoch, index) for index in range(self.length))
 
 
+class DrawnBatch(Batch):
+    """A batch with what the trainer alone reads: how many `questions` it asks, and what its samples are called."""
+
+    questions: int
+    named: list[str]
+
+
 class Collate:
     """Drawn samples as one batch of the processor; `dropped`: how many conversations did not fit into it whole.
 
@@ -67,7 +74,7 @@ class Collate:
     def __init__(self, processor: CoresProcessor, seed: int) -> None:
         self.processor, self.seed = processor, seed
 
-    def __call__(self, drawn: Sequence[Drawn | DataError]) -> Batch | Failed:
+    def __call__(self, drawn: Sequence[Drawn | DataError]) -> DrawnBatch | Failed:
         for one in drawn:
             if isinstance(one, DataError):
                 return {"error": one}
@@ -76,8 +83,19 @@ class Collate:
         except DataError as error:
             return {"error": error}
 
-    def _batch(self, drawn: Sequence[Drawn]) -> Batch:
+    def _batch(self, drawn: Sequence[Drawn]) -> DrawnBatch:
         samples, epochs, indices = zip(*drawn, strict=True)
         self.processor.dropped.clear()
         batch = self.processor.collate(samples, seed=self.seed, epoch=epochs[0], indices=indices)
-        return {**batch, "dropped": self.processor.dropped.total()}
+        return {
+            **batch,
+            "dropped": self.processor.dropped.total(),
+            "questions": int(batch["segment_ids"].amax(1).sum()),  # a row's conversations are numbered from 1
+            "named": [called(sample) for sample in samples],
+        }
+
+
+def called(sample: Sample) -> str:
+    """Where a sample came from and what it asks, for errors: source, picture, questions."""
+    asked = ", ".join(repr(turn.query) for one in sample.conversations for turn in one.turns)
+    return f"{sample.meta['source']}: {sample.name}: {asked}"

@@ -63,8 +63,8 @@ def train(
         quiet: say nothing, neither what the run starts with nor how it goes.
 
     Returns: the trainer, whose `model` is trained. Raises RecipeError, CheckpointError and DataError for what cannot
-    be used, before anything trains; later, DataError for images that cannot be used (`data.on_bad`) and CheckFailed
-    for a gradient that is no number; UserError when another process trains into `run`, when the disk is full, and
+    be used, before anything trains; later, DataError for images that cannot be used (`data.on_bad`), CheckFailed for a
+    loss or gradient that is no number; UserError when another process trains into `run`, when the disk is full, and
     when a process that loads data or another rank was killed; KeyboardInterrupt or SystemExit when it was told to
     stop (see `Interruption`), after it has saved.
     """
@@ -169,7 +169,9 @@ def _draws(recipe: Recipe, open_source: OpenSource, arguments: TrainingArguments
         on_bad=recipe.data.on_bad,
         open_picture=open_picture,
     )
-    return Draws(mixture, recipe.data.steps_per_epoch and recipe.data.steps_per_epoch * _step(arguments))
+    size = _step(arguments)
+    steps = recipe.data.steps_per_epoch or math.ceil(len(Draws(mixture)) / size)
+    return Draws(mixture, steps * size)  # whole steps, so that an epoch is the same however it is cut
 
 
 def _check_resume(
