@@ -13,7 +13,7 @@ import torch
 
 LOGS = "logs"  # TensorBoard's files say when and where they were written
 UNREAD = ("TrainerControl",)  # transformers writes it and does not read it back
-MEASURED = ("seconds", "for_data", "runtime", "per_second", "memory_gb")  # ends of the names of such figures
+MEASURED = ("seconds", "waited", "for_data", "runtime", "per_second", "memory_gb")  # ends of the names of such figures
 
 
 def differences(run: Path, other: Path) -> list[str]:
@@ -42,7 +42,7 @@ def _content(path: Path) -> Any:
         return torch.load(path, weights_only=False)  # a run of our own; generators' states are no weights
     if path.name == "log.jsonl":
         return [_unmeasured(json.loads(line)) for line in path.read_text("utf-8").splitlines()]
-    if path.name == "trainer_state.json":
+    if path.name == "trainer_state.json" or path.name.startswith("log_sums"):
         return _unmeasured(json.loads(path.read_text("utf-8")))
     return path.read_bytes()
 

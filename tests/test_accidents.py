@@ -42,9 +42,17 @@ def evaluate(*_: Any) -> MaskMetrics:
 
 
 def run(
-    folder: Path, name: str, source: Any = Squares, *, workers: int = 0, scorer: Any = evaluate, **how: Any
+    folder: Path,
+    name: str,
+    source: Any = Squares,
+    *,
+    workers: int = 0,
+    logging: int = 1,
+    scorer: Any = evaluate,
+    **how: Any,
 ) -> Path:
-    recipe: Recipe = tiny_recipe(folder, **SETTINGS, trainer__dataloader_num_workers=workers)
+    settings = {"trainer__dataloader_num_workers": workers, "trainer__logging_steps": logging}
+    recipe: Recipe = tiny_recipe(folder, **SETTINGS, **settings)
     train(recipe, folder / name, source, evaluate=scorer, device="cpu", quiet=True, **how)
     return folder / name
 
@@ -113,6 +121,19 @@ def test_a_signal_cuts_an_evaluation_which_is_done_later(whole):
     assert ended.value.code == 143
     assert steps(whole / "cut") == [2]
     assert_goes_on(whole, "cut")
+
+
+def test_a_log_has_the_means_of_whole_intervals_however_often_the_run_is_stopped(whole, monkeypatch):
+    """After steps 3 and 5, between the logs of 4 steps each."""
+    reference = run(whole, "seldom", logging=4)
+    for step in (3, 5):
+        at_step(monkeypatch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            run(whole, "stopped", logging=4, resume=step > 3)
+        monkeypatch.undo()
+    found = differences(run(whole, "stopped", logging=4, resume=True), reference)
+    further = ("checkpoint-4", "checkpoint-5")  # one more was saved, and pushed another out
+    assert [line for line in found if not line.startswith(further)] == []
 
 
 def test_a_worker_that_the_system_kills_is_one_line(whole, monkeypatch):

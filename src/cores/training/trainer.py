@@ -5,6 +5,7 @@ optimiser's and generators' states; each is written whole or not at all.
 """
 
 import functools
+import json
 import math
 import operator
 import shutil
@@ -30,6 +31,7 @@ from cores.checkpoints.runs.origin import Base
 from cores.errors import RecipeError
 from cores.loss_keys import COUNTED, logged
 from cores.modeling.model import CoresModel
+from cores.plain_json import dumps
 from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 from cores.training.drawing import Draws, InOrder
@@ -96,6 +98,8 @@ class CoresTrainer(Trainer):
             self.control.should_training_stop = True
             return
         self.order.set_epoch(epoch)
+        if kwargs["resume_from_checkpoint"] and epoch == kwargs["epochs_trained"]:
+            self._go_on_with_log(Path(kwargs["resume_from_checkpoint"]))
         super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
@@ -284,6 +288,25 @@ class CoresTrainer(Trainer):
                 torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
         else:
             super()._save_optimizer_and_scheduler(output_dir)
+
+    # A checkpoint between two logs keeps what has been added up: a resumed run logs the means of whole intervals.
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self.tally.steps:
+            sums = {"since": self._globalstep_last_logged, "loss": float(self._tr_loss), **self.tally.state()}
+            self._sums_file(Path(output_dir)).write_text(dumps(sums), encoding="utf-8")
+
+    def _go_on_with_log(self, checkpoint: Path) -> None:
+        file = self._sums_file(checkpoint)
+        sums = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        if sums.get("since") == max((line["step"] for line in self.state.log_history if "loss" in line), default=0):
+            self._globalstep_last_logged = sums["since"]
+            self._tr_loss.fill_(sums["loss"])
+            self.tally.go_on(sums, self.args.device)
+
+    def _sums_file(self, checkpoint: Path) -> Path:
+        return checkpoint / f"log_sums_{self.args.process_index}.json"
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's. Raises RecipeError for what `trainer.optim` says and cannot be had."""
