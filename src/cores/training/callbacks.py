@@ -75,3 +75,26 @@ class LastStep(TrainerCallback):
         """Ask for neither a second time."""
         if state.global_step >= state.max_steps:  # done at the step's end
             control.should_save = control.should_evaluate = False
+
+
+class EarlyEnd(TrainerCallback):
+    """Ends a run after `patience` evaluations without a better gIoU, as transformers' EarlyStoppingCallback does.
+
+    They are counted in the trainer's own log, which its checkpoints keep: a resumed run goes on counting.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A run that ended early and is resumed with no more patience is at its end."""
+        control.should_training_stop |= self._is_due(state)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save and end when the best gIoU is `patience` evaluations old."""
+        if self._is_due(state):
+            control.should_training_stop = control.should_save = True
+
+    def _is_due(self, state: TrainerState) -> bool:
+        scores = [line["eval_giou"] for line in state.log_history if "eval_giou" in line]
+        return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self.patience

@@ -30,6 +30,7 @@ def check_same(recipe: Recipe, run: Path, moved: Collection[str] = ()) -> Recipe
     began = load_recipe(file)
     then, now = began.to_dict(), recipe.to_dict()
     free = {("model", role) for role in moved} | {("trainer", key) for key in (*LENGTH, *BATCH, *FREE)}
+    free |= {("evaluation", "pictures"), ("evaluation", "patience")}
     changed = [
         f"{section}.{key}: {then[section].get(key)} then, {now[section].get(key)} now"
         for section in now

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
 from cores.checkpoints.find import checkpoints_of
 from cores.checkpoints.runs.best import WRITING, mend, step_of
@@ -21,7 +22,7 @@ from cores.processing.processor import CoresProcessor
 from cores.processing.unknown_words import find_unknown_words
 from cores.recipe import Recipe
 from cores.training.arguments import training_arguments
-from cores.training.callbacks import LastStep, LogFile
+from cores.training.callbacks import EarlyEnd, LastStep, LogFile
 from cores.training.drawing import Collate, Draws
 from cores.training.folder import RECIPE, clear, taken
 from cores.training.interruption import Interruption
@@ -31,6 +32,7 @@ from cores.training.resuming import check_batch, check_length, check_same
 from cores.training.start import start
 from cores.training.trainable import choose_parts
 from cores.training.trainer import CoresTrainer, Evaluate, said_as
+from cores.training.watching import Board, Draw, Pictures
 from cores.whole import is_full
 
 LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")  # gloo's words, and NCCL's
@@ -44,6 +46,7 @@ def train(
     open_source: OpenSource,
     *,
     evaluate: Evaluate | None = None,
+    draw: Draw | None = None,
     resume: bool = False,
     replace: bool = False,
     moved: Collection[str] = (),
@@ -55,6 +58,7 @@ def train(
     Args:
         open_source: gives a source by name, such as `cores.data.sources.open_source`.
         evaluate: scores a model, for which checkpoint is the best; None: nothing does.
+        draw: draws what a model points at, for RUN/pictures at every evaluation.
         resume: go on from the run's last checkpoint; the result is that of a run that never stopped. A finished run
             goes on when the recipe says more steps.
         replace: a run that is there is removed once this one can start.
@@ -72,9 +76,9 @@ def train(
     with together():
         arguments = training_arguments(recipe, run, device=device, evaluates=evaluate is not None, quiet=quiet)
     if not arguments.should_save:
-        return _train(recipe, run, open_source, arguments, evaluate, resume, replace, moved, quiet)
+        return _train(recipe, run, open_source, arguments, evaluate, draw, resume, replace, moved, quiet)
     with taken(run, resume=resume, replace=replace):
-        return _train(recipe, run, open_source, arguments, evaluate, resume, replace, moved, quiet)
+        return _train(recipe, run, open_source, arguments, evaluate, draw, resume, replace, moved, quiet)
 
 
 def _train(
@@ -83,6 +87,7 @@ def _train(
     open_source: OpenSource,
     arguments: TrainingArguments,
     evaluate: Evaluate | None,
+    draw: Draw | None,
     resume: bool,
     replace: bool,
     moved: Collection[str],
@@ -99,6 +104,14 @@ def _train(
         torch.manual_seed(arguments.seed)
         choose_parts(model, recipe.model.train, recipe.lora)
         log, interruption = LogFile(run, draws), Interruption()
+        callbacks: list[TrainerCallback] = [log, LastStep(evaluate is not None), interruption]
+        if recipe.evaluation.patience is not None:
+            callbacks.append(EarlyEnd(recipe.evaluation.patience))
+        pictures = None
+        if evaluate is not None and draw is not None:
+            pictures = Pictures(run, draw)
+            evaluate = pictures.drawn_by(evaluate)
+            callbacks.append(pictures)
         with said_as("trainer"):
             trainer = CoresTrainer(
                 model=model,
@@ -108,9 +121,11 @@ def _train(
                 draws=draws,
                 evaluate=interruption.cut(evaluate) if evaluate is not None else None,
                 data_collator=Collate(processor, draws.mixture.seed),
-                callbacks=[log, LastStep(evaluate is not None), interruption],
+                callbacks=callbacks,
             )
     trainer.remove_callback(PrinterCallback)  # --quiet is quiet
+    if trainer.pop_callback(TensorBoardCallback) is not None:
+        trainer.add_callback(Board(run, pictures))
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(Progress(run, draws, recipe.model.train))
     if arguments.should_save:

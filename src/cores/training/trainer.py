@@ -94,8 +94,8 @@ class CoresTrainer(Trainer):
         return found
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
-        if self.state.global_step >= self.state.max_steps:  # a finished run that was resumed
-            self.control.should_training_stop = True
+        self.control.should_training_stop |= self.state.global_step >= self.state.max_steps
+        if self.control.should_training_stop:  # a finished run that was resumed
             return
         self.order.set_epoch(epoch)
         if kwargs["resume_from_checkpoint"] and epoch == kwargs["epochs_trained"]:
