@@ -24,6 +24,7 @@ from cores.recipe import Recipe
 from cores.training.arguments import training_arguments
 from cores.training.callbacks import EarlyEnd, LastStep, LogFile
 from cores.training.drawing import Collate, Draws
+from cores.training.feature_cache import open_cache
 from cores.training.folder import RECIPE, clear, taken
 from cores.training.interruption import Interruption
 from cores.training.progress import Progress
@@ -103,6 +104,7 @@ def _train(
             Base.load(checkpoint).check(base.fingerprints)
         torch.manual_seed(arguments.seed)
         choose_parts(model, recipe.model.train, recipe.lora)
+        cache = open_cache(recipe, model, processor, arguments)
         log, interruption = LogFile(run, draws), Interruption()
         callbacks: list[TrainerCallback] = [log, LastStep(evaluate is not None), interruption]
         if recipe.evaluation.patience is not None:
@@ -120,7 +122,8 @@ def _train(
                 processor=processor,
                 draws=draws,
                 evaluate=interruption.cut(evaluate) if evaluate is not None else None,
-                data_collator=Collate(processor, draws.mixture.seed),
+                cache=cache,
+                data_collator=Collate(processor, draws.mixture.seed, cache),
                 callbacks=callbacks,
             )
     trainer.remove_callback(PrinterCallback)  # --quiet is quiet
