@@ -164,7 +164,10 @@ def killed_run(run: Path, args: list[str], steps: int, kills: int, ranks: int, c
         watch = Watch(run, steps)
         life = start([*args, *_resume(run)])
         after = min(round(steps * (number + chance.random()) / kills), steps - EVERY)
-        done.append(kill(life, watch, moment, after, chance))
+        try:
+            done.append(kill(life, watch, moment, after, chance))
+        except (ProcessLookupError, FileNotFoundError):
+            raise RuntimeError(f"the run ended before kill {number + 1} ({moment}): take more --steps") from None
         sys.stdout.write(f"kill {number + 1:2}: {done[-1]}\n")
         sys.stdout.flush()
         if life.end() == 0:

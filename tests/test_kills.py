@@ -50,7 +50,7 @@ def test_a_run_killed_at_random_is_the_run_that_was_never_killed(tmp_path: Path,
     recipe = [str(tmp_path / "tiny.yaml"), "data.sources={scenes: [scenes|train]}", "evaluation.sources=[scenes|val]"]
     recipe += ["evaluation.limit=2", "trainer.eval_strategy=steps", "trainer.save_strategy=steps"]
     recipe += ["trainer.per_device_train_batch_size=1", "trainer.save_total_limit=2"]
-    assert kill.compare(tmp_path, recipe, steps=16, kills=len(kill.MOMENTS)) == []
+    assert kill.compare(tmp_path, recipe, steps=24, kills=len(kill.MOMENTS)) == []
     assert kill.compared(tmp_path / "whole") > 30
 
 

@@ -95,7 +95,8 @@ class CoresTrainer(Trainer):
     def get_train_dataloader(self) -> Any:
         """As the Trainer's, whose workers leave signals to this process."""
         found = super().get_train_dataloader()
-        found.worker_init_fn = functools.partial(deaf, found.worker_init_fn)
+        loader = getattr(found, "base_dataloader", found)  # which accelerate has wrapped
+        loader.worker_init_fn = functools.partial(deaf, loader.worker_init_fn)
         return found
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
