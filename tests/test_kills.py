@@ -4,13 +4,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from killed_run import SCORES
 from safetensors.torch import load_file
+from tiny_run import tiny_recipe
 
 from cores.checkpoints.runs.best import step_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import kill
 
 LEARNED = ("adapter_model.safetensors", "trained.safetensors")
 
@@ -35,6 +40,18 @@ def test_a_kill_at_any_point_leaves_the_best_and_the_same_run(tmp_path):
         assert fact["resumed"] == 0, fact
         assert fact["best"] == max(fact["whole"], key=lambda step: SCORES.get(step, 0)), fact
         assert_same(tmp_path / fact["name"], tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_is_the_run_that_was_never_killed(tmp_path: Path, monkeypatch: Any) -> None:
+    """The short form of benchmarks/kill.py: once at a random moment of each kind, then bit for bit the same."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tiny_recipe(tmp_path)
+    recipe = [str(tmp_path / "tiny.yaml"), "data.sources={scenes: [scenes|train]}", "evaluation.sources=[scenes|val]"]
+    recipe += ["evaluation.limit=2", "trainer.eval_strategy=steps", "trainer.save_strategy=steps"]
+    recipe += ["trainer.per_device_train_batch_size=1", "trainer.save_total_limit=2"]
+    assert kill.compare(tmp_path, recipe, steps=24, kills=len(kill.MOMENTS)) == []
+    assert kill.compared(tmp_path / "whole") > 30
 
 
 def assert_same(run: Path, whole: Path) -> None:

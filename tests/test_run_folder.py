@@ -142,7 +142,7 @@ def test_a_full_disk_is_one_line(limit, tmp_path):
     assert done.returncode == 2, done.stderr[-2000:]
     said = [line for line in done.stderr.splitlines() if line.startswith("cores: ")]
     assert len(said) == 1
-    assert re.search("the disk is full; .* --resume", said[0])
+    assert re.search("the disk is full: .* --resume", said[0])
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "run").glob("checkpoint-*"))
     assert not (tmp_path / "run" / ".writing").exists()

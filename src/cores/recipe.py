@@ -157,16 +157,25 @@ class LossSection(_LossFields):
 
 @dataclass(kw_only=True)
 class EvaluationSection:
-    """What says which checkpoint is the best, by gIoU. Without `sources` nothing does. `limit`: images of each."""
+    """What says which checkpoint is the best, by gIoU. Without `sources` nothing does. `limit`: images of each.
+
+    `pictures`: how many are drawn with every level's masks each time. `patience`: after so many evaluations without
+    a better one the run ends early; None: it never does.
+    """
 
     sources: list[str] = field(default_factory=list)
     limit: int | None = None
     answers: Literal["generated", "teacher-forced"] = "teacher-forced"
+    pictures: int = 6
+    patience: int | None = None
 
     def problems(self) -> Iterator[str]:
         """Numbers out of their range, a line each."""
-        if self.limit is not None and self.limit < 1:
-            yield f"evaluation.limit: found {self.limit}, expected at least 1"
+        for name in ("limit", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                yield f"evaluation.{name}: found {value}, expected at least 1"
+        if self.pictures < 0:
+            yield f"evaluation.pictures: found {self.pictures}, expected at least 0"
 
 
 @dataclass(kw_only=True)

@@ -60,6 +60,7 @@ def main(argv: list[str]) -> int:
 def _run(recipe: Recipe, args: argparse.Namespace, places: dict[str, str]) -> int:
     """Everything that needs torch."""
     from cores.data.sources import open_source
+    from cores.evaluation.gallery import Gallery
     from cores.evaluation.scorer import Scorer
     from cores.training.run import train
 
@@ -71,7 +72,8 @@ def _run(recipe: Recipe, args: argparse.Namespace, places: dict[str, str]) -> in
         recipe,
         args.out,
         open_source,
-        evaluate=Scorer(scored, asked.limit, asked.answers, seed, quiet) if scored else None,
+        evaluate=Scorer(scored, asked.limit, asked.answers, seed) if scored else None,
+        draw=Gallery(scored, asked.pictures, asked.answers, seed) if asked.pictures else None,
         resume=args.resume,
         replace=args.overwrite,
         moved=places,

@@ -59,7 +59,7 @@ def evaluate(
     picture for a question that cannot be asked, and for a picture that cannot be read.
     """
     asker = Asker(model, processor, seed, max_new_tokens, questions_per_pass)
-    with _evaluating(model):
+    with evaluating(model):
         return evaluate_asker(asker, samples, answers, progress=progress, sanity=sanity, records=records)
 
 
@@ -162,7 +162,7 @@ def _record(
 
 
 @contextmanager
-def _evaluating(model: CoresModel) -> Iterator[None]:
+def evaluating(model: CoresModel) -> Iterator[None]:
     """No dropout inside; the model's own mode again after it."""
     training = model.training
     model.eval()

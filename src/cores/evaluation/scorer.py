@@ -18,15 +18,12 @@ class Scorer:
     drawn at random.
     """
 
-    def __init__(self, sources: Sequence[Source], limit: int | None, answers: Mode, seed: int, quiet: bool) -> None:
-        self.sources, self.limit, self.answers = sources, limit, answers
-        self.seed, self.quiet = seed, quiet
+    def __init__(self, sources: Sequence[Source], limit: int | None, answers: Mode, seed: int) -> None:
+        self.sources, self.limit, self.answers, self.seed = sources, limit, answers, seed
 
     def __call__(self, model: CoresModel, processor: CoresProcessor, rank: int, world: int) -> MaskMetrics:
         share = Share(self.sources, self.limit, rank, world)
-        result = evaluate(
-            model, processor, share, (self.answers,), seed=self.seed, progress=not self.quiet, sanity=False
-        )
+        result = evaluate(model, processor, share, (self.answers,), seed=self.seed, progress=False, sanity=False)
         return result.scores[self.answers].masks
 
 

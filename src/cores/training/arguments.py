@@ -46,7 +46,7 @@ def training_arguments(
         raise RecipeError("--device cuda: there is no CUDA device here; `cores env` says what there is")
     use_cpu = device == "cpu" or not cuda
     values: dict[str, Any] = {
-        "report_to": "none",
+        "report_to": "tensorboard" if find_spec("tensorboard") else "none",
         "save_total_limit": 2,
         "ddp_find_unused_parameters": True,  # a mask decoder has outputs that no loss reads
         **recipe.trainer,

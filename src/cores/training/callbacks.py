@@ -1,26 +1,15 @@
-"""What happens beside the steps: a log on disk, an end that is always saved, and Ctrl-C that loses nothing."""
+"""What happens beside the steps: a log on disk, and an end that is always evaluated and saved."""
 
 import json
 import math
-import os
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import torch
-from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from cores.plain_json import dumps
 from cores.training.drawing import Draws
 from cores.training.folder import LOG
-
-LAUNCHED = "TORCHELASTIC_RUN_ID"  # torchrun passes a Ctrl-C on that its processes had already; it kills after 30 s
 
 
 class LogFile(TrainerCallback):
@@ -45,9 +34,13 @@ class LogFile(TrainerCallback):
         if state.is_world_process_zero:
             self._write({"step": state.global_step, **logs})
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """A line with how often each source was drawn in the epoch."""
-        if state.is_world_process_zero and state.epoch:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """After an epoch's last step a line with how often each source was drawn in it; before anything is saved."""
+        if (
+            state.is_world_process_zero
+            and state.epoch
+            and (state.epoch % 1 == 0 or state.global_step >= state.max_steps)
+        ):
             epoch = math.ceil(state.epoch) - 1
             drawn = self.draws.mixture.statistics(epoch, range(round((state.epoch - epoch) * len(self.draws))))
             self._write({"step": state.global_step, "epoch": state.epoch, "drawn": drawn})
@@ -84,48 +77,24 @@ class LastStep(TrainerCallback):
             control.should_save = control.should_evaluate = False
 
 
-class Interruption(TrainerCallback):
-    """The first Ctrl-C (or SIGTERM) ends and saves the step at hand; a second one stops at once."""
+class EarlyEnd(TrainerCallback):
+    """Ends a run after `patience` evaluations without a better gIoU, as transformers' EarlyStoppingCallback does.
 
-    def __init__(self) -> None:
-        self.asked = False
-        self.stopped = False
+    They are counted in the trainer's own log, which its checkpoints keep: a resumed run goes on counting.
+    """
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Inside, signals are taken. They come to the main thread only: elsewhere nothing changes."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, self._take) for number in signals]
-        try:
-            yield
-        finally:
-            for number, handler in zip(signals, before, strict=True):
-                signal.signal(number, handler)
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            if LAUNCHED not in os.environ:
-                raise KeyboardInterrupt
-            return
-        self.asked = True
-        sys.stderr.write("\ninterrupted: this step is finished and saved first; once more stops at once\n")
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A run that ended early and is resumed with no more patience is at its end."""
+        control.should_training_stop |= self._is_due(state)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save and stop when any process was asked to, all of them after the same step."""
-        asked = self.asked
-        if distributed.is_initialized() and distributed.get_world_size() > 1:  # all stop after the same step
-            flag = torch.tensor(float(asked), device=args.device)
-            distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
-            asked = bool(flag.item())
-        if asked:
-            self.stopped = True
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save and end when the best gIoU is `patience` evaluations old."""
+        if self._is_due(state):
             control.should_training_stop = control.should_save = True
-            control.should_evaluate = False  # a resumed run begins with it
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Nothing is due at the end of an epoch that was cut short."""
-        if self.stopped:  # the epoch has not ended, only our part of it
-            control.should_save = control.should_evaluate = False
+    def _is_due(self, state: TrainerState) -> bool:
+        scores = [line["eval_giou"] for line in state.log_history if "eval_giou" in line]
+        return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self.patience

@@ -5,13 +5,14 @@ Nothing is remembered between samples, so a resumed run goes on with the next on
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import Dataset, Sampler
 
 from cores.data.mixture import Mixture
 from cores.data.sample import Sample
+from cores.errors import DataError
 from cores.modeling.segmenters.base import Features
 from cores.processing.pixels import open_picture
 from cores.processing.processor import CoresProcessor
@@ -19,12 +20,13 @@ from cores.training.feature_cache import FeatureCache, picture_key
 
 Key = tuple[int, int]  # epoch, index
 Drawn = tuple[Sample, int, int]  # sample, epoch, index
+Failed = dict[Literal["error"], DataError]  # in the place of a batch: an error that leaves a worker loses its words
 
 
-class Draws(Dataset[Drawn]):
+class Draws(Dataset[Drawn | DataError]):
     """Samples of a mixture by (epoch, index). `length`: draws of an epoch; None for as many as there are images.
 
-    A draw raises DataError as the mixture does.
+    A draw gives the error that the mixture raises, and that of a file that cannot be read any more.
     """
 
     def __init__(self, mixture: Mixture, length: int | None = None) -> None:
@@ -34,8 +36,13 @@ class Draws(Dataset[Drawn]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, key: Key) -> Drawn:
-        return self.mixture[key], *key
+    def __getitem__(self, key: Key) -> Drawn | DataError:
+        try:
+            return self.mixture[key], *key
+        except DataError as error:
+            return error
+        except OSError as error:
+            return DataError(f"{error.filename or error}: cannot be read any more: {error.strerror}")
 
 
 class InOrder(Sampler[Key]):
@@ -58,6 +65,8 @@ class InOrder(Sampler[Key]):
 class Collate:
     """Drawn samples as one batch of the processor; `dropped`: how many conversations did not fit into it whole.
 
+    A batch that cannot be made is its first `error`.
+
     `questions`: how many it asks; `named`: what its samples are called; both for the trainer alone.
 
     With a cache, the pictures whose features are kept are not prepared for the segmenter: `features` has theirs (kept,
@@ -68,7 +77,16 @@ class Collate:
     def __init__(self, processor: CoresProcessor, seed: int, cache: FeatureCache | None = None) -> None:
         self.processor, self.seed, self.cache = processor, seed, cache
 
-    def __call__(self, drawn: Sequence[Drawn]) -> dict[str, Any]:
+    def __call__(self, drawn: Sequence[Drawn | DataError]) -> dict[str, Any] | Failed:
+        for one in drawn:
+            if isinstance(one, DataError):
+                return {"error": one}
+        try:
+            return self._batch([one for one in drawn if not isinstance(one, DataError)])
+        except DataError as error:
+            return {"error": error}
+
+    def _batch(self, drawn: Sequence[Drawn]) -> dict[str, Any]:
         samples, epochs, indices = zip(*drawn, strict=True)
         self.processor.dropped.clear()
         known = Known.of(samples, self.cache)

@@ -89,7 +89,7 @@ def _worth_keeping(run: Path, error: BaseException) -> bool:
     """Did the run get anywhere? One that was interrupted has its recipe, with which it can begin again."""
     if any(run.glob("checkpoint-*")) or (run / LOG).exists():
         return True
-    return isinstance(error, KeyboardInterrupt) and (run / RECIPE).exists()
+    return isinstance(error, KeyboardInterrupt | SystemExit) and (run / RECIPE).exists()
 
 
 def _let_go() -> None:

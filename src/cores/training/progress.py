@@ -40,11 +40,23 @@ class Progress(ProgressCallback):
         self.logged = state.global_step
         super().on_train_begin(args, state, control, **kwargs)
 
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the bar on, and say on it when it stands because the model is evaluated."""
+        super().on_step_end(args, state, control)
+        if self.training_bar is not None and control.should_evaluate:
+            self.training_bar.set_description("evaluating")
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take the word off the bar again."""
+        super().on_evaluate(args, state, control)
+        if self.training_bar is not None:
+            self.training_bar.set_description(None)
+
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         """Write the trainer's figures as a line above the bar."""
-        if self.training_bar is not None and "train_runtime" not in logs:
+        if self.training_bar is not None:
             self.training_bar.write(figures(logs, state.global_step, state.max_steps, state.global_step - self.logged))
             self.logged = state.global_step
 

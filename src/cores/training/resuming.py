@@ -11,6 +11,8 @@ from cores.training.folder import RECIPE
 
 LENGTH = ("max_steps", "num_train_epochs")
 BATCH = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}  # with transformers' defaults
+# What changes nothing that is learned.
+FREE = ("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "report_to")
 BY_LENGTH = "the learning rate follows its schedule over the new length from here on"
 # Schedules that do not look at the last step: such a run is the one that was longer from its beginning.
 OF_ANY_LENGTH = ("constant", "constant_with_warmup", "inverse_sqrt")
@@ -19,15 +21,16 @@ OF_ANY_LENGTH = ("constant", "constant_with_warmup", "inverse_sqrt")
 def check_same(recipe: Recipe, run: Path, moved: Collection[str] = ()) -> Recipe:
     """The recipe that the run began with. `moved`: roles of a base that may stand elsewhere than it did.
 
-    Raises RecipeError when there is no run, when another setting has changed than its length and how its batch is cut,
-    and when it saves no optimiser.
+    Raises RecipeError when there is no run, when another setting has changed than its length, how its batch is cut and
+    what changes nothing that is learned, and when it saves no optimiser.
     """
     file = run / RECIPE
     if not file.is_file():
         raise RecipeError(f"{run}: there is no run to resume: it holds no {RECIPE}")
     began = load_recipe(file)
     then, now = began.to_dict(), recipe.to_dict()
-    free = {("model", role) for role in moved} | {("trainer", key) for key in (*LENGTH, *BATCH)}
+    free = {("model", role) for role in moved} | {("trainer", key) for key in (*LENGTH, *BATCH, *FREE)}
+    free |= {("evaluation", "pictures"), ("evaluation", "patience")}
     changed = [
         f"{section}.{key}: {then[section].get(key)} then, {now[section].get(key)} now"
         for section in now

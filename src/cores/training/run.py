@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
 from cores.checkpoints.find import checkpoints_of
 from cores.checkpoints.runs.best import WRITING, mend, step_of
@@ -22,10 +23,11 @@ from cores.processing.unknown_words import find_unknown_words
 from cores.recipe import Recipe
 from cores.trainer_section import FSDP2
 from cores.training.arguments import training_arguments
-from cores.training.callbacks import Interruption, LastStep, LogFile
+from cores.training.callbacks import EarlyEnd, LastStep, LogFile
 from cores.training.drawing import Collate, Draws
 from cores.training.feature_cache import open_cache
 from cores.training.folder import RECIPE, clear, taken
+from cores.training.interruption import Interruption
 from cores.training.progress import Progress
 from cores.training.ranks import together
 from cores.training.resuming import check_batch, check_length, check_same
@@ -33,9 +35,11 @@ from cores.training.sharding import shard
 from cores.training.start import start
 from cores.training.trainable import choose_parts
 from cores.training.trainer import CoresTrainer, Evaluate, said_as
+from cores.training.watching import Board, Draw, Pictures
 from cores.training.zero3 import is_zero3, loaded_whole, partition
 from cores.whole import is_full
 
+LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")  # gloo's words, and NCCL's
 # A source by name, in a data directory or none.
 OpenSource = Callable[[str, Path | None], Source]
 
@@ -46,6 +50,7 @@ def train(
     open_source: OpenSource,
     *,
     evaluate: Evaluate | None = None,
+    draw: Draw | None = None,
     resume: bool = False,
     replace: bool = False,
     moved: Collection[str] = (),
@@ -57,6 +62,7 @@ def train(
     Args:
         open_source: gives a source by name, such as `cores.data.sources.open_source`.
         evaluate: scores a model, for which checkpoint is the best; None: nothing does.
+        draw: draws what a model points at, for RUN/pictures at every evaluation.
         resume: go on from the run's last checkpoint; the result is that of a run that never stopped. A finished run
             goes on when the recipe says more steps.
         replace: a run that is there is removed once this one can start.
@@ -66,16 +72,17 @@ def train(
 
     Returns: the trainer, whose `model` is trained. Raises RecipeError, CheckpointError and DataError for what cannot
     be used, before anything trains; later, DataError for images that cannot be used (`data.on_bad`), CheckFailed for a
-    loss or gradient that is no number; UserError when another process trains into `run` and when the disk is full;
-    KeyboardInterrupt when it was stopped, after it has saved.
+    loss or gradient that is no number; UserError when another process trains into `run`, when the disk is full, and
+    when a process that loads data or another rank was killed; KeyboardInterrupt or SystemExit when it was told to
+    stop (see `Interruption`), after it has saved.
     """
     run = run.absolute()
     with together():
         arguments = training_arguments(recipe, run, device=device, evaluates=evaluate is not None, quiet=quiet)
     if not arguments.should_save:
-        return _train(recipe, run, open_source, arguments, evaluate, resume, replace, moved, quiet)
+        return _train(recipe, run, open_source, arguments, evaluate, draw, resume, replace, moved, quiet)
     with taken(run, resume=resume, replace=replace):
-        return _train(recipe, run, open_source, arguments, evaluate, resume, replace, moved, quiet)
+        return _train(recipe, run, open_source, arguments, evaluate, draw, resume, replace, moved, quiet)
 
 
 def _train(
@@ -84,6 +91,7 @@ def _train(
     open_source: OpenSource,
     arguments: TrainingArguments,
     evaluate: Evaluate | None,
+    draw: Draw | None,
     resume: bool,
     replace: bool,
     moved: Collection[str],
@@ -109,6 +117,14 @@ def _train(
         elif zero3:
             partition(model, arguments)
         log, interruption = LogFile(run, draws), Interruption()
+        callbacks: list[TrainerCallback] = [log, LastStep(evaluate is not None), interruption]
+        if recipe.evaluation.patience is not None:
+            callbacks.append(EarlyEnd(recipe.evaluation.patience))
+        pictures = None
+        if evaluate is not None and draw is not None:
+            pictures = Pictures(run, draw)
+            evaluate = pictures.drawn_by(evaluate)
+            callbacks.append(pictures)
         with said_as("trainer"):
             trainer = CoresTrainer(
                 model=model,
@@ -116,12 +132,14 @@ def _train(
                 base=base,
                 processor=processor,
                 draws=draws,
-                evaluate=evaluate,
+                evaluate=interruption.cut(evaluate) if evaluate is not None else None,
                 cache=cache,
                 data_collator=Collate(processor, draws.mixture.seed, cache),
-                callbacks=[log, LastStep(evaluate is not None), interruption],
+                callbacks=callbacks,
             )
     trainer.remove_callback(PrinterCallback)  # --quiet is quiet
+    if trainer.pop_callback(TensorBoardCallback) is not None:
+        trainer.add_callback(Board(run, pictures))
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(Progress(run, draws, recipe.model.train))
     if arguments.should_save:
@@ -137,18 +155,29 @@ def _train(
         with interruption.listening():
             trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
     except Exception as error:
-        if is_full(error):
-            raise UserError(
-                f"{run}: the disk is full; what is in its checkpoint folders is whole: free some space, "
-                "then go on with --resume"
-            ) from error
+        if (accident := _accident(error)) is not None:
+            raise UserError(f"{run}: {accident}, then go on with --resume: its checkpoints are whole") from error
         raise
     finally:
         if arguments.should_save:
             shutil.rmtree(run / WRITING, ignore_errors=True)
-    if interruption.stopped:
-        raise KeyboardInterrupt
+    interruption.end()
     return trainer
+
+
+def _accident(error: Exception) -> str | None:
+    """What befell a run from outside, and what to do about it; None for anything else."""
+    if is_full(error):
+        return "the disk is full: free some space"
+    text = str(error)
+    if "DataLoader worker" in text and "killed by signal" in text or "exited unexpectedly" in text:
+        return (
+            "a process that loads data was killed, as systems do when memory ends: set a smaller "
+            "trainer.dataloader_num_workers, which may change"
+        )
+    if any(words in text for words in LOST):
+        return "another process of this run has ended: see what it said"
+    return None
 
 
 def _draws(recipe: Recipe, open_source: OpenSource, arguments: TrainingArguments) -> Draws:

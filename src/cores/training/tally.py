@@ -60,6 +60,24 @@ class Tally:
         self._begin()
         return found
 
+    def state(self) -> dict[str, Any]:
+        """The sums as plain values, for a checkpoint between two logs."""
+        losses = None if self.losses is None else self.losses.tolist()
+        seconds = time.monotonic() - self.since
+        return {
+            "losses": losses,
+            "counts": self.counts,
+            "steps": self.steps,
+            "waited": self.waited,
+            "seconds": seconds,
+        }
+
+    def go_on(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Begin with the sums of a checkpoint."""
+        self.losses = None if state["losses"] is None else torch.tensor(state["losses"], device=device)
+        self.counts, self.steps, self.waited = dict(state["counts"]), state["steps"], state["waited"]
+        self.since = time.monotonic() - state["seconds"]
+
 
 def peak_memory(device: torch.device) -> int:
     """Most bytes that this process has held at once: on a GPU of tensors there, else of the whole process."""

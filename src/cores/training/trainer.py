@@ -4,7 +4,10 @@ Checkpoints hold what was learned (see `checkpoints.runs.learned`), what it was 
 optimiser's and generators' states; each is written whole or not at all.
 """
 
+import functools
+import json
 import math
+import operator
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,11 +33,13 @@ from cores.errors import RecipeError
 from cores.loss_keys import COUNTED, logged
 from cores.modeling.model import CoresModel
 from cores.modeling.segmenters.base import Features
+from cores.plain_json import dumps
 from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 from cores.training.drawing import Draws, InOrder
 from cores.training.feature_cache import FeatureCache
 from cores.training.finite import Watch
+from cores.training.interruption import deaf
 from cores.training.sharding import as_forward, gather, is_sharded, read_state, score_whole, write_state
 from cores.training.tally import Tally
 from cores.training.zero3 import is_zero3
@@ -48,8 +53,9 @@ class Score(Protocol):
     def compute(self) -> Mapping[str, float]: ...
 
 
-# A model, its processor, a rank and the number of ranks: the score on this rank's share of the questions.
-Evaluate = Callable[[CoresModel, CoresProcessor, int, int], Score]
+# A model, its processor, a rank and the number of ranks: the score on this rank's share of the questions; None when it
+# was told to stop before it had one.
+Evaluate = Callable[[CoresModel, CoresProcessor, int, int], Score | None]
 
 
 class CoresTrainer(Trainer):
@@ -97,11 +103,20 @@ class CoresTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         return self.order
 
+    def get_train_dataloader(self) -> Any:
+        """As the Trainer's, whose workers leave signals to this process."""
+        found = super().get_train_dataloader()
+        loader = getattr(found, "base_dataloader", found)  # which accelerate has wrapped
+        loader.worker_init_fn = functools.partial(deaf, loader.worker_init_fn)
+        return found
+
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
-        if self.state.global_step >= self.state.max_steps:  # a finished run that was resumed
-            self.control.should_training_stop = True
+        self.control.should_training_stop |= self.state.global_step >= self.state.max_steps
+        if self.control.should_training_stop:  # a finished run that was resumed
             return
         self.order.set_epoch(epoch)
+        if kwargs["resume_from_checkpoint"] and epoch == kwargs["epochs_trained"]:
+            self._go_on_with_log(Path(kwargs["resume_from_checkpoint"]))
         super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
@@ -118,8 +133,11 @@ class CoresTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> dict[str, Tensor] | None:
         """How many of each of `COUNTED` the whole step has, over its micro-batches and all processes: int64 scalars.
 
-        None where each micro-batch's losses are its own means.
+        None where each micro-batch's losses are its own means. Raises the DataError of a batch that could not be made.
         """
+        for batch in batch_samples:
+            if "error" in batch:
+                raise batch["error"]
         if not self.loss_is_scaled_for_ga:
             return None
         own = torch.tensor(
@@ -168,8 +186,8 @@ class CoresTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As the Trainer's, with the figures of `Tally`."""
-        if "train_runtime" in logs and self.state.global_step == self._initial_global_step:
-            return  # nothing was trained
+        if "train_runtime" in logs:
+            return  # figures since the run was resumed last: none of the run
         if "loss" in logs and self.tally.steps:
             logs |= self.tally.take(self.accelerator)
         super().log(logs, start_time)
@@ -187,7 +205,10 @@ class CoresTrainer(Trainer):
     # Evaluation
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Score the model, all ranks a share each; figures by name, such as `eval_giou`, a fraction of 1."""
+        """Score the model, all ranks a share each; figures by name, such as `eval_giou`, a fraction of 1.
+
+        There are none when a rank was told to stop before it had finished: a resumed run begins with this evaluation.
+        """
         assert self.scorer is not None
         zero3 = is_zero3(self.args)  # gathers a layer from all ranks whenever one asks: all ask the same
         share = (0, 1) if zero3 else (self.args.process_index, self.args.world_size)
@@ -197,18 +218,20 @@ class CoresTrainer(Trainer):
                 score = score_whole(self.model, ask)
             else:
                 score = as_forward(self.model, self.model_wrapped, ask) if zero3 else ask()
-        total, *others = gather_object([score]) if share[1] > 1 else [score]
-        for other in others:
-            total = total + other
-        metrics = {f"eval_{name}": float(value) for name, value in total.compute().items()}
-        self.log({name: value for name, value in metrics.items() if math.isfinite(value)})  # nan: nothing to count
+        scores = gather_object([score]) if self.args.world_size > 1 else [score]
+        found = [one for one in scores if one is not None]
+        metrics = {}
+        if len(found) == len(scores):
+            figures = functools.reduce(operator.add, found[:1] if zero3 else found).compute()
+            metrics = {f"eval_{name}": float(value) for name, value in figures.items()}
+            self.log({name: value for name, value in metrics.items() if math.isfinite(value)})  # nan: nothing to count
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """The best has the highest gIoU; it is saved when it is found."""
         best = self.state.best_metric
-        self.is_best = metrics["eval_giou"] > (float("-inf") if best is None else best)
+        self.is_best = metrics.get("eval_giou", -math.inf) > (-math.inf if best is None else best)
         if self.is_best:
             self.state.best_metric = metrics["eval_giou"]
             self.control.should_save = True
@@ -318,6 +341,25 @@ class CoresTrainer(Trainer):
             yield
         finally:
             self.model.set_requires_gradient_sync(True)
+
+    # A checkpoint between two logs keeps what has been added up: a resumed run logs the means of whole intervals.
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self.tally.steps:
+            sums = {"since": self._globalstep_last_logged, "loss": float(self._tr_loss), **self.tally.state()}
+            self._sums_file(Path(output_dir)).write_text(dumps(sums), encoding="utf-8")
+
+    def _go_on_with_log(self, checkpoint: Path) -> None:
+        file = self._sums_file(checkpoint)
+        sums = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        if sums.get("since") == max((line["step"] for line in self.state.log_history if "loss" in line), default=0):
+            self._globalstep_last_logged = sums["since"]
+            self._tr_loss.fill_(sums["loss"])
+            self.tally.go_on(sums, self.args.device)
+
+    def _sums_file(self, checkpoint: Path) -> Path:
+        return checkpoint / f"log_sums_{self.args.process_index}.json"
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's. Raises RecipeError for what `trainer.optim` says and cannot be had."""
