@@ -28,7 +28,8 @@ from cores.modeling.mllms import FAMILIES, make_mllm, mllm_class
 from cores.modeling.segmenters import SEGMENTERS, make_segmenter
 from cores.processing.language_pixels import SQUARES
 from cores.processing.picture_layouts import LAYOUTS
-from cores.recipe import load_recipe, recipe_names, recipe_text
+from cores.recipe import load_recipe
+from cores.recipe_files import recipe_names, recipe_text
 from cores.training.start import start
 from cores.training.trainable import choose_parts, parts_of
 from cores.words.grounding import GROUNDING

@@ -29,6 +29,12 @@ OWNED = {
     "remove_unused_columns": "nothing: there are no columns",
     "label_names": "nothing: batches are the processor's",
 }
+# What cores sets where a recipe says nothing.
+DEFAULTS = {
+    "report_to": "none",
+    "save_total_limit": 2,
+    "ddp_find_unused_parameters": True,  # a mask decoder has outputs that no loss reads
+}
 NO_FSDP = "FSDP does not work with these models yet: take plain torchrun (DDP), or trainer.deepspeed=zero2"
 NO_ZERO3 = "ZeRO-3 does not work with these models yet: take zero2"
 FILES = ("training_args.py", "trainer_utils.py", "debug_utils.py")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from cores.cli.options import base_option, model_options, places_of
 from cores.errors import DataError, UserError
-from cores.recipe import Recipe, load_recipe
+from cores.recipe import Recipe, load_recipe, read_recipe
+from cores.recipe_listing import listing
 from cores.training.folder import taken
 from cores.training.ranks import is_first, leave, together
 
@@ -32,7 +33,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("settings", nargs="*", metavar="section.key=value", help="settings to put over the recipe")
     parser.add_argument("--model", help="checkpoint to go on from: model folder, run folder or hub id")
     parser.add_argument("--data", type=Path, help="the data directory; scenes need none")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--out", type=Path, help="folder of the run")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the recipe with where each value was said, and end"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     base_option(parser, "with --resume: ")
@@ -46,9 +50,15 @@ def main(argv: list[str]) -> int:
             "--base says where a run's base is now, for --resume; a new run's base is model.* in the recipe"
         )
     places = places_of(args.base)
+    settings = [*args.settings, *_settings(args, places)]
+    if args.print_config:
+        sys.stdout.write(listing(*read_recipe(args.recipe, settings)))
+        return 0
+    if args.out is None:
+        raise UserError("--out RUN: say where the run's folder is to be")
     try:
         with together():
-            recipe = load_recipe(args.recipe, [*args.settings, *_settings(args, places)])
+            recipe = load_recipe(args.recipe, settings)
             _check_start(args.out, recipe.model.start, args.overwrite)
         held = taken(args.out, resume=args.resume, replace=args.overwrite) if is_first() else nullcontext()
         with held:

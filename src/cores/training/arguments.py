@@ -12,7 +12,7 @@ from transformers.integrations import get_available_reporting_integrations
 
 from cores.errors import RecipeError
 from cores.recipe import Recipe
-from cores.trainer_section import NO_FSDP, NO_ZERO3
+from cores.trainer_section import DEFAULTS, NO_FSDP, NO_ZERO3
 
 # `trainer.deepspeed: zero2` is this; a path or a mapping of DeepSpeed's own is taken as it is.
 ZERO2 = {
@@ -43,9 +43,7 @@ def training_arguments(
         raise RecipeError("--device cuda: there is no CUDA device here; `cores env` says what there is")
     use_cpu = device == "cpu" or not cuda
     values: dict[str, Any] = {
-        "report_to": "none",
-        "save_total_limit": 2,
-        "ddp_find_unused_parameters": True,  # a mask decoder has outputs that no loss reads
+        **DEFAULTS,
         **recipe.trainer,
         "output_dir": str(out),
         "use_cpu": use_cpu,

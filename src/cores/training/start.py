@@ -26,7 +26,7 @@ from cores.prompts import PromptSettings
 from cores.prompts.settings import PromptSection
 from cores.prompts.styles import STYLES
 from cores.prompts.wording import CHAT
-from cores.recipe import LossSection, Recipe
+from cores.recipe import OF_BASES, LossSection, Recipe
 from cores.vocabulary import LEVEL_NAMES
 
 LOSS_FIELDS = {key.recipe: key.config for key in LOSS_KEYS}
@@ -66,8 +66,8 @@ def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, Core
 
 
 def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
-    style = recipe.model.style or "paper"
-    names = LEVEL_NAMES[recipe.model.levels or 2]
+    chain = {name: getattr(recipe.model, name) or value for name, value in OF_BASES.items()}
+    style, names = chain["style"], LEVEL_NAMES[chain["levels"]]
     tokens = {name: STYLES[style].tokens[name] for name in names}
     mllm, segmenter, tokenizer, images = _configs(base)
     prompt = _said_for(PromptSettings, recipe.prompt)
@@ -78,7 +78,7 @@ def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProc
         mllm_config=mllm,
         segmenter_config=segmenter,
         levels=[{"name": n, "token": t, "token_id": tokenizer.convert_tokens_to_ids(t)} for n, t in tokens.items()],
-        refiner=recipe.model.refiner or "paper",
+        refiner=chain["refiner"],
         style=style,
         **_said(recipe.losses, LOSS_FIELDS),
     )
