@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cores.checkpoints import published_sizes
 from cores.checkpoints.published.convert_model import Tower, plan_model
 from cores.checkpoints.tensors.lazy import Entry, Tensors
 from cores.errors import CheckpointError
@@ -20,7 +21,6 @@ from cores.modeling import CoresModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import full_size
 import memory
-import published_sizes
 
 Shapes = dict[str, tuple[int, ...]]
 made = cache(full_size.full_size)

@@ -3,15 +3,21 @@
 Nothing is remembered between samples, so a resumed run goes on with the next one and replays none.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from torch.utils.data import Dataset, Sampler
 
 from cores.data.mixture import Mixture
 from cores.data.sample import Sample
+from cores.data.sources.base import Source
+from cores.errors import DataError
 from cores.processing.batch import Batch
+from cores.processing.pixels import open_picture
 from cores.processing.processor import CoresProcessor
+from cores.recipe import Recipe
 
+OpenSource = Callable[[str, Path | None], Source]  # a source by name, in a data directory or none
 Key = tuple[int, int]  # epoch, index
 Drawn = tuple[Sample, int, int]  # sample, epoch, index
 
@@ -61,3 +67,27 @@ class Collate:
         self.processor.dropped.clear()
         batch = self.processor.collate(samples, seed=self.seed, epoch=epochs[0], indices=indices)
         return {**batch, "dropped": self.processor.dropped.total()}
+
+
+def draws_of(recipe: Recipe, open_source: OpenSource, seed: int, step: int) -> Draws:
+    """What is asked in a run, in its order. `step`: pictures of an optimiser's step, over all processes.
+
+    Raises DataError that names the recipe's key when a source cannot be opened.
+    """
+    directory = Path(recipe.data.dir) if recipe.data.dir else None
+    families: dict[str, list[Source]] = {}
+    for family, names in recipe.data.sources.items():
+        try:
+            families[family] = [open_source(name, directory) for name in names]
+        except DataError as error:
+            raise DataError(f"data.sources.{family}: {error}") from None
+    mixture = Mixture(
+        families,
+        recipe.data.rates,
+        questions=recipe.data.questions_per_image,
+        seed=seed,
+        explain=recipe.data.explain,
+        on_bad=recipe.data.on_bad,
+        open_picture=open_picture,
+    )
+    return Draws(mixture, recipe.data.steps_per_epoch and recipe.data.steps_per_epoch * step)

@@ -3,7 +3,7 @@
 import math
 import shutil
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -13,16 +13,14 @@ from cores.checkpoints.find import checkpoints_of
 from cores.checkpoints.runs.best import WRITING, mend, step_of
 from cores.checkpoints.runs.origin import Base
 from cores.data.inspect.texts import texts_of
-from cores.data.mixture import Mixture
-from cores.data.sources.base import FileSource, Source
-from cores.errors import DataError, UserError
-from cores.processing.pixels import open_picture
+from cores.data.sources.base import FileSource
+from cores.errors import UserError
 from cores.processing.processor import CoresProcessor
 from cores.processing.unknown_words import find_unknown_words
 from cores.recipe import Recipe
 from cores.training.arguments import training_arguments
 from cores.training.callbacks import Interruption, LastStep, LogFile
-from cores.training.drawing import Collate, Draws
+from cores.training.drawing import Collate, Draws, OpenSource, draws_of
 from cores.training.folder import RECIPE, clear, taken
 from cores.training.progress import Progress
 from cores.training.ranks import together
@@ -31,9 +29,6 @@ from cores.training.start import start
 from cores.training.trainable import choose_parts
 from cores.training.trainer import CoresTrainer, Evaluate, said_as
 from cores.whole import is_full
-
-# A source by name, in a data directory or none.
-OpenSource = Callable[[str, Path | None], Source]
 
 
 def train(
@@ -86,7 +81,8 @@ def _train(
     quiet: bool,
 ) -> CoresTrainer:
     with together():
-        draws = _draws(recipe, open_source, arguments)
+        seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+        draws = draws_of(recipe, open_source, seed, _step(arguments))
         found = checkpoints_of(run)[-1:] if resume else []
         said = _check_resume(recipe, run, found, moved, arguments, draws) if resume else []
         base, model, processor = start(recipe, arguments.seed)
@@ -135,27 +131,6 @@ def _train(
     if interruption.stopped:
         raise KeyboardInterrupt
     return trainer
-
-
-def _draws(recipe: Recipe, open_source: OpenSource, arguments: TrainingArguments) -> Draws:
-    """What is asked, in the order of the run."""
-    directory = Path(recipe.data.dir) if recipe.data.dir else None
-    families: dict[str, list[Source]] = {}
-    for family, names in recipe.data.sources.items():
-        try:
-            families[family] = [open_source(name, directory) for name in names]
-        except DataError as error:
-            raise DataError(f"data.sources.{family}: {error}") from None
-    mixture = Mixture(
-        families,
-        recipe.data.rates,
-        questions=recipe.data.questions_per_image,
-        seed=arguments.seed if arguments.data_seed is None else arguments.data_seed,
-        explain=recipe.data.explain,
-        on_bad=recipe.data.on_bad,
-        open_picture=open_picture,
-    )
-    return Draws(mixture, recipe.data.steps_per_epoch and recipe.data.steps_per_epoch * _step(arguments))
 
 
 def _check_resume(

@@ -17,6 +17,7 @@ from cores.errors import RecipeError
 from cores.loss_keys import LOSS_KEYS
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
+from cores.modeling.segmenters.base import image_size
 from cores.processing.chat_formats import take_chat_template
 from cores.processing.language_pixels import SQUARES, language_sizes, load_image_processor
 from cores.processing.processor import CoresProcessor
@@ -32,22 +33,39 @@ from cores.vocabulary import LEVEL_NAMES
 LOSS_FIELDS = {key.recipe: key.config for key in LOSS_KEYS}
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a recipe starts from, before any weight is read. `base`: without fingerprints."""
+
+    base: Base
+    config: CoresConfig
+    processor: CoresProcessor
+
+
 def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
     """The run's base, its model before any training, and its processor; the same from the same recipe and seed.
 
     Raises CheckpointError when the base cannot be used, RecipeError when the recipe does not fit it.
     """
-    model = recipe.model
+    planned = plan(recipe, seed)
+    base = dataclasses.replace(planned.base, fingerprints=weights_of(planned.base))
+    model = build(base, planned.config, _dtype(recipe), recipe.model.attn_implementation)
+    model.masks_per_pass = recipe.model.masks_per_pass
+    return base, model, planned.processor
+
+
+def plan(recipe: Recipe, seed: int) -> Plan:
+    """The same without the model: configs and tokenizers are read, and no weights. Raises as `start` does."""
     paths = {
-        name: _lasting(path) for name in ("start", "bases", "mllm", "segmenter") if (path := getattr(model, name))
+        name: _lasting(path)
+        for name in ("start", "bases", "mllm", "segmenter")
+        if (path := getattr(recipe.model, name))
     }
-    made = _from_checkpoint if "start" in paths else _from_bases
-    base, built, processor = made(recipe, Base(paths, seed, dtype=recipe.model.dtype))
-    built.masks_per_pass = model.masks_per_pass
-    return base, built, processor
+    base = Base(paths, seed, dtype=recipe.model.dtype)
+    return _from_checkpoint(recipe, base) if "start" in paths else _from_bases(recipe, base)
 
 
-def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
+def _from_checkpoint(recipe: Recipe, base: Base) -> Plan:
     folder = find(base.paths["start"])
     config, processor = read_config(folder), CoresProcessor.from_pretrained(folder)
     found = {"levels": len(config.levels or ()), "refiner": config.refiner, "style": config.style}
@@ -61,11 +79,10 @@ def _from_checkpoint(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, Core
         setattr(config, name, value)
     processor.prompt = dataclasses.replace(processor.prompt, **_said_for(PromptSettings, recipe.prompt))
     processor.sizes = dataclasses.replace(processor.sizes, **_said_for(ProcessorSizes, recipe.prompt))
-    base = dataclasses.replace(base, fingerprints=weights_of(base))
-    return base, build(base, config, _dtype(recipe), recipe.model.attn_implementation), processor
+    return Plan(base, config, processor)
 
 
-def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProcessor]:
+def _from_bases(recipe: Recipe, base: Base) -> Plan:
     chain = {name: getattr(recipe.model, name) or value for name, value in OF_BASES.items()}
     style, names = chain["style"], LEVEL_NAMES[chain["levels"]]
     tokens = {name: STYLES[style].tokens[name] for name in names}
@@ -82,16 +99,15 @@ def _from_bases(recipe: Recipe, base: Base) -> tuple[Base, CoresModel, CoresProc
         style=style,
         **_said(recipe.losses, LOSS_FIELDS),
     )
-    base = dataclasses.replace(base, new_tokens=new_tokens, fingerprints=weights_of(base))
-    model = build(base, config, _dtype(recipe), recipe.model.attn_implementation)
     sizes = ProcessorSizes(
-        segmenter_image_size=model.segmenter.image_size,
+        segmenter_image_size=image_size(segmenter),
         segmenter=segmenter.model_type,
         **language_sizes(mllm),
         **{"clip_fit": STYLES[style].clip_fit, **_said_for(ProcessorSizes, recipe.prompt)},
     )
     settings = PromptSettings(style=style, tokens=tokens, **prompt)
-    return base, model, CoresProcessor(tokenizer, settings, sizes, images)
+    processor = CoresProcessor(tokenizer, settings, sizes, images)
+    return Plan(dataclasses.replace(base, new_tokens=new_tokens), config, processor)
 
 
 def _configs(base: Base) -> tuple[Any, PreTrainedConfig, PreTrainedTokenizerBase, Any]:
