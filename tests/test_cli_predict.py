@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from cores import masks
 from cores.cli import VERBS, main
+from cores.cli.asking import SHIPPED
 from cores.cli.inputs import names_of
-from cores.cli.predict import SHIPPED
 from cores.inference.facade import Cores
 from cores.recipe import load_recipe
 

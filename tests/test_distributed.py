@@ -115,3 +115,59 @@ def test_what_all_processes_find_wrong_is_said_once(alone):
     assert len(said) == 1
     assert "evaluation.sources: ReasonSeg|val: lies in a data directory" in said[0]
     assert not (alone / "wrong").exists()
+
+
+def test_one_of_several_processes_is_not_taken_apart():
+    """Its threads may still want Python's lock then, which ends in an abort; all else is as in any other process."""
+    code = (
+        "import atexit, sys, threading, time\n"
+        "class Held:\n    def __del__(self):\n        print('taken apart', flush=True)\n"
+        "held = Held()\n"
+        "atexit.register(print, 'registered')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.2), print('waited for'))).start()\n"
+        "sys.argv = ['cores', 'nonsense']\n"
+        "from cores.__main__ import program\n"
+        "sys.exit(program())"
+    )
+    alone = {name: value for name, value in os.environ.items() if name != "WORLD_SIZE"}
+    for environment, last in ((alone, ["taken apart"]), ({**alone, "WORLD_SIZE": "2"}, [])):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        assert done.returncode == 2
+        assert done.stdout.splitlines() == ["waited for", "registered", *last]
+        assert done.stderr.startswith("cores: there is no verb nonsense")
+
+
+ENDING = """
+import atexit, os, sys, time
+import torch
+from torch import distributed
+from cores.__main__ import end_at_once
+
+def busy():  # Python's lock is not let go until the interpreter is taken apart
+    sys.setswitchinterval(1000)
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        pass
+
+store, first = sys.argv[1], bool(os.fork())
+distributed.init_process_group("gloo", store=distributed.FileStore(store, 2), rank=int(not first), world_size=2)
+group = distributed.new_group([0, 1])
+distributed.barrier()
+if first:
+    sys.modules["held"] = group  # as DeepSpeed holds its own
+    distributed.all_reduce(torch.ones(8), group=group, async_op=True)  # its thread lets go of the tensor at its end
+    atexit.register(busy)
+    if "taken apart" not in sys.argv:
+        end_at_once(0)
+else:
+    time.sleep(0.5)
+    distributed.all_reduce(torch.ones(8), group=group)
+    os._exit(0)
+"""
+
+
+def test_a_thread_of_a_group_cannot_abort_the_end(tmp_path):
+    """Without `end_at_once` (the argument `taken apart`) this ends by SIGABRT, after all the work."""
+    command = [sys.executable, "-c", ENDING, str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

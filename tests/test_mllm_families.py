@@ -121,6 +121,48 @@ def test_cached_equals_uncached(name: str) -> None:
             assert one.ids == [number for number in ids[len(question) :].tolist() if number != 2]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llava", "gemma3"])  # one mask for all layers; one a kind of layer
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@torch.no_grad()
+def test_compiled_flex_attention_is_eager_attention(name: str) -> None:
+    """Of one length: for changing lengths torch's compiler for CPUs writes C++ that does not compile."""
+    torch.compiler.reset()
+    case = Case(FAMILIES[name], "flex_attention")
+    assert_equal(case.states()[case.segments >= 0], Case(FAMILIES[name], "eager").states()[case.segments >= 0])
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_two_turn_chat(name: str) -> None:
+    """A second question goes on behind the first one and its answer: generated, teacher-forced and packed alike."""
+    case, exact = Case(FAMILIES[name]), STEPPED.get(name, EXACT)
+    firsts, chats = [own[0] for own in case.questions], []
+    for row, (picture, prefix) in enumerate(zip(case.pictures, case.prefixes, strict=True)):
+        cache = read_prefix(Chain(case.model), picture, prefix)
+        (answer,) = generate(Chain(case.model), cache, [firsts[row]], [2], 3)
+        chat = torch.cat([firsts[row], torch.tensor([*answer.ids, 2]), case.questions[row][1]])
+        (again,) = generate(Chain(case.model), cache, [chat], [2], 3)
+        ids = chat
+        for state in again.states:
+            alone = case.alone(row, ids)[-1]
+            assert_equal(state, alone, exact)
+            ids = torch.cat([ids, case.model.logits(alone[None]).argmax(-1)])
+        (given,) = teacher_force(Chain(case.model), cache, [chat], [text(5, 7)], [2])
+        expected = case.alone(row, torch.cat([chat, text(5, 7)]))[len(prefix) :]
+        assert_equal(given.states, expected[len(chat) - 1 : -1], exact)
+        otherwise = chat.clone()
+        otherwise[0] = 4 if chat[0] == 3 else 3
+        moved = case.alone(row, otherwise)[-1] - case.alone(row, chat)[-1]
+        assert moved.norm() > 0, "the second question hears the first"
+        chats.append(torch.cat([chat, text(5, 7)]))
+    ids, segments = packed(case.prefixes, [[chat, own[2]] for chat, own in zip(chats, case.questions, strict=True)])
+    states = packed_states(case.model, ids, segments, joined(case.pictures))
+    for row, chat in enumerate(chats):
+        assert_equal(states[row][segments[row] == 1], case.alone(row, chat)[len(case.prefixes[row]) :])
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_another_picture_changes_the_states(name: str) -> None:

@@ -16,6 +16,7 @@ import cores
 from cores.checkpoints.runs.bases import load_parts
 from cores.checkpoints.runs.origin import Base
 from cores.cli import main
+from cores.data.sources import open_source
 from cores.masks import Mask, decode
 from cores.processing.segmenter_pixels import for_segmenter
 from cores.scenes.pretrain import words
@@ -147,6 +148,17 @@ def test_predict_writes_every_level(taught: Path, tmp_path: Path, capsys: pytest
     for level in record["targets"][0]["levels"]:
         drawn = np.asarray(Image.open(out / f"scene.1.{level['name']}.png"))
         assert np.array_equal(drawn > 0, decode(level["mask"]))
+
+
+def test_label_writes_what_was_found(taught: Path, tmp_path: Path) -> None:
+    SCENE[0].image.save(tmp_path / "scene.png")
+    model, out = f"words:{taught}+shipped", tmp_path / "labels"
+    arguments = ["label", str(tmp_path / "scene.png"), PART.query, "--model", model, "--out", str(out)]
+    assert main([*arguments, "--tolerance", "0"]) == 0
+    (turn,) = (c.turns[0] for c in open_source("labelme:labels", tmp_path)[0].conversations)
+    (found,) = cores.load(model).segment(tmp_path / "scene.png", [PART.query])
+    assert found.mask.any()
+    assert np.array_equal(decode(turn.targets[0].mask), found.mask)
 
 
 def test_eval_scores_generated_answers(taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

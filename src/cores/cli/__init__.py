@@ -19,6 +19,7 @@ VERBS = {
     "merge": ("cores.cli.merge:main", "make a plain model of a training run"),
     "eval": ("cores.cli.eval:main", "score a model on questions with known masks"),
     "predict": ("cores.cli.predict:main", "ask a model about pictures"),
+    "label": ("cores.cli.label:main", "label pictures by queries, as labelme files to correct and train on"),
     "convert": ("cores.cli.convert:main", "make a model folder of a published checkpoint"),
     "export": ("cores.cli.export:main", "write a model in the published layout, for other programs"),
     "check": ("cores.cli.check:main", "say what a model folder is and whether it can be used"),

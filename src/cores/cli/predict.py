@@ -1,27 +1,19 @@
 """`cores predict IMAGE... QUERY`: ask for something in words, get an overlay, the masks of every level and a JSON."""
 
-import argparse
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cores.cli.inputs import find_pictures, names_of, read_queries
-from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder
+from cores.cli.asking import answers, asking_parser, parsed, say_what_is_shipped
+from cores.cli.options import taken_folder
 from cores.cli.terminal import printable
-from cores.errors import DataError, UserError
 from cores.whole import whole_files
 
 if TYPE_CHECKING:
-    from cores.inference.facade import Cores, CoresInWords
     from cores.inference.segmentation import Segmentation
 
 DEFAULT_OUT = "prediction"
-SHIPPED = (
-    "cores-tiny, the model that comes with cores: it knows drawn scenes, not photographs. For photographs: "
-    "`cores convert --from cores --src FOLDER --clip FOLDER --out MODEL` makes a model of a published checkpoint, "
-    "`cores train cores-7b --data DIR --out RUN` trains one; then --model MODEL or --model RUN"
-)
 
 
 def main(argv: list[str]) -> int:
@@ -29,89 +21,19 @@ def main(argv: list[str]) -> int:
 
     Raises UserError for flags, queries and pictures that cannot be used, CheckpointError for a model.
     """
-    parser = argparse.ArgumentParser(
-        prog="cores predict",
-        usage="cores predict IMAGE... QUERY [options]\n"
-        "       cores predict IMAGE... [--query QUERY]... [--queries FILE] [options]",
+    parser = asking_parser(
+        "predict",
         description="Segment what a query asks for.",
         epilog="For each picture, --out gets NAME.overlay.png, NAME.json (answer, status, scores, masks as COCO run "
         "lengths) and for each target N and level NAME.N.LEVEL.png; of several queries, NAME.qK has those of query K.",
     )
     parser.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGE... QUERY",
-        help="pictures, folders of pictures, or patterns such as 'photos/**/*.jpg'; and, without --query and "
-        "--queries, what to segment, in words and quotes, as the last of all",
-    )
-    parser.add_argument(
-        "--query", action="append", default=[], metavar="QUERY", help="what to segment; may be said several times"
-    )
-    parser.add_argument("--queries", type=Path, metavar="FILE", help="a text file with a query on every line")
-    parser.add_argument(
-        "--model",
-        help="model folder, run folder or hub id; words:MLLM+SEGMENTER (default: the one that comes with cores)",
-    )
-    parser.add_argument(
         "--out", type=Path, help=f"folder to write (default: {DEFAULT_OUT}, or {DEFAULT_OUT}-2 if it is there, ...)"
     )
-    parser.add_argument(
-        "--form",
-        choices=("phrase", "sentence", "explain", "raw"),
-        help="phrase: a name; sentence: a whole question; explain: it wants the reason, too; raw: text as it is "
-        "(default: phrase or sentence, by the query's words)",
-    )
-    parser.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the checkpoint's)")
-    parser.add_argument("--skip-bad", action="store_true", help="go on without pictures that cannot be read")
-    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
-    base_option(parser, "of a run: ")
-    model_options(parser)
-    args = parser.parse_intermixed_args(argv)
-    if not (args.query or args.queries) and len(args.images) < 2:
-        parser.error("QUERY is missing: say what to segment, as the last argument or with --query")
-    images, queries = _inputs(args)
-    with taken_folder(args.out or Path(DEFAULT_OUT), args.overwrite, not (args.out or args.overwrite)) as out:
-        images = _readable(images, args.skip_bad)
-        check_device(args.device)
-        from cores.checkpoints.checking import check_static
-        from cores.checkpoints.runs.origin import moved
-        from cores.inference.facade import load
-        from cores.processing.unknown_words import find_unknown_words
-        from cores.words.load import is_words
-
-        with moved(places_of(args.base)):
-            if not is_words(args.model):
-                check_static(args.model)
-            cores = load(args.model, args.device, args.dtype, args.seed)
-        unknown = find_unknown_words(cores.tokenizer, queries)
-        if unknown:
-            sys.stderr.write(f"warning: {unknown}\n")
-        _predict(args, cores, images, queries, out)
-    if args.model is None and not args.quiet:
-        sys.stderr.write(f"{SHIPPED}\n")
-    return 0
-
-
-def _predict(
-    args: argparse.Namespace, cores: "Cores | CoresInWords", images: list[Path], queries: list[str], out: Path
-) -> None:
-    """Ask about each picture and write its results before the next one is opened."""
-    from tqdm import tqdm
-
-    from cores.processing.pixels import open_picture
-
+    args, images, queries = parsed(parser, argv)
     written: set[str] = set()
-    asked = 0
-    with tqdm(total=len(images), desc="predict", unit="img", disable=args.quiet or len(images) == 1) as bar:
-        for path, name in zip(images, names_of(images), strict=True):
-            try:
-                picture = open_picture(path)
-                results = cores.segment(picture, queries, args.form, args.max_new_tokens)
-            except DataError as error:  # readable when all were looked at, and not any more
-                if not args.skip_bad:
-                    raise
-                bar.write(f"skipped: {printable(str(error))}", file=sys.stderr)
-                continue
+    with taken_folder(args.out or Path(DEFAULT_OUT), args.overwrite, not (args.out or args.overwrite)) as out:
+        for path, name, picture, results, bar in answers(args, images, queries):
             lines = []
             with whole_files(out) as part:
                 for number, found in enumerate(results, 1):
@@ -121,56 +43,14 @@ def _predict(
                 written |= {file.name for file in part.iterdir()}
             _remove_stale(out, name, written)
             bar.write("\n".join(lines), file=sys.stdout)
-            sys.stdout.flush()
-            asked += 1
-            bar.update()
-    if not asked:
-        raise UserError("none of the pictures could be read, nothing was asked")
+    say_what_is_shipped(args)
+    return 0
 
 
 def _line(path: Path, found: "Segmentation", overlay: Path, say_query: bool) -> str:
     query = f" {found.query!r}:" if say_query else ""
     cut = f" [cut after {found.tokens} tokens: --max-new-tokens allows more]" if found.cut else ""
     return printable(f"{path}:{query} {found.status}: {found.answer}{cut}  -> {overlay}")
-
-
-def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
-    """The pictures and the queries. Raises UserError for everything that can be known to be wrong by their names."""
-    named, queries = list(args.images), list(args.query)
-    if args.queries is not None:
-        queries += read_queries(args.queries)
-    if not queries:
-        queries = [named.pop()]
-        if Path(queries[0]).suffix and Path(queries[0]).is_file():
-            raise UserError(
-                f"the last argument is the query, but {queries[0]} is a file: put the query after the pictures"
-            )
-    if any(not query.strip() for query in queries):
-        raise UserError('QUERY is empty: ask for something in words, such as "the handle of the cup"')
-    if args.max_new_tokens is not None and args.max_new_tokens < 1:
-        raise UserError(f"--max-new-tokens {args.max_new_tokens}: an answer has at least one token")
-    return find_pictures(named), queries
-
-
-def _readable(images: list[Path], skip_bad: bool) -> list[Path]:
-    """The pictures that can be read, all looked at before a model is loaded.
-
-    Raises UserError that names all others; with `skip_bad` they are named on stderr, and an error only when all are.
-    """
-    from cores.processing.pixels import open_picture  # torch comes with it: after everything that needs none
-
-    good, wrong = [], []
-    for path in images:
-        try:
-            open_picture(path)
-            good.append(path)
-        except UserError as error:
-            wrong.append(printable(str(error)))
-    if wrong and not (skip_bad and good):
-        raise UserError("; ".join(wrong))
-    for line in wrong:
-        sys.stderr.write(f"skipped: {line}\n")
-    return good
 
 
 def _remove_stale(out: Path, name: str, written: set[str]) -> None:

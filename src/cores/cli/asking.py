@@ -1,0 +1,178 @@
+"""Pictures asked on the command line: the flags, inputs and model that `predict` and `label` share."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cores.cli.inputs import find_pictures, names_of, read_queries
+from cores.cli.options import base_option, check_device, model_options, places_of
+from cores.cli.terminal import printable
+from cores.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from tqdm import tqdm
+
+    from cores.inference.facade import Cores, CoresInWords
+    from cores.inference.segmentation import Segmentation
+
+
+SHIPPED = (
+    "cores-tiny, the model that comes with cores: it knows drawn scenes, not photographs. For photographs: "
+    "`cores convert --from cores --src FOLDER --clip FOLDER --out MODEL` makes a model of a published checkpoint, "
+    "`cores train cores-7b --data DIR --out RUN` trains one; then --model MODEL or --model RUN"
+)
+
+
+class Asked(NamedTuple):
+    """A picture and its answers. `name`: of its results, unique among the pictures; `bar`: where to say something."""
+
+    path: Path
+    name: str
+    picture: "Image.Image"
+    results: "list[Segmentation]"
+    bar: "tqdm[Path]"
+
+
+def asking_parser(verb: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """The parser of a verb that asks pictures."""
+    parser = argparse.ArgumentParser(
+        prog=f"cores {verb}",
+        usage=f"cores {verb} IMAGE... QUERY [options]\n"
+        f"       cores {verb} IMAGE... [--query QUERY]... [--queries FILE] [options]",
+        description=description,
+        epilog=epilog,
+    )
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE... QUERY",
+        help="pictures, folders of pictures, or patterns such as 'photos/**/*.jpg'; and, without --query and "
+        "--queries, what to segment, in words and quotes, as the last of all",
+    )
+    parser.add_argument(
+        "--query", action="append", default=[], metavar="QUERY", help="what to segment; may be said several times"
+    )
+    parser.add_argument("--queries", type=Path, metavar="FILE", help="a text file with a query on every line")
+    parser.add_argument(
+        "--model",
+        help="model folder, run folder or hub id; words:MLLM+SEGMENTER (default: the one that comes with cores)",
+    )
+    parser.add_argument(
+        "--form",
+        choices=("phrase", "sentence", "explain", "raw"),
+        help="phrase: a name; sentence: a whole question; explain: it wants the reason, too; raw: text as it is "
+        "(default: phrase or sentence, by the query's words)",
+    )
+    parser.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the checkpoint's)")
+    parser.add_argument("--skip-bad", action="store_true", help="go on without pictures that cannot be read")
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
+    base_option(parser, "of a run: ")
+    model_options(parser)
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[Path], list[str]]:
+    """The flags, the pictures and the queries.
+
+    Raises UserError for everything that can be known to be wrong by their names; SystemExit as argparse does.
+    """
+    args = parser.parse_intermixed_args(argv)
+    if not (args.query or args.queries) and len(args.images) < 2:
+        parser.error("QUERY is missing: say what to segment, as the last argument or with --query")
+    return (args, *_inputs(args))
+
+
+def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """The pictures and the queries. Raises UserError."""
+    named, queries = list(args.images), list(args.query)
+    if args.queries is not None:
+        queries += read_queries(args.queries)
+    if not queries:
+        queries = [named.pop()]
+        if Path(queries[0]).suffix and Path(queries[0]).is_file():
+            raise UserError(
+                f"the last argument is the query, but {queries[0]} is a file: put the query after the pictures"
+            )
+    if any(not query.strip() for query in queries):
+        raise UserError('QUERY is empty: ask for something in words, such as "the handle of the cup"')
+    if args.max_new_tokens is not None and args.max_new_tokens < 1:
+        raise UserError(f"--max-new-tokens {args.max_new_tokens}: an answer has at least one token")
+    return find_pictures(named), queries
+
+
+def answers(args: argparse.Namespace, images: list[Path], queries: list[str]) -> Iterator[Asked]:
+    """Load the model, look at all pictures, then ask about each; the next is opened when the caller is done with one.
+
+    Raises UserError for pictures that cannot be read (`--skip-bad`: when none can), CheckpointError for a model.
+    """
+    images = _readable(images, args.skip_bad)
+    check_device(args.device)
+    from tqdm import tqdm
+
+    from cores.processing.pixels import open_picture
+
+    cores = _loaded(args, queries)
+    asked = 0
+    with tqdm(total=len(images), desc="asking", unit="img", disable=args.quiet or len(images) == 1) as bar:
+        for path, name in zip(images, names_of(images), strict=True):
+            try:
+                picture = open_picture(path)
+                results = cores.segment(picture, queries, args.form, args.max_new_tokens)
+            except DataError as error:  # readable when all were looked at, and not any more
+                if not args.skip_bad:
+                    raise
+                bar.write(f"skipped: {printable(str(error))}", file=sys.stderr)
+                continue
+            yield Asked(path, name, picture, results, bar)
+            sys.stdout.flush()
+            asked += 1
+            bar.update()
+    if not asked:
+        raise UserError("none of the pictures could be read, nothing was asked")
+
+
+def _loaded(args: argparse.Namespace, queries: list[str]) -> "Cores | CoresInWords":
+    from cores.checkpoints.checking import check_static
+    from cores.checkpoints.runs.origin import moved
+    from cores.inference.facade import load
+    from cores.processing.unknown_words import find_unknown_words
+    from cores.words.load import is_words
+
+    with moved(places_of(args.base)):
+        if not is_words(args.model):
+            check_static(args.model)
+        cores = load(args.model, args.device, args.dtype, args.seed)
+    unknown = find_unknown_words(cores.tokenizer, queries)
+    if unknown:
+        sys.stderr.write(f"warning: {unknown}\n")
+    return cores
+
+
+def say_what_is_shipped(args: argparse.Namespace) -> None:
+    """Where no model was named: which one it was, and how to get another."""
+    if args.model is None and not args.quiet:
+        sys.stderr.write(f"{SHIPPED}\n")
+
+
+def _readable(images: list[Path], skip_bad: bool) -> list[Path]:
+    """The pictures that can be read, all looked at before a model is loaded.
+
+    Raises UserError that names all others; with `skip_bad` they are named on stderr, and an error only when all are.
+    """
+    from cores.processing.pixels import open_picture  # torch comes with it: after everything that needs none
+
+    good, wrong = [], []
+    for path in images:
+        try:
+            open_picture(path)
+            good.append(path)
+        except UserError as error:
+            wrong.append(printable(str(error)))
+    if wrong and not (skip_bad and good):
+        raise UserError("; ".join(wrong))
+    for line in wrong:
+        sys.stderr.write(f"skipped: {line}\n")
+    return good
