@@ -22,6 +22,8 @@ from cores.training.arguments import training_arguments
 from cores.training.callbacks import Interruption, LastStep, LogFile
 from cores.training.drawing import Collate, Draws, OpenSource, draws_of
 from cores.training.folder import RECIPE, clear, taken
+from cores.training.memory import training_memory
+from cores.training.outline import positions
 from cores.training.progress import Progress
 from cores.training.ranks import together
 from cores.training.resuming import check_batch, check_length, check_same
@@ -105,7 +107,8 @@ def _train(
             )
     trainer.remove_callback(PrinterCallback)  # --quiet is quiet
     if trainer.pop_callback(ProgressCallback) is not None:
-        trainer.add_callback(Progress(run, draws, recipe.model.train))
+        memory = training_memory(model, recipe, positions(processor), arguments.world_size)
+        trainer.add_callback(Progress(run, draws, recipe.model.train, sum(memory.values())))
     if arguments.should_save:
         if resume:
             mend(run, checkpoints_of(run))
