@@ -4,7 +4,15 @@ from cores.modeling import CoresModel
 from cores.recipe import load_recipe
 from cores.training.outline import on_meta, published_config
 
-PAPER = ("cores-7b", "cores-13b", "cores-llava15-13b", "lisa-7b")
+PAPER = ("cores-7b", "cores-13b", "cores-llava15-13b", "cores-llama2-13b", "lisa-7b", "cores-7b-qlora")
+ABLATION = (
+    "ablation-none",
+    "ablation-inc",
+    "ablation-cor-cos",
+    "ablation-cor-cos-refiner",
+    "ablation-inc-cor-cos",
+    "ablation-levels-3",
+)
 LATER = (
     "qwen3-vl-4b-sam2.1",
     "qwen3-vl-8b-sam3",

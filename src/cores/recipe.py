@@ -48,7 +48,8 @@ class ModelSection:
     folders or hub ids in transformers' format. `levels` (1: target; 2: location, target; 3: location, part, target),
     `refiner` and `style`: with `start` the checkpoint's own, else 2 and `paper`. `train`: the parts that train;
     everything else is frozen. `dtype`: of frozen weights. `masks_per_pass`: most masks that the mask decoder works on
-    at once: fewer take less memory and a little more time, and change no number.
+    at once: fewer take less memory and a little more time, and change no number. `quantize`: the frozen language
+    model in 4 bits (QLoRA), on CUDA.
     """
 
     start: str | None = None
@@ -62,6 +63,7 @@ class ModelSection:
     dtype: Literal["float32", "bfloat16"] = "float32"
     attn_implementation: Literal["sdpa", "eager", "flex_attention", "flash_attention_2"] = "sdpa"
     masks_per_pass: int = 16
+    quantize: Literal["4bit"] | None = None
 
     def problems(self) -> Iterator[str]:
         """What is missing or contradicts itself here, a line each."""
@@ -75,6 +77,8 @@ class ModelSection:
             yield "model.mllm and model.segmenter go together: give both"
         if "lora" in self.train and "language_model" in self.train:
             yield "model.train: lora and language_model exclude each other: adapters or the whole, not both"
+        if self.quantize and "language_model" in self.train:
+            yield "model.quantize: weights in few bits cannot train: take lora in place of language_model"
         if self.attn_implementation == "flash_attention_2":
             yield "model.attn_implementation: flash_attention_2 does not keep packed questions apart: take sdpa"
 

@@ -13,6 +13,7 @@ from transformers.integrations import get_available_reporting_integrations
 from cores.errors import RecipeError
 from cores.recipe import Recipe
 from cores.trainer_section import DEFAULTS, NO_FSDP, NO_ZERO3
+from cores.training.quantizing import check_quantize
 
 # `trainer.deepspeed: zero2` is this; a path or a mapping of DeepSpeed's own is taken as it is.
 ZERO2 = {
@@ -42,6 +43,7 @@ def training_arguments(
     if device == "cuda" and not cuda:
         raise RecipeError("--device cuda: there is no CUDA device here; `cores env` says what there is")
     use_cpu = device == "cpu" or not cuda
+    check_quantize(recipe, use_cpu)
     values: dict[str, Any] = {
         **DEFAULTS,
         **recipe.trainer,

@@ -4,13 +4,15 @@ Legend: positions = places that a picture takes in a prompt; tokens = of all row
 be; cells = of the segmenter's feature grid. All results are bytes.
 """
 
+import math
 from typing import Any
 
 from torch import nn
 
-from cores.modeling.mllms import FAMILIES
 from cores.modeling.model import CoresModel
 from cores.recipe import Recipe
+from cores.training.quantizing import BYTES as FOUR_BITS
+from cores.training.quantizing import decoder_linears
 
 GB = 1e9
 PHOTOGRAPH = (640, 480)  # width and height, as COCO's are
@@ -35,11 +37,12 @@ def training_memory(model: CoresModel, recipe: Recipe, positions: int, gpus: int
     tokens, masks = rows * longest, rows * recipe.data.questions_per_image
     layer = tokens * width * (8 * text.hidden_size + 3 * text.intermediate_size)
     layer += rows * text.num_attention_heads * float(longest**2) * 2 * width
+    frozen, small = 2.0 if recipe.model.dtype == "bfloat16" else 4.0, quantised(model) if recipe.model.quantize else 0
     layers, segmenter = int(text.num_hidden_layers), model.segmenter
     side = segmenter.mask_size if model.config.loss_resolution == "low" else segmenter.image_size
     decoded = len(model.config.levels) * DECODED * segmenter.mask_size**2
     return {
-        "frozen weights": numbers(model, False) * (2.0 if recipe.model.dtype == "bfloat16" else 4.0),
+        "frozen weights": (numbers(model, False) - small) * frozen + small * FOUR_BITS,
         "trained weights": trained * (2.0 if shared else 4.0),  # as they compute
         # fp32 weights, two moments, gradients, which ZeRO-2 shares out; without it two moments and fp32 gradients
         "optimiser": trained * (12.0 + 2.0) / gpus if shared else trained * 12.0,
@@ -55,17 +58,21 @@ def training_memory(model: CoresModel, recipe: Recipe, positions: int, gpus: int
 def numbers(model: nn.Module, trains: bool | None = None) -> int:
     """Parameters that train, that do not, or (None) all but LoRA's."""
     return sum(
-        parameter.numel()
+        count(parameter)
         for name, parameter in model.named_parameters()
         if (".lora_" not in name if trains is None else parameter.requires_grad == trains)
     )
 
 
+def count(parameter: nn.Parameter) -> int:
+    """How many numbers a parameter is, also where bitsandbytes has packed them."""
+    packed = getattr(parameter, "quant_state", None)
+    return parameter.numel() if packed is None else math.prod(packed.shape)
+
+
 def quantised(model: CoresModel) -> int:
-    """Weights that 8 or 4 bits apply to: the language model's linear layers but its head."""
-    language = f"mllm.{FAMILIES[model.config.mllm_config.model_type].decoder}.layers."
-    linear = [m for name, m in model.named_modules() if name.startswith(language) and isinstance(m, nn.Linear)]
-    return sum(layer.weight.numel() for layer in linear if layer.weight.shape[0] > 64 and layer.weight.shape[1] > 64)
+    """Weights that 8 or 4 bits apply to."""
+    return sum(layer.in_features * layer.out_features for _, layer in decoder_linears(model))
 
 
 def segmenter_peak(model: CoresModel) -> float:

@@ -70,7 +70,9 @@ def published_config(recipe: Recipe) -> CoresConfig:
     mllm, style = base.config(), chain.style or OF_BASES["style"]
     names = LEVEL_NAMES[chain.levels or OF_BASES["levels"]]
     text = mllm.get_text_config()
-    text.vocab_size = max(text.vocab_size, base.words + len(names))  # spare rows hold them where there are any
+    text.vocab_size = max(
+        text.vocab_size, base.words + len(names) + base.marks
+    )  # spare rows hold them where there are any
     return CoresConfig(
         mllm_config=mllm,
         segmenter_config=SEGMENTERS[str(chain.segmenter)](),

@@ -13,7 +13,7 @@ from cores.data.sources.base import Source
 from cores.errors import DataError
 from cores.training.drawing import Draws
 from cores.training.folder import LOG
-from cores.training.memory import GB
+from cores.training.memory import GB, count
 
 LOOKED_AT = 50  # pictures of a source, for how many questions its pictures have
 HIDDEN = ("epoch", "seconds", "seconds_for_data", "total_flos", "grad_norm", "learning_rate", "dropped")
@@ -51,7 +51,7 @@ class Progress(ProgressCallback):
 
     def _opening(self, model: Any, args: TrainingArguments, state: TrainerState) -> list[str]:
         size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        numbers = [(p.numel(), p.requires_grad) for p in model.parameters()]
+        numbers = [(count(p), p.requires_grad) for p in model.parameters()]
         training = sum(number for number, trains in numbers if trains)
         total = sum(number for number, _ in numbers)
         where = devices(args.device, args.world_size)

@@ -28,6 +28,7 @@ from cores.prompts.settings import PromptSection
 from cores.prompts.styles import STYLES
 from cores.prompts.wording import CHAT
 from cores.recipe import OF_BASES, LossSection, Recipe
+from cores.training.quantizing import quantise
 from cores.vocabulary import LEVEL_NAMES
 
 LOSS_FIELDS = {key.recipe: key.config for key in LOSS_KEYS}
@@ -51,6 +52,8 @@ def start(recipe: Recipe, seed: int) -> tuple[Base, CoresModel, CoresProcessor]:
     base = dataclasses.replace(planned.base, fingerprints=weights_of(planned.base))
     model = build(base, planned.config, _dtype(recipe), recipe.model.attn_implementation)
     model.masks_per_pass = recipe.model.masks_per_pass
+    if recipe.model.quantize:
+        quantise(model)
     return base, model, planned.processor
 
 
