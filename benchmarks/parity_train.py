@@ -1,8 +1,9 @@
 """Does our model learn as the published program does? The steps of a stored training, taken again by parity.py.
 
 A folder holds a model and a CLIP in the published layout, LoRA's first matrices, the micro-batches as ids, labels and
-masks over pictures in data/, and what the published program computed: losses, norms of gradients, final weights. The
-model goes through `cores convert`; AdamW, clipping and rates are the ones that its README states.
+masks over pictures in data/ (its own, or that of a golden folder beside it), and what the published program computed:
+losses, norms of gradients, final weights. The model goes through `cores convert`; AdamW, clipping and rates are the
+ones that its README states, and each micro-batch's losses are its own means (`loss_normalization: micro`).
 
 Legend: conversations = rows of a batch, each of one picture; part = a group of trained tensors.
 """
@@ -30,6 +31,7 @@ from cores.training.trainable import choose_parts
 
 LOSSES, NORM, NORMS, VALUES, SIZES = 2e-6, 1e-5, 2e-5, 2e-6, 1e-6  # relative, but for the final values
 PREFIX = "base_model.model."
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "golden" / "train"
 RATE, WARM, STEPS = 3e-4, 4, 12
 
 Compared = tuple[str, float, float]  # name, difference, tolerance
@@ -40,6 +42,7 @@ def compare_training(folder: Path) -> Iterator[Compared]:
     expected = json.loads((folder / "expected.json").read_text("utf-8"))
     batches = json.loads((folder / "micro_batches.json").read_text("utf-8"))
     model, processor = prepare(folder, expected["program"])
+    pictures = pictures_of(folder, batches[0][0]["image"])
     trained = {name: p for name, p in published_names(model).items() if p.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=RATE, betas=(0.9, 0.95), eps=1e-8, weight_decay=0)
     every = expected["accumulation"]
@@ -47,7 +50,7 @@ def compare_training(folder: Path) -> Iterator[Compared]:
         rate = RATE * (number / WARM if number < WARM else (STEPS - number) / (STEPS - WARM))
         worst = abs(rate - wanted["lr"]) / RATE
         for at, losses in enumerate(wanted["micro"]):
-            output = model(**batch_of(model, processor, folder, batches[(number * every + at) % len(batches)]))
+            output = model(**batch_of(model, processor, pictures, batches[(number * every + at) % len(batches)]))
             (output.loss / every).backward()
             found = losses_of(model, output)
             worst = max(worst, *(relative(found[name], value) for name, value in losses.items()))
@@ -102,13 +105,22 @@ def published_names(model: CoresModel) -> dict[str, nn.Parameter]:
     return found
 
 
-def batch_of(model: CoresModel, processor: CoresProcessor, folder: Path, pictures: list[Any]) -> dict[str, Any]:
+def pictures_of(folder: Path, image: str) -> Path:
+    """Where the pictures of a folder lie, of which one is `image`. Raises FileNotFoundError that says where not."""
+    places = [folder / "data", *sorted(folder.resolve().parent.glob("*/data")), SHARED / "data"]
+    for place in places:
+        if (place / image).is_file():
+            return place
+    raise FileNotFoundError(f"{image}: is in none of {', '.join(map(str, places))}")
+
+
+def batch_of(model: CoresModel, processor: CoresProcessor, data: Path, pictures: list[Any]) -> dict[str, Any]:
     """What `CoresModel.forward` takes, a row for each conversation, in the stored order."""
     rows: list[tuple[list[int], list[int]]] = []
     places: list[list[int]] = [[] for _ in model.config.levels]
     of_mask, truth, sizes, resized, seen, features = [], [], [], [], [], []
     for stored in pictures:
-        picture = processor.picture(folder / "data" / stored["image"])
+        picture = processor.picture(data / stored["image"])
         with torch.no_grad():
             encoded = model.encode(picture.segmenter_pixels[None])
         for told in stored["conversations"]:

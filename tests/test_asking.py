@@ -1,7 +1,9 @@
 """The asking room: passes bound the memory and change nothing; what is asked and trained are the same words."""
 
+import gc
 import json
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ from PIL import Image
 from tiny import tiny_config, tiny_model
 
 from cores.asking.answerer import Query
-from cores.asking.asker import Asker
+from cores.asking.answers import Answered
+from cores.asking.asker import Asker, EncodedImage
+from cores.asking.prefixes import Prefixes
 from cores.checkpoints.load import load
 from cores.checkpoints.save import save as save_model
 from cores.data.sources import open_source
@@ -44,7 +48,7 @@ def test_passes_bound_what_is_computed_at_once_and_change_no_answer(given: bool)
         lambda module, args, kwargs, output: questions.append(kwargs["inputs_embeds"].shape[:2]), with_kwargs=True
     )
     model.segmenter.mask_decoder.register_forward_hook(
-        lambda module, args, kwargs, output: masks.append(len(kwargs["image_embeddings"])), with_kwargs=True
+        lambda module, args, kwargs, output: masks.append(len(kwargs["tokens"])), with_kwargs=True
     )
     found = {}
     for size in (16, 2, 1):
@@ -67,6 +71,41 @@ def test_passes_bound_what_is_computed_at_once_and_change_no_answer(given: bool)
             torch.testing.assert_close(one.tokens, other.tokens, rtol=1e-4, atol=1e-4)
             for level, same in zip(one.low_res_logits, other.low_res_logits, strict=True):
                 torch.testing.assert_close(level, same, rtol=1e-4, atol=1e-3)
+
+
+def test_a_prefix_is_read_once_a_picture() -> None:
+    """By askers that share what was read; a picture's own goes with it, and another prompt is another prefix."""
+    model, processor = deepcopy(learned()[0]), deepcopy(learned()[1])
+    read: list[int] = []
+    model.mllm.model.vision_tower.register_forward_hook(lambda module, args, output: read.append(1))
+    prefixes = Prefixes(most=2)
+
+    def ask(encoded: EncodedImage, asks: int = 1) -> list[Answered]:
+        asker = Asker(model, processor, max_new_tokens=8, prefixes=prefixes)
+        forced = asker.teacher_force(encoded, QUERIES[:asks], [None] * asks)
+        return [*forced, *asker.generate(encoded, QUERIES[:asks])]
+
+    encoded = Asker(model, processor).encode_image(picture())
+    first = ask(encoded, 2)
+    again = ask(encoded, 2)
+    assert len(read) == 1
+    for one, other in zip(first, again, strict=True):
+        assert one.ids == other.ids
+        for level, same in zip(one.low_res_logits, other.low_res_logits, strict=True):
+            torch.testing.assert_close(level, same, rtol=0, atol=0)
+    others = [Asker(model, processor).encode_image(picture()) for _ in range(2)]
+    for other in others:
+        ask(other)
+    assert (len(read), len(prefixes.kept)) == (3, 2)
+    ask(encoded)
+    assert (len(read), len(prefixes.kept)) == (4, 2), "the one that was asked about longest ago was given up"
+    del encoded
+    gc.collect()
+    assert len(prefixes.kept) == 1
+    assert not deepcopy(prefixes).kept
+    processor.prompt = replace(processor.prompt, exemplars="fixed")
+    ask(others[1])
+    assert len(read) == 5
 
 
 def test_masks_of_one_answer_are_bounded_too() -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tiny import tiny_config, tiny_model
+from transformers.models.sam.modeling_sam import SamMaskDecoder
 
 from cores.modeling import CoresModel
 from cores.modeling.refiner import mask_average
@@ -22,7 +23,8 @@ def by_itself(model: CoresModel, features: Features, token: torch.Tensor, mask: 
     _, dense = sam.prompt_encoder(
         input_points=None, input_labels=None, input_boxes=None, input_masks=None if mask is None else mask[None, None]
     )
-    low_res, _ = sam.mask_decoder(
+    low_res, _ = SamMaskDecoder.forward(
+        sam.mask_decoder,
         image_embeddings=features.coarse,
         image_positional_embeddings=sam.get_image_wide_positional_embeddings(),
         sparse_prompt_embeddings=token[None, None, None],

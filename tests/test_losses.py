@@ -12,6 +12,7 @@ import torch
 
 import cores
 from cores.modeling.losses import bce_loss, dice_loss, mask_losses
+from cores.modeling.objective import Frames, level_losses
 
 
 def test_values_of_the_formulas():
@@ -27,22 +28,43 @@ def test_ignored_pixels_carry_neither_value_nor_gradient():
     torch.manual_seed(0)
     logits = torch.randn(5, 6, requires_grad=True)
     truth, ignore = (torch.rand(5, 6) > 0.5), torch.rand(5, 6) > 0.7
-    loss = sum(mask_losses([logits], [truth], [ignore]))
-    flipped = sum(mask_losses([logits], [truth ^ ignore], [ignore]))
+    loss = mask_losses(logits[None], truth[None], ignore[None]).sum()
+    flipped = mask_losses(logits[None], (truth ^ ignore)[None], ignore[None]).sum()
     torch.testing.assert_close(loss, flipped)
     loss.backward()
     assert (logits.grad[ignore] == 0).all()
     assert (logits.grad[~ignore] != 0).all()
 
 
-def test_mean_over_masks_of_different_sizes_and_none():
+@pytest.mark.parametrize("resolution", ["original", "low"])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_all_masks_of_a_size_at_once_are_the_masks_one_by_one(resolution, balanced):
+    """Values and gradients: three pictures of two sizes, one of them with ignored pixels; one mask without a truth."""
     torch.manual_seed(0)
-    logits = [torch.randn(3, 4), torch.randn(8, 2)]
-    truth = [torch.rand(3, 4) > 0.5, torch.rand(8, 2) > 0.5]
-    bce, dice = mask_losses(logits, truth)
-    torch.testing.assert_close(bce, (bce_loss(logits[0], truth[0]) + bce_loss(logits[1], truth[1])) / 2)
-    torch.testing.assert_close(dice, (dice_loss(logits[0], truth[0]) + dice_loss(logits[1], truth[1])) / 2)
-    assert [float(x) for x in mask_losses([], [])] == [0.0, 0.0]
+    sizes, rows = [(20, 30), (25, 18), (20, 30)], [0, 0, 1, 2, 2, 1]
+    resized = [(43, 64), (64, 46), (43, 64)]
+    ignore = [None, None, torch.rand(20, 30) > 0.8]
+    truth = [torch.rand(sizes[row]) > 0.6 for row in rows]
+    truth[1] = None
+    frames = Frames(64, sizes, resized, ignore, "pad")
+    logits = torch.randn(6, 16, 16, requires_grad=True)
+
+    together = level_losses(logits, truth, rows, frames, resolution, balanced)
+    one_by_one = torch.stack(
+        [
+            level_losses(logits[n : n + 1], truth[n : n + 1], rows[n : n + 1], frames, resolution, balanced)
+            for n in range(6)
+        ]
+    ).sum(0)
+    torch.testing.assert_close(together, one_by_one, rtol=1e-6, atol=0)
+    weights = torch.tensor([2.0, 0.5])
+    gradients = [torch.autograd.grad((found * weights).sum(), logits)[0] for found in (together, one_by_one)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-8)
+    assert not gradients[0][1].any(), "a mask without a truth learns nothing"
+
+    nothing = level_losses(logits, [None] * 6, rows, frames, resolution, balanced)
+    assert nothing.tolist() == [0.0, 0.0]
+    assert nothing.requires_grad
 
 
 def test_a_loss_key_is_one_row_of_one_file(tmp_path):

@@ -55,7 +55,9 @@ def test_the_papers_parts_train_and_nothing_else():
 def batch_of() -> dict[str, Any]:
     draws = Draws(Mixture({"a": [Squares()]}, questions=4))
     batch = Collate(tiny_processor(), 0)([draws[0, 0], draws[0, 1]])
-    assert not batch.pop("dropped")
+    assert batch.pop("dropped") == 0
+    assert batch.pop("questions") == 8
+    assert len(batch.pop("named")) == 2
     return batch
 
 

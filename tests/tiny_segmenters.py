@@ -118,10 +118,20 @@ def randomised(model: Any, seed: int = 0) -> Any:
 
 
 def native(config: PreTrainedConfig) -> Any:
-    """The family's own class in transformers, with its exchange of unstable masks off, as ours."""
+    """The family's own class in transformers, with its exchange of unstable masks off, as ours.
+
+    SAM-HQ's decoder as published: its masks are made of the cells that its transformer gives. transformers' makes them
+    of those from before it, rows for columns.
+    """
     if hasattr(config.mask_decoder_config, "dynamic_multimask_via_stability"):
         config.mask_decoder_config.dynamic_multimask_via_stability = False
-    return randomised(AutoModel.from_config(config))
+    model = randomised(AutoModel.from_config(config))
+    if config.model_type == "sam_hq":
+        made: list[Tensor] = []
+        decoder = model.mask_decoder
+        decoder.transformer.register_forward_hook(lambda module, given, found: made.append(found[1]))
+        decoder.upscale_conv1.register_forward_pre_hook(lambda module, given: made.pop()[:, 0].mT.view(given[0].shape))
+    return model
 
 
 def tiny_segmenter(kind: str, config: PreTrainedConfig | None = None) -> Any:

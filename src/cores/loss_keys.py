@@ -1,10 +1,10 @@
 """Every key of a recipe's `losses`: its name there, in a model's config and in the log, and what each style sets.
 
 No torch. A new mask loss is one row below and its function, which is imported when it is used and may stand here,
-too; a row without a function is a weight or a switch that `modeling` reads off the config by its name there.
+too; a row without a function is a weight or a switch that is read off the config by its name there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,9 @@ from typing import Any, Literal
 class LossKey:
     """`recipe`, `config`, `log`: its names; no `log`: it has no figure of its own. `default`: by style, or of all.
 
-    `function`: of a mask loss, module:name; it takes logits, truth and ignored pixels, (h, w) each, gives a scalar.
+    `function`: of a mask loss, module:name; it takes logits, truth and ignored pixels or None, (h, w) each, gives a
+    scalar. All masks of one size go through it at once (`torch.vmap`), so it looks at no value: pixels are left out by
+    a factor, not by an index.
     """
 
     recipe: str
@@ -42,6 +44,19 @@ LOSS_KEYS = (
     LossKey("balanced_bce", "balanced_bce", bool, False),
     LossKey("ignore_255", "ignore_255", bool, {"paper": True, "published": False, "lisa": False}),
     LossKey("resolution", "loss_resolution", Literal["original", "low"], "original"),
+    LossKey(
+        "loss_normalization",
+        "loss_normalization",
+        Literal["batch", "micro"],
+        {"paper": "batch", "published": "micro", "lisa": "micro"},
+    ),
 )
 MASK_LOSSES = tuple(key for key in LOSS_KEYS if key.function)
-LOGGED = tuple(key.log for key in LOSS_KEYS if key.log)
+# What a batch counts for its losses, each of which is a mean: supervised tokens, masks, masks of known location.
+COUNTED = ("tokens", "masks", "locations")
+
+
+def logged(levels: Sequence[str]) -> list[str]:
+    """Names of all losses in the log, for a chain of these levels: of mask losses, the last level's go without it."""
+    before = [f"{level}_{key.log}" for level in levels[:-1] for key in MASK_LOSSES]
+    return [key.log for key in LOSS_KEYS if key.log] + before

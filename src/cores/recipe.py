@@ -106,9 +106,9 @@ class DataSection:
 
     A draw takes a family by rate, one of its sources and one of its images with equal chances, then up to
     `questions_per_image` questions; `explain`: chance that an image with an explanation is asked for that alone, -1
-    for never. `steps_per_epoch`: optimiser steps that make an epoch; None: as many draws as there are images.
-    `on_bad`: images that cannot be used end the run, or are left out, up to one in a hundred. `dir`: the data
-    directory.
+    for never. `steps_per_epoch`: optimiser steps that make an epoch; None: as many draws as there are images, in
+    whole steps. `on_bad`: images that cannot be used end the run, or are left out, up to one in a hundred. `dir`: the
+    data directory.
     """
 
     dir: str | None = None
@@ -142,7 +142,9 @@ class LossSection(_LossFields):
     """Weights of the losses; None: the style's. `location`: of a mask loss at the levels before the last, too.
 
     `balanced_bce`: inside and outside of a mask weigh the same. `ignore_255`: leave ignored pixels out. `resolution`:
-    `low` takes the losses at the mask decoder's own resolution.
+    `low` takes the losses at the mask decoder's own resolution. `loss_normalization`: `batch` takes means over the
+    whole step, however it is cut into processes and micro-batches; `micro`, as the published programs, takes them in
+    each micro-batch and then the mean of these.
     """
 
     def problems(self) -> Iterator[str]:

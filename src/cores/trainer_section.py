@@ -28,6 +28,7 @@ OWNED = {
     "auto_find_batch_size": "per_device_train_batch_size",
     "remove_unused_columns": "nothing: there are no columns",
     "label_names": "nothing: batches are the processor's",
+    "logging_nan_inf_filter": "nothing: a loss that is no number ends the run",
 }
 # What cores sets where a recipe says nothing.
 DEFAULTS = {

@@ -6,6 +6,7 @@ Legend: questions = about one image, levels = of the chain, masks = any number o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from cores.asking.answerer import Answerer, Query
 from cores.asking.answers import Answered, decode, passes, segment_answers
+from cores.asking.prefixes import Prefixes
 from cores.data.sample import Form, Turn
 from cores.errors import UserError
 from cores.modeling.generation import generate, read_prefix, teacher_force
@@ -26,7 +28,7 @@ from cores.processing.reading import Reading
 QUESTIONS_PER_PASS = 16  # each has a copy of the prefix's cache: 0.2 GB for 7B in 16 bits and a prefix of 400 tokens
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class EncodedImage:
     """An image that a model has looked at; any number of questions may follow. Belongs to the model that made it.
 
@@ -56,6 +58,7 @@ class Asker(Answerer[EncodedImage]):
         max_new_tokens: most tokens of a generated answer; None: the checkpoint's own.
         questions_per_pass: most questions that the language model, and masks that the mask decoder, work on at once;
             it bounds the memory and changes no answer.
+        prefixes: those that the same model has read, for askers that come one after the other.
 
     Raises UserError when `max_new_tokens` or `questions_per_pass` is no whole number from 1.
     """
@@ -69,8 +72,10 @@ class Asker(Answerer[EncodedImage]):
         seed: int = 0,
         max_new_tokens: int | None = None,
         questions_per_pass: int = QUESTIONS_PER_PASS,
+        prefixes: Prefixes | None = None,
     ) -> None:
         self.model, self.processor, self.seed = model, processor, seed
+        self.prefixes = Prefixes() if prefixes is None else prefixes
         self.max_new_tokens = model.max_new_tokens if max_new_tokens is None else max_new_tokens
         self.questions_per_pass = questions_per_pass
         for name in ("max_new_tokens", "questions_per_pass"):
@@ -117,7 +122,7 @@ class Asker(Answerer[EncodedImage]):
         if not questions:
             return []
         prefix_ids = processor.prefix(self.seed, image.picture.key, image.picture).to(device)
-        prefix = read_prefix(self.model, image.pixels, prefix_ids)
+        prefix = self.prefixes.of(image, prefix_ids, partial(read_prefix, self.model, image.pixels))
         answers = None if given is None else [processor.answer_ids(answer).to(device) for answer in given]
         said = []
         for some in passes(len(questions), self.questions_per_pass):

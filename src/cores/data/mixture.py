@@ -83,7 +83,8 @@ class Mixture:
                 continue
             if sample.conversations:
                 self.bad.use()
-                return replace(sample, meta=sample.meta | {"family": self.names[family]})
+                origin = {"source": source.name, "name": f"picture {number}"}
+                return replace(sample, meta=origin | sample.meta | {"family": self.names[family]})
         raise DataError(f"{source.name}: {REDRAWS} images drawn, none with a question to ask")
 
     def _choose(self, epoch: int, index: int) -> tuple[np.random.Generator, int, Source]:

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from cores.asking.asker import QUESTIONS_PER_PASS, Asker, EncodedImage
+from cores.asking.prefixes import Prefixes
 from cores.checkpoints.load import load as load_checkpoint
 from cores.errors import UserError
 from cores.inference.segmenting import Segmenting
@@ -36,6 +37,7 @@ class Cores(Segmenting[EncodedImage]):
     ) -> None:
         self.model, self.processor, self.seed = model.eval(), processor, seed
         self.questions_per_pass = questions_per_pass
+        self.prefixes = Prefixes()
 
     def __repr__(self) -> str:
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
@@ -61,7 +63,8 @@ class Cores(Segmenting[EncodedImage]):
         return self.processor.tokenizer
 
     def _asker(self, max_new_tokens: int | None = None) -> Asker:
-        return Asker(self.model, self.processor, self.seed, max_new_tokens, self.questions_per_pass)
+        how = (self.seed, max_new_tokens, self.questions_per_pass, self.prefixes)
+        return Asker(self.model, self.processor, *how)
 
 
 class CoresInWords(Segmenting[Seen]):

@@ -19,6 +19,7 @@ def run_chain(
     image_index: Tensor,
     use_location: bool = True,
     masks_per_pass: int | None = None,
+    checkpointed: bool = False,
 ) -> list[Tensor]:
     """Low-res logits (masks, H, W) of every level, coarse to fine.
 
@@ -28,14 +29,15 @@ def run_chain(
     Args: `features` of the segmenter; `tokens` (levels, masks, dim); `image_index` (masks,). `use_location` False:
     the last level runs as if it were the first: no mask prompt and no refiner. `masks_per_pass`: most masks that are
     decoded at once; more of them go one pass after the other, and in training each pass is computed again for its
-    gradients, so that memory is that of one.
+    gradients, so that memory is that of one. `checkpointed`: each call of the mask decoder is computed again, so that
+    memory is that of one level.
     """
     if masks_per_pass is None or len(image_index) <= masks_per_pass:
-        return _levels(segmenter, refiner, features, tokens, image_index, use_location)
+        return _levels(segmenter, refiner, features, tokens, image_index, use_location, checkpointed)
     parts = []
     for some, index in zip(tokens.split(masks_per_pass, dim=1), image_index.split(masks_per_pass), strict=True):
-        inputs = (segmenter, refiner, features, some, index, use_location)
-        again = torch.is_grad_enabled()
+        again = torch.is_grad_enabled() and not checkpointed
+        inputs = (segmenter, refiner, features, some, index, use_location, checkpointed)
         parts.append(checkpoint(_levels, *inputs, use_reentrant=False) if again else _levels(*inputs))
     return [torch.cat(level) for level in zip(*parts, strict=True)]
 
@@ -47,13 +49,17 @@ def _levels(
     tokens: Tensor,
     image_index: Tensor,
     use_location: bool,
+    checkpointed: bool,
 ) -> list[Tensor]:
     """All levels of these masks, in one call of the mask decoder each."""
+    again = checkpointed and torch.is_grad_enabled()
     found: list[Tensor] = []
     for level, token in enumerate(tokens):  # token: (masks, dim)
         guided = level > 0 and (use_location or level < len(tokens) - 1)
         prompt = found[-1] if guided else None
         if prompt is not None and refiner is not None:
             token = refiner(token, segmenter.grid(features)[image_index], prompt)
-        found.append(segmenter.decode(features, token[:, None], image_index, prompt))
+        inputs = (features, token[:, None], image_index, prompt)
+        decode = segmenter.decode
+        found.append(checkpoint(decode, *inputs, use_reentrant=False) if again else decode(*inputs))
     return found

@@ -23,7 +23,7 @@ class CoresConfig(PreTrainedConfig):
     `mask_weight`, `bce_weight`, `dice_weight`; `location_loss`, the weight of the mask losses on all levels before
     the last; `balanced_bce`: inside and outside of a mask weigh the same, for training from scratch; `ignore_255`:
     ignored pixels are left out, else they train as background; `loss_resolution`: `original`, or `low` for cheap
-    training at the mask decoder's own resolution.
+    training at the mask decoder's own resolution; `loss_normalization`: `batch`, or `micro` for the published rule.
 
     Raises CheckpointError when levels, refiner, style or resolution are none of these.
     """

@@ -1,10 +1,10 @@
 """Mask losses of one level of the chain (paper section 3.4), as pure functions of tensors.
 
-Legend: masks = all masks of the micro-batch, h, w = pixels of one picture. Pictures differ in size, so a batch of
-masks is a list of (h, w) tensors.
+Legend: masks = some masks of one size, h, w = pixels of each. A loss is written for one mask; `mask_losses` takes all
+masks of one size through it at once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 
 import torch
@@ -17,18 +17,16 @@ DICE_SCALE = 1000.0  # keeps the sums of large masks small; part of the publishe
 DICE_EPS = 1e-6
 
 
-def _kept(logits: Tensor, truth: Tensor, ignore: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Logits and truth, fp32, (pixels,): those that are not ignored."""
-    keep = slice(None) if ignore is None else ~ignore.flatten()
-    return logits.flatten()[keep].float(), truth.flatten()[keep].float()
+def mean(values: Tensor, ignore: Tensor | None = None) -> Tensor:
+    """The mean of values (h, w) over the pixels that are not ignored; 0, still part of the graph, where all are."""
+    if ignore is None:
+        return values.mean()
+    return (values * ~ignore).sum() / (~ignore).sum().clamp(min=1)
 
 
 def bce_loss(logits: Tensor, truth: Tensor, ignore: Tensor | None = None) -> Tensor:
     """Binary cross-entropy, mean over one mask's pixels. `logits`, `truth`, `ignore`: (h, w). Gives a scalar."""
-    kept, target = _kept(logits, truth, ignore)
-    if not kept.numel():  # everything ignored: no signal, but still part of the graph
-        return logits.sum() * 0.0
-    return F.binary_cross_entropy_with_logits(kept, target)
+    return mean(F.binary_cross_entropy_with_logits(logits.float(), truth.float(), reduction="none"), ignore)
 
 
 def balanced_bce_loss(logits: Tensor, truth: Tensor, ignore: Tensor | None = None) -> Tensor:
@@ -37,45 +35,33 @@ def balanced_bce_loss(logits: Tensor, truth: Tensor, ignore: Tensor | None = Non
     For training from scratch: with the plain mean, a small mask is best called empty for a long time. `logits`,
     `truth`, `ignore`: (h, w); the truth may be a share between 0 and 1. Gives a scalar.
     """
-    kept, target = _kept(logits, truth, ignore)
-    if not kept.numel():
-        return logits.sum() * 0.0
-    each = F.binary_cross_entropy_with_logits(kept, target, reduction="none")
-    inside = (each * target).sum() / target.sum().clamp(min=1)
-    outside = (each * (1 - target)).sum() / (1 - target).sum().clamp(min=1)
-    return (inside + outside) / 2
+    target = truth.float()
+    each = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    inside, outside = (share if ignore is None else share * ~ignore for share in (target, 1 - target))
+    means = [(each * share).sum() / share.sum().clamp(min=1) for share in (inside, outside)]
+    return (means[0] + means[1]) / 2
 
 
 def dice_loss(logits: Tensor, truth: Tensor, ignore: Tensor | None = None) -> Tensor:
     """1 - DICE of one mask, with the published scale and epsilon. `logits`, `truth`, `ignore`: (h, w)."""
-    kept, target = _kept(logits, truth, ignore)
-    p, g = kept.sigmoid() / DICE_SCALE, target / DICE_SCALE
-    overlap = 2 * (kept.sigmoid() * g).sum()
+    found, target = logits.float().sigmoid(), truth.float()
+    if ignore is not None:
+        found, target = found * ~ignore, target * ~ignore
+    p, g = found / DICE_SCALE, target / DICE_SCALE
+    overlap = 2 * (found * g).sum()
     return 1 - (overlap + DICE_EPS) / (p.sum() + g.sum() + DICE_EPS)
 
 
-def mask_losses(
-    logits: Sequence[Tensor],
-    truth: Sequence[Tensor],
-    ignore: Sequence[Tensor | None] | None = None,
-    balanced: bool = False,
-) -> tuple[Tensor, ...]:
-    """The losses of `MASK_LOSSES` in its order (BCE, DICE), each the mean over all masks of the micro-batch.
+def mask_losses(logits: Tensor, truth: Tensor, ignore: Tensor | None = None, balanced: bool = False) -> Tensor:
+    """The losses of `MASK_LOSSES` in its order (BCE, DICE), of each mask: unweighted, (losses, masks).
 
-    Args: `logits`, `truth`, `ignore`: one (h, w) tensor a mask, logits at the picture's own size. `balanced`: BCE
-    by `balanced_bce_loss`. Returns unweighted scalars; a batch without masks gives 0 for each. Raises ValueError when
-    logits and truth are not as many.
+    Args: `logits`, `truth`, `ignore`: (masks, h, w). `balanced`: BCE by `balanced_bce_loss`.
     """
-    if len(logits) != len(truth):
-        raise ValueError(f"{len(logits)} predicted masks, {len(truth)} true ones: they must be as many")
-    if not logits:
-        return (torch.zeros(()),) * len(MASK_LOSSES)
-    ignored = ignore if ignore is not None else [None] * len(logits)
-    triples = list(zip(logits, truth, ignored, strict=True))
     functions = [_function(str(key.function)) for key in MASK_LOSSES]
     if balanced:
         functions = [balanced_bce_loss if function is bce_loss else function for function in functions]
-    return tuple(torch.stack([function(*t) for t in triples]).mean() for function in functions)
+    over = (0, 0, None if ignore is None else 0)
+    return torch.stack([torch.vmap(function, over)(logits, truth, ignore) for function in functions])
 
 
 def _function(place: str) -> Callable[..., Tensor]:

@@ -21,13 +21,13 @@ from cores.modeling.chain import run_chain
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.generation_config import MAX_NEW_TOKENS, read_max_new_tokens, write_generation_config
 from cores.modeling.mllms import make_mllm
-from cores.modeling.objective import Frames, level_losses
+from cores.modeling.objective import Frames, level_losses, share
 from cores.modeling.packed_states import packed_states
+from cores.modeling.packing import supervised_places
 from cores.modeling.refiner import make_refiner
 from cores.modeling.segmenters import make_segmenter
 from cores.modeling.segmenters.base import Features
 from cores.modeling.strict import refuse, refuse_broken, refuse_differences
-from cores.vocabulary import UNSUPERVISED
 
 MASKS_PER_PASS = 16  # one takes about 0.1 GB a level in training, of a whole-size SAM 2 in fp32
 
@@ -36,10 +36,10 @@ MASKS_PER_PASS = 16  # one takes about 0.1 GB a level in training, of a whole-si
 class CoresOutput(ModelOutput):
     """What `CoresModel.forward` gives. Losses are unweighted scalars but for `loss` and `mask_loss`.
 
-    `mask_losses`: those of the last level by their names in the log (`bce_loss`, `dice_loss`); `location_loss`: of
-    the levels before it together, weighted as in `mask_loss`. `low_res_logits`: a tuple of (masks, H, W), one a
-    level; `tokens` (levels, masks, dim): prompt tokens before the refiner; `hidden_states` (images, tokens, width):
-    last layer, after the final norm.
+    `mask_losses`: by their names in the log, those of the last level (`bce_loss`, `dice_loss`) and, where they train,
+    of those before it (`location_bce_loss`, ...); `location_loss`: of the levels before the last together, weighted as
+    in `mask_loss`. `low_res_logits`: a tuple of (masks, H, W), one a level; `tokens` (levels, masks, dim): prompt
+    tokens before the refiner; `hidden_states` (images, tokens, width): last layer, after the final norm.
     """
 
     loss: Tensor | None = None
@@ -63,7 +63,8 @@ class CoresModel(PreTrainedModel):
 
     Weights: `mllm.*` (a LLaVA's names), `segmenter.*` (its family's names), `projection.*`, `refiner.*`.
     `max_new_tokens`: most tokens of an answer, where nobody says otherwise; kept in `generation_config.json`.
-    `masks_per_pass`: most masks that the mask decoder works on at once: bounds the memory, changes no number.
+    `masks_per_pass`: most masks that the mask decoder works on at once: bounds the memory, changes no number;
+    `checkpoint_decoder`: in training it computes each level again for its gradients: less memory, more time.
     """
 
     config_class = CoresConfig
@@ -81,6 +82,7 @@ class CoresModel(PreTrainedModel):
         self._add_new_parts()
         self.max_new_tokens = MAX_NEW_TOKENS
         self.masks_per_pass = MASKS_PER_PASS
+        self.checkpoint_decoder = False
         self.post_init()
 
     def _add_new_parts(self) -> None:
@@ -165,7 +167,8 @@ class CoresModel(PreTrainedModel):
     ) -> list[Tensor]:
         """Low-res logits (masks, H, W) of each level. Args: as `run_chain`'s; `masks_per_pass` None: the model's."""
         most = self.masks_per_pass if masks_per_pass is None else masks_per_pass
-        return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location, most)
+        again = self.checkpoint_decoder
+        return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location, most, again)
 
     def forward(
         self,
@@ -183,6 +186,9 @@ class CoresModel(PreTrainedModel):
         resized: Sequence[Size] | None = None,
         features: Features | None = None,
         pixel_extras: Mapping[str, Tensor] | None = None,
+        supervised: Tensor | None = None,
+        rows: Sequence[int] | None = None,
+        counts: Mapping[str, Tensor | int] | None = None,
     ) -> CoresOutput:
         """Losses and masks of a packed batch.
 
@@ -192,13 +198,16 @@ class CoresModel(PreTrainedModel):
         grounding token is predicted; `image_index` (masks,): its row; `truth`, `location_truth`: one (h, w) bool a
         mask; `ignore`: one (h, w) bool or None an image; `sizes`, `resized`: (h, w) of each picture and of it inside
         the segmenter's square, in pixels.
+        `supervised` (supervised,): see `packing.supervised_places`; `rows`: `image_index` as plain numbers; without
+        them the device is asked, and waited for. `counts`: how many of each of `loss_keys.COUNTED` the losses are
+        means over, more than are here where this is a part of a step; numbers or int64 scalars. None: as are here.
         Raises ValueError when masks or their losses are asked for without what they are made of.
         """
         pixels = {"pixel_values": pixel_values, **(pixel_extras or {})}
         states = packed_states(self.mllm, input_ids, segment_ids, pixels)
         output = CoresOutput(hidden_states=states)
         if labels is not None:
-            output.text_loss = self._text_loss(states, labels)
+            output.text_loss = self._text_loss(states, labels, supervised, counts)
 
         if token_positions is not None and image_index is not None:
             # (levels, masks, width): the state that predicts the token, which the head reads too
@@ -208,7 +217,10 @@ class CoresModel(PreTrainedModel):
             if truth is not None:
                 if sizes is None or resized is None:
                     raise ValueError("losses of masks are asked for: give sizes and resized of the pictures")
-                self._mask_losses(output, image_index, truth, location_truth, ignore, sizes, resized)
+                rows = image_index.tolist() if rows is None else rows
+                left_out = ignore if ignore is not None and self.config.ignore_255 else [None] * len(sizes)
+                frames = Frames(self.segmenter.image_size, sizes, resized, left_out, self.segmenter.fit)
+                self._mask_losses(output, truth, location_truth, rows, frames, counts)
         if output.text_loss is not None:
             output.loss = self.config.text_weight * output.text_loss
             if output.mask_loss is not None:
@@ -232,51 +244,52 @@ class CoresModel(PreTrainedModel):
                 features = self.encode(pixels)
         return tuple(self.segment(features, tokens, image_index))
 
-    def _text_loss(self, states: Tensor, labels: Tensor) -> Tensor:
-        """One mean over all supervised tokens of the micro-batch (reference: published programs)."""
-        asked = labels[:, 1:] != UNSUPERVISED
-        logits: Tensor = self.mllm.logits(states[:, :-1][asked])  # (supervised, vocabulary)
-        if not logits.shape[0]:
-            return logits.sum() * 0.0 + states.sum() * 0.0
-        return F.cross_entropy(logits.float(), labels[:, 1:][asked])
+    def _text_loss(
+        self,
+        states: Tensor,
+        labels: Tensor,
+        supervised: Tensor | None = None,
+        counts: Mapping[str, Tensor | int] | None = None,
+    ) -> Tensor:
+        """One mean over all supervised tokens (reference: published programs)."""
+        places = supervised_places(labels) if supervised is None else supervised
+        logits: Tensor = self.mllm.logits(states.flatten(0, 1)[places])  # (supervised, vocabulary)
+        total = F.cross_entropy(logits.float(), labels.flatten()[places + 1], reduction="sum")
+        return share(total, len(places) if counts is None else counts["tokens"])
 
     def _mask_losses(
         self,
         output: CoresOutput,
-        image_index: Tensor,
         truth: Sequence[Tensor],
         location_truth: Sequence[Tensor | None] | None,
-        ignore: Sequence[Tensor | None] | None,
-        sizes: Sequence[Size],
-        resized: Sequence[Size],
+        rows: Sequence[int],
+        frames: Frames,
+        counts: Mapping[str, Tensor | int] | None,
     ) -> None:
         """The mask losses of the last level, and of all before it where the location is known and weighs something."""
         config = self.config
         assert output.low_res_logits is not None
-        rows = image_index.tolist()
-        left_out = ignore if ignore is not None and config.ignore_255 else [None] * len(sizes)
-        frames = Frames(self.segmenter.image_size, sizes, resized, left_out, self.segmenter.fit)
-        how = (frames, config.loss_resolution, config.balanced_bce)
-
-        parts = level_losses(output.low_res_logits[-1], truth, rows, *how)
+        how = (rows, frames, config.loss_resolution, config.balanced_bce)
+        masks = len(truth) if counts is None else counts["masks"]
+        parts = share(level_losses(output.low_res_logits[-1], truth, *how), masks)
         output.mask_losses = {str(key.log): part for key, part in zip(MASK_LOSSES, parts, strict=True)}
         output.mask_loss = self._weighted(parts)
         if not rows:  # still part of the graph, so that ranks without masks agree with the others
             others = [p for name, p in self.named_parameters() if not name.startswith("mllm.")]
-            unused = sum(p.sum() for p in others if p.requires_grad)
-            output.mask_loss = output.mask_loss.to(image_index.device) + 0.0 * unused
+            output.mask_loss = output.mask_loss + 0.0 * sum(p.sum() for p in others if p.requires_grad)
         if config.location_loss and location_truth is not None and len(output.low_res_logits) > 1:
-            known = [(number, mask) for number, mask in enumerate(location_truth) if mask is not None]
-            numbers, masks = [number for number, _ in known], [mask for _, mask in known]
-            found = [
-                self._weighted(level_losses(level[numbers], masks, [rows[number] for number in numbers], *how))
-                for level in output.low_res_logits[:-1]
-            ]
-            output.location_loss = torch.stack(found).sum().to(image_index.device)
+            known = sum(mask is not None for mask in location_truth) if counts is None else counts["locations"]
+            found = []
+            for level, logits in zip(config.levels, output.low_res_logits[:-1], strict=False):
+                parts = share(level_losses(logits, location_truth, *how), known)
+                names = (f"{level['name']}_{key.log}" for key in MASK_LOSSES)
+                output.mask_losses |= dict(zip(names, parts, strict=True))
+                found.append(self._weighted(parts))
+            output.location_loss = torch.stack(found).sum()
             output.mask_loss = output.mask_loss + config.location_loss * output.location_loss
 
-    def _weighted(self, parts: Sequence[Tensor]) -> Tensor:
-        """The sum of one level's mask losses, each by its weight."""
+    def _weighted(self, parts: Tensor) -> Tensor:
+        """The sum of one level's mask losses (losses,), each by its weight."""
         weights = [getattr(self.config, key.config) for key in MASK_LOSSES]
         return torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum()
 

@@ -6,9 +6,11 @@ Legend: masks = all targets of the batch on one flat axis, (H, W) = low-res mask
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from cores.geometry import Fit, Size, content_size, restore, shrink
+from cores.loss_keys import MASK_LOSSES
 from cores.modeling.losses import mask_losses
 
 
@@ -26,29 +28,42 @@ class Frames:
 
 def level_losses(
     low_res_logits: Tensor,
-    truth: Sequence[Tensor],
+    truth: Sequence[Tensor | None],
     rows: Sequence[int],
     frames: Frames,
     resolution: str = "original",
     balanced: bool = False,
-) -> tuple[Tensor, ...]:
-    """BCE, DICE and whatever else `MASK_LOSSES` holds, of masks against the truth: unweighted scalars, in its order.
+) -> Tensor:
+    """BCE, DICE and whatever else `MASK_LOSSES` holds, in its order: (losses,), unweighted, summed over the masks.
 
-    Args: `low_res_logits` (masks, H, W); `truth`: one (h, w) bool a mask; `rows`: which picture each belongs to.
-    `resolution`: `original`, or `low`: at the picture's part of the low-res grid, against the share of each cell that
-    the truth covers. `balanced`: see `balanced_bce_loss`.
+    Args: `low_res_logits` (masks, H, W); `truth`: one (h, w) bool a mask, None for one without a loss; `rows`: which
+    picture each belongs to. `resolution`: `original`, or `low`: at the picture's part of the low-res grid, against
+    the share of each cell that the truth covers. `balanced`: see `balanced_bce_loss`.
+    Raises ValueError when logits, truth and rows are not as many.
     """
-    logits, wanted, ignored = [], [], []
-    for number, (mask, row) in enumerate(zip(truth, rows, strict=True)):
-        out = frames.ignore[row]
+    groups: dict[tuple[Size, Size, bool], list[tuple[Tensor, Tensor, Tensor | None]]] = {}  # one call's masks
+    for logits, mask, row in zip(low_res_logits.unbind(), truth, rows, strict=True):
+        if mask is not None:
+            left_out = frames.ignore[row]
+            alike = (frames.sizes[row], frames.resized[row], left_out is None)
+            groups.setdefault(alike, []).append((logits, mask, left_out))
+    if not groups:
+        return (low_res_logits * 0.0).sum().expand(len(MASK_LOSSES))  # 0, still part of the graph
+    found = []
+    for (size, resized, _), group in groups.items():
+        each, masks = torch.stack([one for one, _, _ in group]), torch.stack([one for _, one, _ in group])
+        ignored = [one for _, _, one in group if one is not None]  # all of them, or none
+        ignore = torch.stack(ignored) if ignored else None
         if resolution == "low":
-            h, w = content_size(frames.resized[row], frames.canvas, low_res_logits.shape[-1])
-            logits.append(low_res_logits[number, :h, :w])
-            wanted.append(shrink(mask[None], (h, w))[0])
-            ignored.append(None if out is None else shrink(out[None], (h, w))[0] > 0.5)
+            h, w = content_size(resized, frames.canvas, low_res_logits.shape[-1])
+            each, masks = each[:, :h, :w], shrink(masks, (h, w))
+            ignore = None if ignore is None else shrink(ignore, (h, w)) > 0.5
         else:
-            one = low_res_logits[number : number + 1]
-            logits.append(restore(one, frames.canvas, frames.resized[row], frames.sizes[row], frames.fit)[0])
-            wanted.append(mask)
-            ignored.append(out)
-    return mask_losses(logits, wanted, ignored, balanced)
+            each = restore(each, frames.canvas, resized, size, frames.fit)
+        found.append(mask_losses(each, masks, ignore, balanced).sum(dim=1))
+    return torch.stack(found).sum(dim=0)
+
+
+def share(total: Tensor, count: Tensor | int) -> Tensor:
+    """A sum as its part of a mean over `count` things; of none it is 0."""
+    return total / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1))

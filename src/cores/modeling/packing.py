@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from cores.vocabulary import PADDING, PREFIX
+from cores.vocabulary import PADDING, PREFIX, UNSUPERVISED
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +68,15 @@ def pack(segment_ids: Tensor, image: Tensor | None = None) -> Sight:
     positions = index[None] - before.sum(dim=-1)  # (images, tokens): other conversations' tokens do not count
     positions = positions.masked_fill(segment_ids == PADDING, 0)
     return Sight(seen, positions, positions, image)
+
+
+def supervised_places(labels: Tensor) -> Tensor:
+    """Where the states stand that predict supervised tokens: (supervised,), int64, counted along all rows in turn.
+
+    Args: `labels` (images, tokens); a state predicts the label behind it in its row.
+    """
+    asked = F.pad(labels[:, 1:] != UNSUPERVISED, (0, 1))
+    return asked.flatten().nonzero()[:, 0]
 
 
 def follow(prefix: int, real: Tensor) -> Sight:

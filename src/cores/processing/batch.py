@@ -29,7 +29,10 @@ class Batch(TypedDict):
     `segmenter_pixels` (images, 3, S, S); `token_positions` (levels, masks): the positions that predict each
     grounding token; `image_index` (masks,): the row of each mask; `truth`, `location_truth`: one (h, w) bool a mask,
     or None where no location is known; `ignore`: one (h, w) bool or None an image; `sizes`, `resized`: (h, w) of each
-    picture, and of it inside the segmenter's square. `dropped`: conversations left out or cut, for the log alone.
+    picture, and of it inside the segmenter's square. So that no loss asks the device, and waits:
+    `supervised` (supervised,), int64: where the states stand that predict supervised tokens, counted along all rows in
+    turn; `rows`: `image_index` as plain numbers; `counts`: of each of `loss_keys.COUNTED`, how many are here.
+    `dropped`: conversations left out or cut, for the log alone.
     """
 
     input_ids: Tensor
@@ -45,6 +48,9 @@ class Batch(TypedDict):
     ignore: list[Tensor | None]
     sizes: list[Size]
     resized: list[Size]
+    supervised: Tensor
+    rows: list[int]
+    counts: dict[str, int]
     dropped: NotRequired[int]
 
 
@@ -135,6 +141,13 @@ def make_batch(
     def padded(parts: Sequence[list[int]], filler: int) -> Tensor:
         return torch.tensor([[*part, *[filler] * (longest - len(part))] for part in parts])
 
+    supervised = [
+        number * longest + place - 1
+        for number, row in enumerate(rows)
+        for place, label in enumerate(row.labels)
+        if place and label != UNSUPERVISED
+    ]
+    of_mask = [number for number, row in enumerate(rows) for _ in row.targets]
     places = [[place for row in rows for place in row.places[level]] for level in range(levels)]
     truth, locations = [], []
     for row, picture in zip(rows, pictures, strict=True):
@@ -150,12 +163,15 @@ def make_batch(
         "pixel_extras": {name: value for name, value in pixels.items() if name != "pixel_values"},
         "segmenter_pixels": torch.stack([picture.segmenter_pixels for picture in pictures]),
         "token_positions": torch.tensor(places, dtype=torch.long),  # (levels, masks)
-        "image_index": torch.tensor([n for n, row in enumerate(rows) for _ in row.targets], dtype=torch.long),
+        "image_index": torch.tensor(of_mask, dtype=torch.long),
         "truth": truth,
         "location_truth": locations,
         "ignore": [None if sample.ignore is None else _mask(sample.ignore) for sample in samples],
         "sizes": [picture.size for picture in pictures],
         "resized": [picture.resized for picture in pictures],
+        "supervised": torch.tensor(supervised, dtype=torch.long),
+        "rows": of_mask,
+        "counts": {"tokens": len(supervised), "masks": len(truth), "locations": len(truth) - locations.count(None)},
     }
 
 

@@ -52,6 +52,7 @@ def training_arguments(
         "disable_tqdm": quiet,
         "remove_unused_columns": False,
         "label_names": ["labels"],
+        "logging_nan_inf_filter": False,  # would wait for every loss; one that is no number ends the run
     }
     values.setdefault("dataloader_pin_memory", not use_cpu)
     if not evaluates:

@@ -3,6 +3,7 @@
 Nothing is remembered between samples, so a resumed run goes on with the next one and replays none.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -56,17 +57,35 @@ class InOrder(Sampler[Key]):
         return ((self.epoch, index) for index in range(self.length))
 
 
+class DrawnBatch(Batch):
+    """A batch with what the trainer alone reads: how many `questions` it asks, and what its samples are called."""
+
+    questions: int
+    named: list[str]
+
+
 class Collate:
     """Drawn samples as one batch of the processor; `dropped`: how many conversations did not fit into it whole."""
 
     def __init__(self, processor: CoresProcessor, seed: int) -> None:
         self.processor, self.seed = processor, seed
 
-    def __call__(self, drawn: Sequence[Drawn]) -> Batch:
+    def __call__(self, drawn: Sequence[Drawn]) -> DrawnBatch:
         samples, epochs, indices = zip(*drawn, strict=True)
         self.processor.dropped.clear()
         batch = self.processor.collate(samples, seed=self.seed, epoch=epochs[0], indices=indices)
-        return {**batch, "dropped": self.processor.dropped.total()}
+        return {
+            **batch,
+            "dropped": self.processor.dropped.total(),
+            "questions": int(batch["segment_ids"].amax(1).sum()),  # a row's conversations are numbered from 1
+            "named": [called(sample) for sample in samples],
+        }
+
+
+def called(sample: Sample) -> str:
+    """Where a sample came from and what it asks, for errors: source, picture, questions."""
+    asked = ", ".join(repr(turn.query) for one in sample.conversations for turn in one.turns)
+    return f"{sample.meta['source']}: {sample.name}: {asked}"
 
 
 def draws_of(recipe: Recipe, open_source: OpenSource, seed: int, step: int) -> Draws:
@@ -90,4 +109,5 @@ def draws_of(recipe: Recipe, open_source: OpenSource, seed: int, step: int) -> D
         on_bad=recipe.data.on_bad,
         open_picture=open_picture,
     )
-    return Draws(mixture, recipe.data.steps_per_epoch and recipe.data.steps_per_epoch * step)
+    steps = recipe.data.steps_per_epoch or math.ceil(len(Draws(mixture)) / step)
+    return Draws(mixture, steps * step)  # whole steps, so that an epoch is the same however it is cut

@@ -16,7 +16,10 @@ from cores.training.folder import LOG
 from cores.training.memory import GB, count
 
 LOOKED_AT = 50  # pictures of a source, for how many questions its pictures have
-HIDDEN = ("epoch", "seconds", "seconds_for_data", "total_flos", "grad_norm", "learning_rate", "dropped")
+HIDDEN = (
+    "epoch", "seconds", "seconds_for_data", "share_for_data", "images_per_second", "questions_per_second",
+    "tokens_per_second", "peak_memory_gb", "total_flos", "grad_norm", "learning_rate", "dropped",
+)  # fmt: skip
 
 
 class Progress(ProgressCallback):

@@ -58,8 +58,8 @@ def train(
         quiet: say nothing, neither what the run starts with nor how it goes.
 
     Returns: the trainer, whose `model` is trained. Raises RecipeError, CheckpointError and DataError for what cannot
-    be used, before anything trains; later, DataError for images that cannot be used (`data.on_bad`) and CheckFailed
-    for a gradient that is no number; UserError when another process trains into `run` and when the disk is full;
+    be used, before anything trains; later, DataError for images that cannot be used (`data.on_bad`), CheckFailed for a
+    loss or gradient that is no number; UserError when another process trains into `run` and when the disk is full;
     KeyboardInterrupt when it was stopped, after it has saved.
     """
     run = run.absolute()

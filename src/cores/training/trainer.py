@@ -25,12 +25,14 @@ from cores.checkpoints.find import checkpoints_of
 from cores.checkpoints.runs.best import BEST, WRITING, name_best
 from cores.checkpoints.runs.learned import masters, read_learned, write_learned
 from cores.checkpoints.runs.origin import Base
-from cores.errors import CheckFailed, RecipeError
-from cores.loss_keys import LOGGED
+from cores.errors import RecipeError
+from cores.loss_keys import COUNTED, logged
 from cores.modeling.model import CoresModel
 from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 from cores.training.drawing import Draws, InOrder
+from cores.training.finite import Watch
+from cores.training.tally import Tally
 from cores.whole import open_to_others
 
 
@@ -48,7 +50,7 @@ Evaluate = Callable[[CoresModel, CoresProcessor, int, int], Score]
 class CoresTrainer(Trainer):
     """A Trainer of one run. `base`: what the run started from; `evaluate`: says which checkpoint is the best.
 
-    Training raises CheckFailed for a gradient that is no number (but not in fp16), and what the draws raise.
+    Training raises CheckFailed for a loss or a gradient that is no number, and what the draws raise.
     """
 
     def __init__(
@@ -66,10 +68,13 @@ class CoresTrainer(Trainer):
         self.writing: Path | None = None
         self.saved_step: int | None = None
         self.masters: dict[str, Tensor] | None = None  # in fp32, while DeepSpeed trains rounded copies of them
-        self.sums: Tensor | None = None  # since the last log: of each loss, of dropped conversations, of batches
-        self.waited, self.logged_at = 0.0, time.monotonic()
         self.control: TrainerControl
         super().__init__(train_dataset=draws, eval_dataset=[], **kwargs)
+        # True: a step's losses are means over all of it (`_get_num_items_in_batch`); False: over each micro-batch
+        self.loss_is_scaled_for_ga = self.model.config.loss_normalization == "batch"
+        levels = [level["name"] for level in self.model.config.levels]
+        names = logged(levels if self.model.config.location_loss else levels[-1:])
+        self.tally, self.watch = Tally(names, self.loss_is_scaled_for_ga), Watch()
 
     # Samples
 
@@ -84,56 +89,70 @@ class CoresTrainer(Trainer):
         super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer's; the seconds that it waits for data are added up for the log."""
+        """As the Trainer's, once a step; the seconds that it waits for data are added up for the log."""
         started = time.monotonic()
         found = super().get_batch_samples(*args, **kwargs)
-        self.waited += time.monotonic() - started
+        self.tally.waited += time.monotonic() - started
+        self.tally.steps += 1
+        self.watch = Watch()
         return found
 
     # Losses
 
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> dict[str, Tensor] | None:
+        """How many of each of `COUNTED` the whole step has, over its micro-batches and all processes: int64 scalars.
+
+        None where each micro-batch's losses are its own means.
+        """
+        if not self.loss_is_scaled_for_ga:
+            return None
+        own = torch.tensor(
+            [sum(batch["counts"][name] for batch in batch_samples) for name in COUNTED],
+            pin_memory=device.type == "cuda",  # so that the copy waits for nothing
+        )
+        whole = self.accelerator.reduce(own.to(device, non_blocking=True), "sum")
+        return dict(zip(COUNTED, whole.unbind(), strict=True))
+
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The loss of a batch, a scalar; its parts are added up for the log. A stand-in's mask loss counts nothing."""
-        dropped = inputs.pop("dropped")
+        """The loss of a micro-batch, a scalar; its parts are added up for the log. A stand-in's mask loss is nothing.
+
+        `num_items_in_batch`: from `_get_num_items_in_batch`. Then the loss is this micro-batch's part of the step's,
+        times the number of processes, because the gradients' mean is taken over these.
+        """
+        named = inputs.pop("named")
+        counts = {"questions": inputs.pop("questions"), "dropped": inputs.pop("dropped")}
+        counts |= {"images": len(inputs["input_ids"]), "tokens": inputs["counts"]["tokens"]}
         stand_in = self.is_deepspeed_enabled and not len(inputs["image_index"])
+        if num_items_in_batch is not None:
+            inputs["counts"] = num_items_in_batch
         outputs = model(**(with_stand_in(inputs) if stand_in else inputs))
         loss = outputs["loss"]
         known = {**outputs, **(outputs.get("mask_losses") or {})}
         if stand_in:
             loss = self.model.config.text_weight * outputs["text_loss"] + 0.0 * outputs["mask_loss"]
             known = {"text_loss": outputs["text_loss"]}
-        found = [known.get(name) for name in LOGGED]
-        parts = [0.0 if part is None else part.detach().float() for part in found]
-        sums = torch.stack([torch.as_tensor(part, device=loss.device) for part in (*parts, float(dropped), 1.0)])
-        self.sums = sums if self.sums is None else self.sums + sums
+        self.tally.add(known, counts, loss.device)
+        self.watch.add(loss, named)
+        if self.is_deepspeed_enabled and self.accelerator.sync_gradients:  # it takes its step before it says the norm
+            self.watch.check(self.accelerator, self.state.global_step + 1)
+        if num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the Trainer's, with the means of all losses over all ranks and the seconds since the last log."""
+        """As the Trainer's, with the figures of `Tally`."""
         if "train_runtime" in logs and self.state.global_step == self._initial_global_step:
             return  # nothing was trained
-        if "loss" in logs and self.sums is not None:
-            *sums, dropped, batches = self.accelerator.reduce(self.sums, "sum").tolist()
-            logs |= {name: total / batches for name, total in zip(LOGGED, sums, strict=True)}
-            logs["dropped"] = dropped
-            now = time.monotonic()
-            logs |= {"seconds": now - self.logged_at, "seconds_for_data": self.waited}
-            self.sums, self.waited, self.logged_at = None, 0.0, now
+        if "loss" in logs and self.tally.steps:
+            logs |= self.tally.take(self.accelerator)
         super().log(logs, start_time)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """As the Trainer's; a gradient that is no number ends the run before it reaches the weights.
-
-        The norm is the same on all ranks, so all of them end. Not for fp16, whose scaler looks for such gradients.
-        """
+        """As the Trainer's. Raises CheckFailed, before the step, for a loss or gradient that is no number."""
         found = super()._get_grad_norm(model, grad_norm)
-        if found is not None and not self.args.fp16 and not torch.isfinite(torch.as_tensor(float(found))):
-            raise CheckFailed(
-                f"step {self.state.global_step + 1}: the gradient is {float(found)}; the step was not taken. "
-                "Go on from the last checkpoint with --resume, with a smaller trainer.learning_rate or in float32"
-            )
+        self.watch.check(self.accelerator, self.state.global_step + 1, found)
         return found
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -305,4 +324,5 @@ def with_stand_in(batch: Batch) -> Batch:
         "image_index": batch["image_index"].new_zeros(1),
         "truth": [torch.zeros(size, dtype=torch.bool, device=positions.device)],
         "location_truth": [None],
+        "rows": [0],
     }

@@ -11,8 +11,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cores.geometry import Fit
+from cores.modeling.segmenters.mask_decoder import LeanMaskDecoder, LeanSamMaskDecoder
 from cores.segmenter_families import SEGMENTERS
 
 SegmenterPart = Literal["image_encoder", "prompt_encoder", "mask_decoder"]
@@ -51,11 +53,12 @@ class Segmenter:
     """A promptable segmenter's side of the chain, mixed into a transformers class of its family.
 
     Weights keep the family's names. The family's own `forward` adds a mask prompt to the image features *before* it
-    repeats them per prompt, so that questions about one image cannot each bring a mask. Here features are taken by
-    index instead, once for every mask.
+    repeats them per prompt, so that questions about one image cannot each bring a mask. Here the mask decoder is a
+    `LeanMaskDecoder` of the family's, which takes pictures by index.
 
     `parts`: how names of tensors begin, by the recipe's word for a part; `never_trained`: matches those that the
-    chain's losses do not reach, of which a checkpoint never says that they were learned.
+    chain's losses do not reach, of which a checkpoint never says that they were learned; `decoder`: the class that the
+    family's mask decoder becomes.
     """
 
     parts: ClassVar[Mapping[SegmenterPart, tuple[str, ...]]] = {
@@ -70,11 +73,19 @@ class Segmenter:
         r"|mask_decoder\.(iou_prediction_head|output_hypernetworks_mlps\.[1-9])"
     )
 
+    decoder: ClassVar[type[LeanMaskDecoder]] = LeanSamMaskDecoder
+
     config: Any
     prompt_encoder: Any
     mask_decoder: Any
     vision_encoder: Any
+    shared_image_embedding: Any
     get_image_wide_positional_embeddings: Any
+    _made: tuple[Any, Tensor] | None = None  # positions, and what they were made of
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # type: ignore[call-arg]  # of the transformers class that this is mixed into
+        self.mask_decoder.__class__ = self.decoder  # the same weights under the same names; nothing is drawn anew
 
     @classmethod
     def is_custom_code(cls) -> bool:
@@ -126,29 +137,49 @@ class Segmenter:
         (masks,); `mask_prompt` (masks, H, W), raw logits, or None.
         Returns: (masks, H, W): the decoder's single-mask output.
         """
-        masks = tokens.shape[0]
-        if not masks:
+        if not len(tokens):
             return tokens.new_zeros((0, self.mask_size, self.mask_size))
-        embedding, rest = self.decoder_inputs(features, image_index)  # (masks, dim, h, w)
-        if mask_prompt is None:
-            dense = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand_as(embedding)
-        else:
-            dense = self.prompt_encoder.mask_embed(mask_prompt[:, None].to(embedding.dtype))
-        positions = self.get_image_wide_positional_embeddings().to(embedding.dtype)
-        low_res, *_ = self.mask_decoder(
-            image_embeddings=embedding,
-            image_positional_embeddings=positions.expand(masks, -1, -1, -1),
-            sparse_prompt_embeddings=tokens[:, None].to(embedding.dtype),  # (masks, 1, prompts, dim)
-            dense_prompt_embeddings=dense,
-            multimask_output=False,
-            **rest,
+        picture = self.picture(features)
+        dense = self.no_mask() if mask_prompt is None else self.embed_masks(mask_prompt.to(picture.dtype))
+        found: Tensor = self.mask_decoder(
+            picture=picture,
+            positions=self.positions().to(picture.dtype),
+            tokens=tokens.to(picture.dtype),
+            image_index=image_index,
+            dense=dense,
+            fine=features.fine,
         )
-        found: Tensor = low_res[:, 0, 0]
         return found
 
-    def decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """The map that each mask's prompt attends to (masks, dim, h, w), and what else the family's decoder takes."""
-        return features.coarse[image_index], {}
+    def picture(self, features: Features) -> Tensor:
+        """The map that prompts attend to (images, dim, h, w), with whatever of it trains with the decoder."""
+        return features.coarse
+
+    def no_mask(self) -> Tensor:
+        """What is added to every cell (dim,) where there is no mask prompt."""
+        found: Tensor = self.prompt_encoder.no_mask_embed.weight[0]
+        return found
+
+    def embed_masks(self, logits: Tensor) -> Tensor:
+        """What mask prompts (masks, H, W) add to cells: (masks, cells, dim)."""
+        embed = self.prompt_encoder.mask_embed
+        small = embed.activation(embed.layer_norm1(embed.conv1(logits[:, None])))
+        small = embed.activation(embed.layer_norm2(embed.conv2(small)))  # (masks, channels, h, w)
+        return F.linear(small.flatten(2).mT, embed.conv3.weight[..., 0, 0], embed.conv3.bias)
+
+    def positions(self) -> Tensor:
+        """Where each cell lies: (cells, dim). Made once for a matrix of positions that does not change."""
+        matrix = self.shared_image_embedding.positional_embedding
+        if torch.is_grad_enabled() and matrix.requires_grad:
+            return self._positions()
+        made_of = (id(matrix), matrix._version, matrix.device, matrix.dtype)
+        if self._made is None or self._made[0] != made_of:
+            self._made = (made_of, self._positions().detach())
+        return self._made[1]
+
+    def _positions(self) -> Tensor:
+        found: Tensor = self.get_image_wide_positional_embeddings()
+        return found[0].flatten(1).mT.contiguous()
 
     def embed_boxes(self, boxes: Tensor) -> Tensor:
         """Prompt tokens (masks, prompts, dim) of `boxes` (masks, 4): x, y of two corners in pixels of the square."""

@@ -6,17 +6,23 @@ from importlib.util import find_spec
 from typing import Any, Self
 
 from transformers import EdgeTamConfig, EdgeTamModel
+from transformers.models.edgetam.modeling_edgetam import EdgeTamMaskDecoder
 
 from cores.errors import CheckpointError
-from cores.modeling.segmenters.sam2 import PyramidSegmenter
+from cores.modeling.segmenters.sam2 import LeanPyramidDecoder, PyramidSegmenter
 
 TRUNK = {"in_chans", "features_only", "out_indices"}  # what a config may say of the image encoder's trunk
+
+
+class LeanEdgeTamMaskDecoder(LeanPyramidDecoder, EdgeTamMaskDecoder):
+    """EdgeTAM's."""
 
 
 class EdgeTamSegmenter(PyramidSegmenter, EdgeTamModel):
     """A transformers EdgeTAM with the same weights under the same names. The trunk of its image encoder is timm's."""
 
     config: EdgeTamConfig
+    decoder = LeanEdgeTamMaskDecoder
 
     def train(self, mode: bool = True) -> Self:
         """As of any module, but for the trunk's batch norms: they keep their means, a few pictures would ruin them."""

@@ -6,14 +6,41 @@ the grid itself.
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 from transformers import Sam2Config, Sam2Model
+from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder
 
 from cores.modeling.segmenters.base import Features, Segmenter, SegmenterPart
+from cores.modeling.segmenters.mask_decoder import LeanMaskDecoder, by_cell, doubled, norm_last
 
 LEVELS = 3
+
+
+class LeanPyramidDecoder(LeanMaskDecoder):
+    """The decoder of these families: two finer maps are added where the picture gets finer."""
+
+    own = ("obj_score_token", "iou_token", "mask_tokens")
+    read = (2,)
+
+    conv_s0: nn.Module
+    conv_s1: nn.Module
+
+    def extras(self, picture: Tensor, fine: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        size = (picture.shape[-2], picture.shape[-1])
+        finest, finer = fine
+        return by_cell(self.conv_s0(finest), size), by_cell(self.conv_s1(finer), size)
+
+    def upscaled(self, seen: Tensor, extras: tuple[Tensor, ...]) -> Tensor:
+        finest, finer = extras
+        twice = self.activation(norm_last(self.upscale_layer_norm, doubled(self.upscale_conv1, seen) + finer))
+        found: Tensor = self.activation(doubled(self.upscale_conv2, twice) + finest)
+        return found
+
+
+class LeanSam2MaskDecoder(LeanPyramidDecoder, Sam2MaskDecoder):
+    """SAM 2's."""
 
 
 class PyramidSegmenter(Segmenter):
@@ -22,8 +49,8 @@ class PyramidSegmenter(Segmenter):
     `Features` holds the levels as the image encoder gives them. `conv_s0`, `conv_s1` and `no_memory_embedding`, which
     the family applies with the encoder, belong to the decoder here: they train with it.
 
-    The decoder's exchange of an unstable mask for one of its other outputs is off: it happens in eval mode alone, and
-    those outputs are never trained.
+    The decoder's exchange of an unstable mask for one of its other outputs is not made: the families make it in eval
+    mode alone, and those outputs are never trained.
     """
 
     parts: ClassVar[Mapping[SegmenterPart, tuple[str, ...]]] = {
@@ -35,25 +62,17 @@ class PyramidSegmenter(Segmenter):
     )
     no_memory_embedding: nn.Parameter
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)  # type: ignore[call-arg]  # of the transformers class that this is mixed into
-        self.mask_decoder.dynamic_multimask_via_stability = False
-
     def encode(self, pixels: Tensor) -> Features:
         found = self.vision_encoder(pixels.to(self.vision_encoder.dtype))
         *fine, coarse = found.fpn_hidden_states[:LEVELS]
         return Features(coarse, tuple(fine))
 
-    def decoder_inputs(self, features: Features, image_index: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        finest, finer = features.fine
-        decoder = self.mask_decoder
-        # on the few images, not on the many masks
-        high = [decoder.conv_s0(finest)[image_index], decoder.conv_s1(finer)[image_index]]
-        coarse = features.coarse + self.no_memory_embedding.reshape(1, -1, 1, 1)
-        return coarse[image_index], {"high_resolution_features": high}
+    def picture(self, features: Features) -> Tensor:
+        return features.coarse + self.no_memory_embedding.reshape(1, -1, 1, 1)
 
 
 class Sam2Segmenter(PyramidSegmenter, Sam2Model):
     """A transformers SAM 2 with the same weights under the same names."""
 
     config: Sam2Config
+    decoder = LeanSam2MaskDecoder

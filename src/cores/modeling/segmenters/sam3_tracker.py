@@ -4,8 +4,13 @@ import re
 from typing import ClassVar
 
 from transformers import Sam3TrackerConfig, Sam3TrackerModel
+from transformers.models.sam3_tracker.modeling_sam3_tracker import Sam3TrackerMaskDecoder
 
-from cores.modeling.segmenters.sam2 import LEVELS, PyramidSegmenter
+from cores.modeling.segmenters.sam2 import LEVELS, LeanPyramidDecoder, PyramidSegmenter
+
+
+class LeanSam3TrackerMaskDecoder(LeanPyramidDecoder, Sam3TrackerMaskDecoder):
+    """The tracker's."""
 
 
 class Sam3TrackerSegmenter(PyramidSegmenter, Sam3TrackerModel):
@@ -16,6 +21,7 @@ class Sam3TrackerSegmenter(PyramidSegmenter, Sam3TrackerModel):
     """
 
     config: Sam3TrackerConfig
+    decoder = LeanSam3TrackerMaskDecoder
     never_trained: ClassVar[re.Pattern[str]] = re.compile(
         PyramidSegmenter.never_trained.pattern + rf"|neck\.fpn_layers\.[{LEVELS}-9]"
     )

@@ -1,0 +1,181 @@
+"""The mask decoder of SAM and the families after it, with their weights, for many masks of few pictures.
+
+The families' own program repeats the picture for every mask, projects all its cells for every attention, and makes
+four masks of which one is read. Here a projection of cells is never made: tokens are few, so that they go through the
+projection's transpose instead, q (W x) = (q W) x; the attention of cells to tokens likewise. The bias of keys adds the
+same to all scores of a query and is left out. Convolutions that double the size are linear layers of each cell, so
+that channels stay last and nothing is laid out anew. Numbers differ from the families' by rounding alone.
+
+Legend: masks = all of the batch, on one axis; cells = h x w of the feature grid; dim = width of tokens and cells;
+queries = a mask's tokens: the decoder's own, then its prompt; a picture's part is (cells, dim) where there is one
+picture, and (masks, cells, dim) else: both go with (masks, ...) tensors.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.models.sam.modeling_sam import SamMaskDecoder
+
+Sizes = tuple[int, int]
+
+
+class LeanMaskDecoder:
+    """A family's mask decoder: mixed into its class, whose tensors keep their names.
+
+    `own`: names of the tables of the decoder's own tokens, in their order; `read`: which of all tokens say masks.
+    """
+
+    own: ClassVar[tuple[str, ...]] = ("iou_token", "mask_tokens")
+    read: ClassVar[tuple[int, ...]] = (1,)
+
+    transformer: Any
+    upscale_conv1: nn.ConvTranspose2d
+    upscale_conv2: nn.ConvTranspose2d
+    upscale_layer_norm: nn.LayerNorm
+    activation: nn.Module
+    output_hypernetworks_mlps: nn.ModuleList
+
+    def forward(
+        self,
+        picture: Tensor,
+        positions: Tensor,
+        tokens: Tensor,
+        image_index: Tensor,
+        dense: Tensor,
+        fine: tuple[Tensor, ...] = (),
+    ) -> Tensor:
+        """Low-res logits (masks, 4 h, 4 w).
+
+        Args: `picture` (images, dim, h, w); `positions` (cells, dim); `tokens` (masks, prompts, dim); `image_index`
+        (masks,); `dense`, added to the picture: (dim,), or (masks, cells, dim) of mask prompts; `fine`: the rest of
+        the segmenter's features, (images, ...) each.
+        """
+        size = (picture.shape[-2], picture.shape[-1])
+        index = None if len(picture) == 1 else image_index
+        extras = tuple(of_masks(one, index) for one in self.extras(picture, fine))
+        seen = picture.flatten(2).mT.contiguous()  # (images, cells, dim)
+        if dense.ndim == 1:  # the same for all masks: once a picture
+            seen = of_masks(seen + dense, index)
+        else:
+            seen = of_masks(seen, index) + dense
+        own = torch.cat([getattr(self, name).weight for name in self.own])
+        points = torch.cat([own.expand(len(tokens), -1, -1), tokens], dim=1).to(own.dtype)  # (masks, queries, dim)
+        queries = points
+        for layer in self.transformer.layers:
+            queries, seen = _two_way(layer, queries, points, seen, positions)
+        asked, whose = queries[:, self.read], points[:, self.read]
+        last = self.transformer
+        asked = asked + _look(last.final_attn_token_to_image, asked + whose, seen, seen + positions)
+        asked = last.layer_norm_final_attn(asked)
+        return self.masks(asked, self.upscaled(seen, extras), extras, size)
+
+    def extras(self, picture: Tensor, fine: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the family's decoder makes of the features beside that, once a picture: (images, ...) each."""
+        return ()
+
+    def upscaled(self, seen: Tensor, extras: tuple[Tensor, ...]) -> Tensor:
+        """Four times as fine: (masks, cells, 4, 4, dim / 8), the quarters of the quarters of each cell."""
+        twice = self.activation(norm_last(self.upscale_layer_norm, doubled(self.upscale_conv1, seen)))
+        found: Tensor = self.activation(doubled(self.upscale_conv2, twice))
+        return found
+
+    def masks(self, asked: Tensor, upscaled: Tensor, extras: tuple[Tensor, ...], size: Sizes) -> Tensor:
+        """Logits (masks, 4 h, 4 w) of the tokens that say masks, `asked` (masks, read, dim)."""
+        by = self.output_hypernetworks_mlps[0](asked[:, 0])  # (masks, dim / 8)
+        return as_map(upscaled.flatten(1, 3) @ by[..., None], size)[:, 0]
+
+
+class LeanSamMaskDecoder(LeanMaskDecoder, SamMaskDecoder):
+    """SAM's."""
+
+
+def by_cell(finer: Tensor, size: Sizes) -> Tensor:
+    """A finer map as `doubled` has it: (images, channels, 2 h, 2 w) as (images, cells, 4, channels), one of (4 h, 4 w)
+    as (images, cells, 4, 4, channels)."""
+    h, w = size
+    if finer.shape[-1] == 2 * w:
+        parts: Tensor = finer.unflatten(3, (w, 2)).unflatten(2, (h, 2))  # (images, channels, h, 2, w, 2)
+        return parts.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)
+    parts = finer.unflatten(3, (w, 2, 2)).unflatten(2, (h, 2, 2))  # (images, channels, h, 2, 2, w, 2, 2)
+    return parts.permute(0, 2, 5, 3, 6, 4, 7, 1).flatten(5, 6).flatten(3, 4).flatten(1, 2)
+
+
+def as_map(parts: Tensor, size: Sizes) -> Tensor:
+    """Channels (masks, 16 cells, channels), quarters of quarters of cells in order, as (masks, channels, 4 h, 4 w)."""
+    (h, w), channels = size, parts.shape[-1]
+    grid = parts.reshape(len(parts), h, w, 2, 2, 2, 2, channels).permute(0, 7, 1, 3, 5, 2, 4, 6)
+    return grid.reshape(len(parts), channels, 4 * h, 4 * w)
+
+
+def of_masks(maps: Tensor, index: Tensor | None) -> Tensor:
+    """Each mask's picture; of one picture, itself."""
+    return maps[0] if index is None else maps[index]
+
+
+def doubled(conv: nn.ConvTranspose2d, seen: Tensor) -> Tensor:
+    """A 2 x 2 transposed convolution of stride 2 on channels that are last: (..., 4, channels)."""
+    weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 channels, dim)
+    bias = None if conv.bias is None else conv.bias.repeat(4)
+    found: Tensor = F.linear(seen, weight, bias).unflatten(-1, (4, -1))
+    return found
+
+
+def norm_last(norm: nn.LayerNorm, values: Tensor) -> Tensor:
+    """A family's norm of channels that are first, on channels that are last."""
+    return F.layer_norm(values, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def _two_way(layer: Any, queries: Tensor, points: Tensor, seen: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """One block: tokens among themselves, tokens to cells, an MLP on tokens, cells to tokens."""
+    if layer.skip_first_layer_pe:
+        queries = _among(layer.self_attn, queries, queries)
+    else:
+        queries = queries + _among(layer.self_attn, queries + points, queries)
+    queries = layer.layer_norm1(queries)
+    located = seen + positions
+    queries = layer.layer_norm2(queries + _look(layer.cross_attn_token_to_image, queries + points, seen, located))
+    queries = layer.layer_norm3(queries + layer.mlp(queries))
+    seen = _told(layer.cross_attn_image_to_token, queries + points, queries, seen, located)
+    return queries, layer.layer_norm4(seen)
+
+
+def _among(attention: Any, queries: Tensor, values: Tensor) -> Tensor:
+    """The family's own attention among tokens (masks, queries, dim)."""
+    found: Tensor = attention(query=queries[:, None], key=queries[:, None], value=values[:, None])[0]
+    return found[:, 0]
+
+
+def _look(attention: Any, queries: Tensor, seen: Tensor, located: Tensor) -> Tensor:
+    """What tokens (masks, queries, dim) find in cells; `located`: the cells with their positions."""
+    heads = attention.num_attention_heads
+    asked = attention.q_proj(queries).unflatten(-1, (heads, -1)) * attention.scaling
+    asked = torch.einsum("mqhc,hcd->mhqd", asked, attention.k_proj.weight.unflatten(0, (heads, -1))).flatten(1, 2)
+    share = (asked @ located.mT).softmax(-1)  # (masks, heads x queries, cells)
+    found = (share.to(seen.dtype) @ seen).unflatten(1, (heads, -1))
+    value = attention.v_proj
+    found = torch.einsum("mhqd,hcd->mqhc", found, value.weight.unflatten(0, (heads, -1))).flatten(2) + value.bias
+    out: Tensor = _out(attention)(found)
+    return out
+
+
+def _told(attention: Any, keys: Tensor, values: Tensor, seen: Tensor, located: Tensor) -> Tensor:
+    """Cells with what each finds in tokens (masks, queries, dim) added: (masks, cells, dim)."""
+    heads = attention.num_attention_heads
+    query, out = attention.q_proj, _out(attention)
+    asked = attention.k_proj(keys).unflatten(-1, (heads, -1)) * attention.scaling
+    level = torch.einsum("mqhc,hc->mhq", asked, query.bias.unflatten(0, (heads, -1)))[..., None]
+    asked = torch.einsum("mqhc,hcd->mhqd", asked, query.weight.unflatten(0, (heads, -1))).flatten(1, 2)
+    scores = (asked @ located.mT).unflatten(1, (heads, -1)) + level  # (masks, heads, queries, cells)
+    share: Tensor = scores.softmax(2).flatten(1, 2)
+    told: Tensor = attention.v_proj(values).unflatten(-1, (heads, -1))
+    told = torch.einsum("mqhc,dhc->mhqd", told, out.weight.unflatten(1, (heads, -1))).flatten(1, 2)
+    told = told + out.bias / heads  # the shares of a head add up to 1
+    return seen + share.mT.to(told.dtype) @ told
+
+
+def _out(attention: Any) -> nn.Linear:
+    """The last layer of an attention, which the families name differently."""
+    found: nn.Linear = attention.out_proj if hasattr(attention, "out_proj") else attention.o_proj
+    return found
