@@ -108,7 +108,8 @@ class DataSection:
     `questions_per_image` questions; `explain`: chance that an image with an explanation is asked for that alone, -1
     for never. `steps_per_epoch`: optimiser steps that make an epoch; None: as many draws as there are images, in
     whole steps. `on_bad`: images that cannot be used end the run, or are left out, up to one in a hundred. `dir`: the
-    data directory.
+    data directory. `features`: a folder to keep the frozen segmenter's features in, up to `features_gb`, so that each
+    picture is encoded once; `features_dtype`: exactly, or rounded to bfloat16 at half the size.
     """
 
     dir: str | None = None
@@ -118,6 +119,9 @@ class DataSection:
     explain: float = 0.1
     on_bad: Literal["error", "skip"] = "error"
     steps_per_epoch: int | None = None
+    features: str | None = None
+    features_dtype: Literal["exact", "bfloat16"] = "exact"
+    features_gb: float = 100.0
 
     def problems(self) -> Iterator[str]:
         """No source, rates of families that are not there, numbers out of their range; a line each."""
@@ -128,6 +132,8 @@ class DataSection:
                 yield f"data.rates.{family}: there is no data.sources.{family}{nearest(family, self.sources)}"
             elif rate <= 0:
                 yield f"data.rates.{family}: found {rate}, expected more than 0; leave out what is not drawn"
+        if not self.features_gb > 0:
+            yield f"data.features_gb: found {self.features_gb}, expected more than 0"
         for name in ("questions_per_image", "steps_per_epoch"):
             if (getattr(self, name) or 1) < 1:
                 yield f"data.{name}: found {getattr(self, name)}, expected at least 1"

@@ -1,4 +1,4 @@
-"""`cores data check | show | dump | download`: what a data directory holds, and whether it is sound."""
+"""`cores data check | show | dump | download | features`: what a data directory holds, and whether it is sound."""
 
 import argparse
 import logging
@@ -63,9 +63,16 @@ def main(argv: list[str]) -> int:
     download.add_argument("--keep", action="store_true", help="keep archives after unpacking")
     download.set_defaults(run=_download)
 
+    features = verbs.add_parser("features", help="fill a recipe's cache of the frozen segmenter's features")
+    features.add_argument("recipe", metavar="RECIPE", help="a name from `cores recipes ls`, or a file")
+    features.add_argument("settings", nargs="*", metavar="section.key=value", help="settings to put over the recipe")
+    features.add_argument("--data", type=Path, metavar="DIR", help="the data directory; scenes need none")
+    features.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    features.set_defaults(run=_features)
+
     for verb in (show, dump):
         verb.add_argument("--overwrite", action="store_true")
-    for verb in (check, show, dump, download):
+    for verb in (check, show, dump, download, features):
         verb.add_argument("--quiet", action="store_true", help="no progress, only results and errors")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s")
@@ -233,4 +240,23 @@ def _download(args: argparse.Namespace) -> int:
             sys.stdout.write(f"{entry.name}: {fetched} files fetched, {len(entry.files) - fetched} were there\n")
         if entry.by_hand:
             sys.stdout.write(f"{entry.name}: {entry.by_hand.replace('DIR', str(args.to))}\n")
+    return 0
+
+
+def _features(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from cores.data.sources import open_source
+    from cores.recipe import load_recipe
+
+    settings = [] if args.data is None else [f"data.dir={str(args.data.resolve())!r}"]
+    recipe = load_recipe(args.recipe, [*args.settings, *settings])
+    from cores.training.feature_filling import fill_features
+
+    def watch(batches: Iterable[object], count: int) -> Iterable[object]:
+        bar: Iterable[object] = tqdm(batches, desc="features", total=count, unit="batch", disable=args.quiet)
+        return bar
+
+    pictures, encoded, folder = fill_features(recipe, open_source, watch, args.device)
+    sys.stdout.write(f"{folder}: {pictures:,} pictures, {encoded:,} encoded now\n")
     return 0

@@ -26,10 +26,11 @@ class Batch(TypedDict):
 
     `input_ids`, `segment_ids`, `labels` (images, tokens), int64; `pixel_values` for the language model: (images, 3, s,
     s) of squares, else as its family has them, with what goes with them (grids, sizes) in `pixel_extras`;
-    `segmenter_pixels` (images, 3, S, S); `token_positions` (levels, masks): the positions that predict each
-    grounding token; `image_index` (masks,): the row of each mask; `truth`, `location_truth`: one (h, w) bool a mask,
-    or None where no location is known; `ignore`: one (h, w) bool or None an image; `sizes`, `resized`: (h, w) of each
-    picture, and of it inside the segmenter's square. So that no loss asks the device, and waits:
+    `segmenter_pixels` (images, 3, S, S), without pictures whose features are known; `token_positions` (levels, masks):
+    the positions that predict each grounding token; `image_index` (masks,): the row of each mask; `truth`,
+    `location_truth`: one (h, w) bool a mask, or None where no location is known; `ignore`: one (h, w) bool or None an
+    image; `sizes`, `resized`: (h, w) of each picture, and of it inside the segmenter's square. So that no loss asks
+    the device, and waits:
     `supervised` (supervised,), int64: where the states stand that predict supervised tokens, counted along all rows in
     turn; `rows`: `image_index` as plain numbers; `counts`: of each of `loss_keys.COUNTED`, how many are here.
     `dropped`: conversations left out or cut, for the log alone.
@@ -161,7 +162,7 @@ def make_batch(
         "labels": padded([row.labels for row in rows], UNSUPERVISED),
         "pixel_values": pixels["pixel_values"],
         "pixel_extras": {name: value for name, value in pixels.items() if name != "pixel_values"},
-        "segmenter_pixels": torch.stack([picture.segmenter_pixels for picture in pictures]),
+        "segmenter_pixels": _seen([picture.segmenter_pixels for picture in pictures]),
         "token_positions": torch.tensor(places, dtype=torch.long),  # (levels, masks)
         "image_index": torch.tensor(of_mask, dtype=torch.long),
         "truth": truth,
@@ -173,6 +174,12 @@ def make_batch(
         "rows": of_mask,
         "counts": {"tokens": len(supervised), "masks": len(truth), "locations": len(truth) - locations.count(None)},
     }
+
+
+def _seen(squares: Sequence[Tensor]) -> Tensor:
+    """Those (3, S, S) that the segmenter is to see, together; of the others there is nothing, (0, S, S)."""
+    side = squares[0].shape[-1]
+    return torch.cat([square.view(-1, 3, side, side) for square in squares])
 
 
 def _mask(rle: RLE) -> Tensor:

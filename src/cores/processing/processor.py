@@ -6,7 +6,7 @@ and the segmenter look at.
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -108,10 +108,10 @@ class CoresProcessor:
 
     # -- one picture, for asking -----------------------------------------------------------------------------------
 
-    def picture(self, image: Path | str | Image.Image) -> Picture:
-        """A picture for both. Raises DataError when it cannot be read."""
+    def picture(self, image: Path | str | Image.Image, unseen: bool = False) -> Picture:
+        """A picture for both; `unseen`: not for the segmenter. Raises DataError when it cannot be read."""
         opened = open_picture(image)
-        pixels, resized = for_segmenter(opened, self.sizes.segmenter_image_size, self.sizes.segmenter)
+        pixels, resized = for_segmenter(opened, self.sizes.segmenter_image_size, self.sizes.segmenter, unseen)
         seen = self.rule(opened)
         layout = tuple(self.rule.layout(seen))
         return Picture(seen, layout, pixels, (opened.height, opened.width), resized, key_of(opened))
@@ -165,18 +165,25 @@ class CoresProcessor:
     # -- many pictures, for training -------------------------------------------------------------------------------
 
     def collate(
-        self, samples: Sequence[Sample], seed: int, epoch: int, indices: Sequence[int], mode: Mode = "train"
+        self,
+        samples: Sequence[Sample],
+        seed: int,
+        epoch: int,
+        indices: Sequence[int],
+        mode: Mode = "train",
+        unseen: Collection[int] = (),
     ) -> Batch:
         """The batch of these samples, as `CoresModel.forward` takes it.
 
         `train` draws exemplars and wordings: those of a sample are a function of (seed, epoch, its index), whatever
         else is in the batch. A conversation that `max_text_tokens` has no room for is left out or cut (`fit`), and
-        counted in `dropped`. `val` takes the validation wordings and cuts nothing.
+        counted in `dropped`. `val` takes the validation wordings and cuts nothing. `unseen`: numbers of the samples
+        that are left out of `segmenter_pixels`, since their features are known.
 
         Raises DataError when a picture cannot be read, is of another size than its masks, or an answer's chains do
         not go with its targets.
         """
-        pictures = [self.picture(sample.image) for sample in samples]
+        pictures = [self.picture(sample.image, number in unseen) for number, sample in enumerate(samples)]
         rows = []
         for sample, picture, index in zip(samples, pictures, indices, strict=True):
             rng = Random(f"{seed} {epoch} {index}") if mode == "train" else None

@@ -15,13 +15,16 @@ from cores.segmenter_families import SEGMENTERS
 BAND = 512  # rows that are worked on at once
 
 
-def for_segmenter(image: Image.Image, side: int, kind: str = "sam") -> tuple[Tensor, Size]:
+def for_segmenter(image: Image.Image, side: int, kind: str = "sam", unseen: bool = False) -> tuple[Tensor, Size]:
     """(3, side, side), antialiased bilinear, normalised, *then* padded with 0 right and below where the family pads.
 
-    Args: `kind`: the segmenter's model_type. Also gives the size (h, w) inside the square.
+    Args: `kind`: the segmenter's model_type; `unseen`: no picture, (0, side, side). Also gives the size (h, w) inside
+    the square.
     """
     family = SEGMENTERS[kind]
     height, width = resized_size((image.height, image.width), side, family.fit)
+    if unseen:
+        return torch.zeros(0, side, side), (height, width)
     if family.rounded:
         small = np.array(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
     else:

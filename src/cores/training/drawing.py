@@ -5,18 +5,22 @@ Nothing is remembered between samples, so a resumed run goes on with the next on
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch.utils.data import Dataset, Sampler
 
 from cores.data.mixture import Mixture
 from cores.data.sample import Sample
 from cores.data.sources.base import Source
 from cores.errors import DataError
-from cores.processing.batch import Batch
+from cores.modeling.segmenters.base import Features
 from cores.processing.pixels import open_picture
 from cores.processing.processor import CoresProcessor
 from cores.recipe import Recipe
+from cores.training.feature_cache import FeatureCache, picture_key
 
 OpenSource = Callable[[str, Path | None], Source]  # a source by name, in a data directory or none
 Key = tuple[int, int]  # epoch, index
@@ -57,29 +61,66 @@ class InOrder(Sampler[Key]):
         return ((self.epoch, index) for index in range(self.length))
 
 
-class DrawnBatch(Batch):
-    """A batch with what the trainer alone reads: how many `questions` it asks, and what its samples are called."""
-
-    questions: int
-    named: list[str]
-
-
 class Collate:
-    """Drawn samples as one batch of the processor; `dropped`: how many conversations did not fit into it whole."""
+    """Drawn samples as one batch of the processor; `dropped`: how many conversations did not fit into it whole.
 
-    def __init__(self, processor: CoresProcessor, seed: int) -> None:
-        self.processor, self.seed = processor, seed
+    `questions`: how many it asks; `named`: what its samples are called; both for the trainer alone.
 
-    def __call__(self, drawn: Sequence[Drawn]) -> DrawnBatch:
+    With a cache, the pictures whose features are kept are not prepared for the segmenter: `features` has theirs (kept,
+    ...) by name, `segmenter_pixels` (missing, 3, S, S) the others, `feature_order` (images,) says for each picture
+    where it stands in both together, and `feature_keys` names the missing ones for the cache.
+    """
+
+    def __init__(self, processor: CoresProcessor, seed: int, cache: FeatureCache | None = None) -> None:
+        self.processor, self.seed, self.cache = processor, seed, cache
+
+    def __call__(self, drawn: Sequence[Drawn]) -> dict[str, Any]:
         samples, epochs, indices = zip(*drawn, strict=True)
         self.processor.dropped.clear()
-        batch = self.processor.collate(samples, seed=self.seed, epoch=epochs[0], indices=indices)
+        known = Known.of(samples, self.cache)
+        drawing = {"seed": self.seed, "epoch": epochs[0], "indices": indices}
+        batch = self.processor.collate(samples, **drawing, unseen=known.rows)
         return {
             **batch,
+            **known.batch(len(samples)),
             "dropped": self.processor.dropped.total(),
             "questions": int(batch["segment_ids"].amax(1).sum()),  # a row's conversations are numbered from 1
             "named": [called(sample) for sample in samples],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The pictures of a batch whose features are kept. `rows`: which; `missing`: the keys of the others."""
+
+    rows: list[int]
+    features: list[Features]
+    missing: list[str]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], cache: FeatureCache | None) -> "Known":
+        """What a cache has of these samples' pictures; nothing, where there is no cache."""
+        known = cls([], [], [])
+        for row, sample in enumerate(samples if cache is not None else ()):
+            assert cache is not None
+            key = picture_key(open_picture(sample.image))
+            features = cache.read(key)
+            if features is None:
+                known.missing.append(key)
+            else:
+                known.rows.append(row)
+                known.features.append(features)
+        return known
+
+    def batch(self, images: int) -> dict[str, Any]:
+        """What is added to a batch of so many pictures; tensors by name, so that any Trainer can move them."""
+        found: dict[str, Any] = {"feature_keys": self.missing} if self.missing else {}
+        if self.features:
+            together = Features.cat(self.features)
+            found["features"] = {"coarse": together.coarse, "fine": together.fine}
+            others = [row for row in range(images) if row not in self.rows]
+            found["feature_order"] = torch.tensor([*self.rows, *others]).argsort()
+        return found
 
 
 def called(sample: Sample) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, get_args
 
 from PIL import Image
@@ -13,7 +13,6 @@ from transformers import Trainer, TrainingArguments
 from cores.data.inspect.sheet import as_picture, panel
 from cores.errors import DataError
 from cores.modeling.model import CoresModel
-from cores.processing.batch import Batch
 from cores.processing.pixels import open_picture
 from cores.processing.processor import CoresProcessor
 from cores.recipe import Part, Recipe
@@ -161,7 +160,7 @@ def _data(draws: Draws) -> Iterator[str]:
             yield f"data: {family}: {source.name}: {contents(source)}"
 
 
-def _rows(processor: CoresProcessor, drawn: list[Drawn], batch: Batch) -> Iterator[str]:
+def _rows(processor: CoresProcessor, drawn: list[Drawn], batch: Mapping[str, Any]) -> Iterator[str]:
     """The batch read back from its ids, a text a picture: what is learned stands in its own lines."""
     masks = list(zip(batch["image_index"].tolist(), batch["truth"], strict=True))
     for row, (sample, _, _) in enumerate(drawn):
@@ -207,7 +206,7 @@ def _words(processor: CoresProcessor, ids: list[int]) -> str:
     return found.replace("\n", "\\n")
 
 
-def _picture(processor: CoresProcessor, drawn: list[Drawn], batch: Batch) -> Image.Image:
+def _picture(processor: CoresProcessor, drawn: list[Drawn], batch: Mapping[str, Any]) -> Image.Image:
     side = processor.sizes.segmenter_image_size
     panels = [
         panel(sample, open_picture(sample.image), side, size)

@@ -21,6 +21,7 @@ from cores.recipe import Recipe
 from cores.training.arguments import training_arguments
 from cores.training.callbacks import Interruption, LastStep, LogFile
 from cores.training.drawing import Collate, Draws, OpenSource, draws_of
+from cores.training.feature_cache import open_cache
 from cores.training.folder import RECIPE, clear, taken
 from cores.training.memory import training_memory
 from cores.training.outline import positions
@@ -93,6 +94,7 @@ def _train(
             Base.load(checkpoint).check(base.fingerprints)
         torch.manual_seed(arguments.seed)
         choose_parts(model, recipe.model.train, recipe.lora)
+        cache = open_cache(recipe, model, processor, arguments)
         log, interruption = LogFile(run, draws), Interruption()
         with said_as("trainer"):
             trainer = CoresTrainer(
@@ -102,7 +104,8 @@ def _train(
                 processor=processor,
                 draws=draws,
                 evaluate=evaluate,
-                data_collator=Collate(processor, draws.mixture.seed),
+                cache=cache,
+                data_collator=Collate(processor, draws.mixture.seed, cache),
                 callbacks=[log, LastStep(evaluate is not None), interruption],
             )
     trainer.remove_callback(PrinterCallback)  # --quiet is quiet

@@ -28,9 +28,11 @@ from cores.checkpoints.runs.origin import Base
 from cores.errors import RecipeError
 from cores.loss_keys import COUNTED, logged
 from cores.modeling.model import CoresModel
+from cores.modeling.segmenters.base import Features
 from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 from cores.training.drawing import Draws, InOrder
+from cores.training.feature_cache import FeatureCache
 from cores.training.finite import Watch
 from cores.training.tally import Tally
 from cores.whole import open_to_others
@@ -48,7 +50,8 @@ Evaluate = Callable[[CoresModel, CoresProcessor, int, int], Score]
 
 
 class CoresTrainer(Trainer):
-    """A Trainer of one run. `base`: what the run started from; `evaluate`: says which checkpoint is the best.
+    """A Trainer of one run. `base`: what the run started from; `evaluate`: says which checkpoint is the best; `cache`:
+    where the frozen segmenter's features are kept.
 
     Training raises CheckFailed for a loss or a gradient that is no number, and what the draws raise.
     """
@@ -60,8 +63,10 @@ class CoresTrainer(Trainer):
         processor: CoresProcessor,
         draws: Draws,
         evaluate: Evaluate | None,
+        cache: FeatureCache | None = None,
         **kwargs: Any,
     ) -> None:
+        self.cache = cache
         self.base, self.processor, self.scorer = base, processor, evaluate
         self.order = InOrder(len(draws))
         self.is_best = False
@@ -124,10 +129,15 @@ class CoresTrainer(Trainer):
         named = inputs.pop("named")
         counts = {"questions": inputs.pop("questions"), "dropped": inputs.pop("dropped")}
         counts |= {"images": len(inputs["input_ids"]), "tokens": inputs["counts"]["tokens"]}
+        missing = inputs.pop("feature_keys", [])
+        if "features" in inputs:
+            inputs = {**inputs, "features": Features(**inputs["features"])}
         stand_in = self.is_deepspeed_enabled and not len(inputs["image_index"])
         if num_items_in_batch is not None:
             inputs["counts"] = num_items_in_batch
         outputs = model(**(with_stand_in(inputs) if stand_in else inputs))
+        if self.cache is not None and missing and outputs.features is not None:
+            self.cache.write(missing, outputs.features)
         loss = outputs["loss"]
         known = {**outputs, **(outputs.get("mask_losses") or {})}
         if stand_in:
