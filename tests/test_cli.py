@@ -9,7 +9,8 @@ import pytest
 
 from cores.cli import VERBS, main
 from cores.errors import CheckpointError
-from cores.recipe import load_recipe, recipe_names
+from cores.recipe import load_recipe
+from cores.recipe_files import recipe_names
 
 
 def cores(*args: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
@@ -50,6 +51,7 @@ MISTAKES = [
     (["train", "tiny", "--out", "{tmp}", "--overwrite"], "is not the folder of a run"),
     (["train", "tiny", "--out", "{tmp}", "--resume"], "there is no run to resume"),
     (["train", "tiny", "--out", "{tmp}/run", "--resume", "--overwrite"], "take one"),
+    (["train", "tiny"], "--out RUN: say where the run's folder is to be"),
     (["merge", "{tmp}/nothing", "--out", "{tmp}/model"], "there is no such folder"),
     (["merge", "{tmp}", "--out", "{tmp}"], "exists already"),
     (["recipes", "cp", "tiny", "{tmp}/no/where.yaml"], "there is no folder"),

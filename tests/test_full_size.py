@@ -12,18 +12,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from cores.checkpoints import published_sizes
 from cores.checkpoints.published.convert_model import Tower, plan_model
 from cores.checkpoints.tensors.lazy import Entry, Tensors
 from cores.errors import CheckpointError
 from cores.modeling import CoresModel
+from cores.recipe import load_recipe
+from cores.recipe_files import recipe_text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import full_size
 import memory
-import published_sizes
 
 Shapes = dict[str, tuple[int, ...]]
 made = cache(full_size.full_size)
+
+
+LISAS = ("prompt.clip_fit", "losses.text", "losses.mask")  # said, so that they stay as the paper's style has them
 
 
 def count(model: CoresModel, *prefixes: str) -> int:
@@ -37,7 +42,8 @@ def count(model: CoresModel, *prefixes: str) -> int:
         ("cores-7b", 6_738_415_616, 303_179_776),  # LLaMA-7B, CLIP ViT-L/14 at 224
         ("cores-13b", 13_015_864_320, 303_179_776),
         ("cores-llava15-13b", 13_015_864_320, 303_507_456),  # at 336: more positions
-        ("lisa-7b", 6_738_415_616, 303_179_776),
+        ("cores-llama2-13b", 13_015_864_320, 303_179_776),
+        *((name, 6_738_415_616, 303_179_776) for name in ("lisa-7b", "cores-7b-qlora", *full_size.ABLATION)),
     ],
 )
 def test_every_part_has_the_known_number_of_parameters(recipe: str, llama: int, clip: int) -> None:
@@ -54,7 +60,7 @@ def test_every_part_has_the_known_number_of_parameters(recipe: str, llama: int, 
     assert all(p.is_meta for p in model.parameters())
 
 
-@pytest.mark.parametrize("recipe", ["cores-7b", "cores-13b", "cores-llava15-13b", "lisa-7b"])
+@pytest.mark.parametrize("recipe", [*full_size.PAPER, *full_size.ABLATION])
 def test_what_trains_is_what_the_paper_trains(recipe: str) -> None:
     """LoRA of rank 8 on q_proj and v_proj, embeddings, head, the MLP, the refiner, SAM's mask decoder; no more."""
     model = made(recipe)
@@ -70,7 +76,37 @@ def test_what_trains_is_what_the_paper_trains(recipe: str) -> None:
     assert len(rows) == 2
     others = {name for name in training if name not in lora and name not in rows}
     parts = {name.split(".")[0] if not name.startswith("segmenter") else name[:22] for name in others}
-    assert parts == {"projection", "segmenter.mask_decoder"} | ({"refiner"} if recipe != "lisa-7b" else set())
+    assert parts == {"projection", "segmenter.mask_decoder"} | ({"refiner"} if model.refiner is not None else set())
+
+
+ROWS = {  # what a row of the paper's ablation lacks or has otherwise; LISA's form is several keys in one
+    "ablation-none": {"model.levels", "model.style", "model.refiner", "model.train", "prompt.exemplars", *LISAS},
+    "ablation-inc": {"model.levels", "model.style", "model.refiner", "model.train", *LISAS},
+    "ablation-cor-cos": {"model.refiner", "model.train", "prompt.exemplars"},
+    "ablation-cor-cos-refiner": {"prompt.exemplars"},
+    "ablation-inc-cor-cos": {"model.refiner", "model.train"},
+    "ablation-levels-3": {"model.levels"},
+}
+
+
+def test_a_row_of_the_ablation_differs_in_nothing_else() -> None:
+    whole = load_recipe("cores-7b").to_dict()
+    assert set(ROWS) == set(full_size.ABLATION)
+    for name, keys in ROWS.items():
+        row = load_recipe(name).to_dict()
+        differ = {
+            f"{section}.{key}"
+            for section in whole
+            for key in {**whole[section], **row[section]}
+            if whole[section].get(key) != row[section].get(key)
+        }
+        assert differ == keys, name
+
+
+def test_the_4_bit_recipe_fits_24_gb_and_says_how_much_it_takes() -> None:
+    needed = sum(memory.training("cores-7b-qlora", 1).values()) / memory.GB
+    assert needed < 0.9 * 24
+    assert f"about {needed:.0f} GB" in recipe_text("cores-7b-qlora")
 
 
 def published_names(refiner: bool) -> Shapes:

@@ -23,6 +23,8 @@ LEAVES = {
     "whole",
     "typed_yaml",
     "recipe",
+    "recipe_files",
+    "recipe_listing",
     "plain_json",
     "loss_keys",
     "trainer_section",
@@ -45,7 +47,9 @@ MAY = {
 }
 # Leaves that build on other leaves.
 LEAVES_MAY = {
-    "recipe": {"typed_yaml", "loss_keys", "trainer_section", "prompts"},
+    "recipe": {"typed_yaml", "loss_keys", "trainer_section", "prompts", "recipe_files"},
+    "recipe_files": {"typed_yaml"},
+    "recipe_listing": {"recipe", "recipe_files", "loss_keys", "trainer_section", "prompts"},
     "trainer_section": {"typed_yaml"},
     "viz": {"masks", "fonts"},
     "segmenter_families": {"geometry"},

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from cores.errors import RecipeError
-from cores.recipe import load_recipe, recipe_names, recipe_text
+from cores.recipe import load_recipe, read_recipe
+from cores.recipe_files import COMMAND_LINE, recipe_names, recipe_text
+from cores.recipe_listing import listing
 from cores.trainer_section import OWNED, problems, trainer_arguments
 
 
@@ -168,3 +170,40 @@ def test_yaml_of_recipes_is_plain(tmp_path):
     """What is written can be read by any YAML reader, without our own rules."""
     text = load_recipe("tiny", ["trainer.save_strategy=no"]).to_yaml()
     assert yaml.safe_load(text)["trainer"]["save_strategy"] == "no"
+
+
+SETTINGS = ["trainer.max_steps=3", "data.rates={a: 2}", "data.sources={a: [scenes|train]}", "data.rates.a=7"]
+
+
+@pytest.mark.parametrize("settings", [[], SETTINGS], ids=["alone", "with settings"])
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_listing_is_the_recipe_again_and_every_place_is_true(name, settings, tmp_path):
+    recipe, said = read_recipe(name, settings)
+    text = listing(recipe, said)
+    file = tmp_path / "again.yaml"
+    file.write_text(text)
+    assert load_recipe(file) == recipe
+    assert yaml.safe_load(text)["trainer"] == recipe.trainer, "plain YAML"
+    told = {}
+    for line in text.splitlines()[1:]:
+        value, _, place = line.rpartition("  # ")
+        if not place or value.endswith(":") or not value.strip() or ": " not in value:
+            continue
+        key = value.split(":")[0].strip(" #")
+        told.setdefault(place, set()).add(key)
+        source, _, number = place.rpartition(":")
+        if number.isdigit():
+            assert key in recipe_text(source).splitlines()[int(number) - 1], f"{line} is not there"
+        else:
+            assert place.startswith(("default", COMMAND_LINE))
+    assert told.get(COMMAND_LINE, set()) == ({"max_steps", "a"} if settings else set())
+
+
+def test_a_listing_says_what_went_over_what(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: tiny\n\ntrainer:\n  max_steps: 5\nlosses: {text: 2.0}\n")
+    text = listing(*read_recipe(file, ["losses.mask=0.25"]))
+    assert f"max_steps: 5 # {file}:4" in " ".join(text.split())
+    for line in (f"text: 2.0 # {file}:5", "mask: 0.25 # command line", "bce: null # default: 2.0, of style paper"):
+        assert line in " ".join(text.split())
+    assert "location: 0.5 # tiny:" in " ".join(text.split()), "what a file leaves out is its parent's"

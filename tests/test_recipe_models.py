@@ -1,6 +1,6 @@
 """The recipes' models at their real sizes, on the meta device: as many parameters as were published, and what trains.
 
-Sizes are in `benchmarks/published_sizes.py`; the totals here are those of the models' own pages and papers.
+Sizes are in `checkpoints/published_sizes.py`; the totals here are those of the models' own pages and papers.
 """
 
 import re
@@ -23,12 +23,14 @@ from transformers import (
     Sam3VideoConfig,
 )
 
+from cores.checkpoints import published_sizes
 from cores.data.fetch.catalog import read_catalog
 from cores.modeling.mllms import FAMILIES, make_mllm, mllm_class
 from cores.modeling.segmenters import SEGMENTERS, make_segmenter
 from cores.processing.language_pixels import SQUARES
 from cores.processing.picture_layouts import LAYOUTS
-from cores.recipe import load_recipe, recipe_names, recipe_text
+from cores.recipe import load_recipe
+from cores.recipe_files import recipe_names, recipe_text
 from cores.training.start import start
 from cores.training.trainable import choose_parts, parts_of
 from cores.words.grounding import GROUNDING
@@ -36,7 +38,6 @@ from cores.words.grounding import GROUNDING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import full_size
 import memory
-import published_sizes
 
 ROOT = Path(__file__).resolve().parents[1]
 LATER = full_size.LATER

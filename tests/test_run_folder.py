@@ -155,6 +155,7 @@ def test_a_run_says_what_it_starts_with_and_its_log_reads_like_figures(tmp_path,
     lines = (said.err + said.out).replace("\r", "\n").splitlines()
     (parameters,) = [line for line in lines if " parameters train: lora, embeddings, " in line]
     assert re.match(r"[\d,]+ of [\d,]+ parameters train", parameters)
+    assert [line for line in lines if re.fullmatch(r"cpu, about \d+\.\d GB a device by estimate .*", line)]
     assert "squares: squares|train: 12 pictures, 48 questions" in lines
     assert f"2 steps of 2 pictures (0.333 epochs); log: {tmp_path / 'run' / 'log.jsonl'}" in lines
     (second,) = [line for line in lines if line.startswith("step 2/2: loss ")]

@@ -7,7 +7,6 @@ section `trainer` holds transformers' TrainingArguments under their own names (`
 import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, make_dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -17,7 +16,8 @@ from cores import trainer_section
 from cores.errors import RecipeError
 from cores.loss_keys import LOSS_KEYS
 from cores.prompts.settings import PromptSection
-from cores.typed_yaml import Loader, describe, fits, nearest
+from cores.recipe_files import Said, read
+from cores.typed_yaml import describe, fits, nearest
 
 Part = Literal[
     "lora",
@@ -35,6 +35,10 @@ Part = Literal[
 PAPER_PARTS: tuple[Part, ...] = ("lora", "embeddings", "head", "projection", "refiner", "mask_decoder")
 
 
+# What a model of bases is where the recipe does not say.
+OF_BASES: dict[str, Any] = {"levels": 2, "refiner": "paper", "style": "paper"}
+
+
 @dataclass(kw_only=True)
 class ModelSection:
     """What is trained. One of `start`, `bases`, or `mllm` with `segmenter` says where the weights come from.
@@ -46,6 +50,7 @@ class ModelSection:
     everything else is frozen. `dtype`: of frozen weights. `masks_per_pass`: most masks that the mask decoder works on
     at once: fewer take less memory and a little more time, and change no number. `checkpoint_decoder`: each level of
     masks is computed again for its gradients, so that memory is that of one; `compile_decoder`: by `torch.compile`.
+    `quantize`: the frozen language model in 4 bits (QLoRA), on CUDA.
     """
 
     start: str | None = None
@@ -61,6 +66,7 @@ class ModelSection:
     masks_per_pass: int = 16
     checkpoint_decoder: bool = False
     compile_decoder: bool = False
+    quantize: Literal["4bit"] | None = None
 
     def problems(self) -> Iterator[str]:
         """What is missing or contradicts itself here, a line each."""
@@ -74,6 +80,8 @@ class ModelSection:
             yield "model.mllm and model.segmenter go together: give both"
         if "lora" in self.train and "language_model" in self.train:
             yield "model.train: lora and language_model exclude each other: adapters or the whole, not both"
+        if self.quantize and "language_model" in self.train:
+            yield "model.quantize: weights in few bits cannot train: take lora in place of language_model"
         if self.attn_implementation == "flash_attention_2":
             yield "model.attn_implementation: flash_attention_2 does not keep packed questions apart: take sdpa"
 
@@ -205,83 +213,27 @@ class Recipe:
 SECTIONS = get_type_hints(Recipe)
 
 
-def recipe_names() -> list[str]:
-    """The recipes that come with cores."""
-    found = (entry.name for entry in resources.files("cores.recipes").iterdir())
-    return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
-
-
-def recipe_text(name: str | Path) -> str:
-    """The YAML of a recipe: the name of one that comes with cores, or a file.
-
-    Raises RecipeError when it is neither, or cannot be read.
-    """
-    if str(name) in recipe_names():
-        return (resources.files("cores.recipes") / f"{name}.yaml").read_text("utf-8")
-    try:
-        return Path(name).read_text("utf-8")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise RecipeError(f"{name}: is neither a file nor a recipe{nearest(str(name), recipe_names())}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{name}: cannot be read: {error}") from None
-
-
 def load_recipe(name: str | Path, settings: Iterable[str] = ()) -> Recipe:
     """A recipe by path or name, with `section.key=value` settings over it.
 
     Raises RecipeError with all that is wrong: unknown keys and the nearest known ones, values of a wrong type,
     settings that contradict each other.
     """
-    values = _read(name)
-    problems = [problem for setting in settings for problem in _set(values, setting)]
+    return read_recipe(name, settings)[0]
+
+
+def read_recipe(name: str | Path, settings: Iterable[str] = ()) -> tuple[Recipe, Said]:
+    """As `load_recipe`, with where each value was said."""
+    said = read(name)
+    problems = [problem for setting in settings for problem in said.set(setting)]
     recipe = Recipe()
-    problems += _fill(recipe, values)
+    problems += _fill(recipe, said.values)
     for section in vars(recipe).values():
         if not isinstance(section, dict):
             problems += section.problems()
     if problems:
         raise RecipeError(f"recipe {name}: " + "; ".join(problems))
-    return recipe
-
-
-def _read(name: str | Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of a recipe over those of what it extends."""
-    if str(name) in seen:
-        raise RecipeError(f"recipe {name}: extends itself: {' -> '.join((*seen, str(name)))}")
-    try:
-        values = yaml.load(recipe_text(name), Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {name}: is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise RecipeError(f"recipe {name}: expected sections ({', '.join(SECTIONS)}), found {values!r}")
-    parent = values.pop("extends", None)
-    if parent is None:
-        return values
-    result = _read(parent, (*seen, str(name)))
-    for section, inner in values.items():
-        both = isinstance(inner, dict) and isinstance(result.get(section), dict)
-        result[section] = {**result[section], **inner} if both else inner
-    return result
-
-
-def _set(values: dict[str, Any], setting: str) -> Iterator[str]:
-    """Put one `section.key=value` into the values; what is wrong with it."""
-    path, equals, text = setting.partition("=")
-    *outer, last = path.split(".")
-    if not equals or not outer or not all((*outer, last)):
-        yield f"{setting!r} is no setting: expected section.key=value"
-        return
-    try:
-        value = yaml.load(text, Loader)
-    except yaml.YAMLError:
-        yield f"{path}: found {text!r}, expected a value in YAML; put quotes around a text with signs"
-        return
-    for step in outer:
-        values = values.setdefault(step, {})
-        if not isinstance(values, dict):
-            yield f"{path}: there is nothing inside {step}"
-            return
-    values[last] = value
+    return recipe, said
 
 
 def _fill(recipe: Recipe, values: dict[str, Any]) -> Iterator[str]:

@@ -34,6 +34,12 @@ FSDP2 = "fsdp2"
 NO_FSDP1 = f"only FSDP2 is taken, not FSDP1 nor settings of its own: say trainer.fsdp={FSDP2}"
 # Optimisers that work on each number by itself, or on pieces of tensors as on whole ones.
 FSDP2_OPTIMISERS = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
+# What cores sets where a recipe says nothing.
+DEFAULTS = {
+    "report_to": "tensorboard" if find_spec("tensorboard") else "none",
+    "save_total_limit": 2,
+    "ddp_find_unused_parameters": True,  # a mask decoder has outputs that no loss reads
+}
 FILES = ("training_args.py", "trainer_utils.py", "debug_utils.py")
 PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict[str, Any], "Any": Any}
 

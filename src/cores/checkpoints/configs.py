@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from cores.checkpoint_errors import checkpoint_errors, in_words
-from cores.checkpoints.tensors.lazy import open_shards
+from cores.checkpoints.tensors.lazy import has_weights, open_shards
 from cores.errors import CheckpointError
 from cores.modeling.mllms import check_family
 from cores.modeling.segmenters import segmenter_class
@@ -22,6 +22,7 @@ COUNTS = (
     "blocks_per_stage",
 )  # fmt: skip
 LARGEST = 2**31
+MOST_TENSORS = 20_000  # of any model that is known: for a folder that holds a config and no weights
 
 C = TypeVar("C", bound=PreTrainedConfig)
 
@@ -70,7 +71,7 @@ def read_part(folder: Path, kind: type[C]) -> C:
     stored = read_json(file, f"the config of a {kind.model_type}")
     if stored.get("model_type") != kind.model_type:
         raise CheckpointError(f"{file}: is the config of a {stored.get('model_type')!r:.80}, not a {kind.model_type}")
-    refuse_fields(file, stored, len(open_shards(folder)))
+    refuse_fields(file, stored, tensors_in(folder))
     return make_config(file, kind, stored)
 
 
@@ -82,7 +83,7 @@ def read_segmenter(folder: Path) -> PreTrainedConfig:
     file = folder / CONFIG
     stored = picture_part(read_json(file, "the config of a segmenter"))
     check_segmenter(file, stored)
-    refuse_fields(file, stored, len(open_shards(folder)))
+    refuse_fields(file, stored, tensors_in(folder))
     return make_config(file, segmenter_class(stored["model_type"]).config_class, stored)
 
 
@@ -119,6 +120,11 @@ def make_config(file: Path, kind: type[C], stored: Mapping[str, Any]) -> C:
     with checkpoint_errors(file, "be read as a config", "take the one that was saved with the weights"):
         found: C = kind.from_dict(dict(stored))
         return found
+
+
+def tensors_in(folder: Path) -> int:
+    """How many tensors the weights of a folder are; where it holds none, as many as a model may have at most."""
+    return len(open_shards(folder)) if has_weights(folder) else MOST_TENSORS
 
 
 def refuse_fields(file: Path, stored: Mapping[str, Any], tensors: int) -> None:

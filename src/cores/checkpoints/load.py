@@ -7,7 +7,15 @@ from typing import Any
 import torch
 
 from cores.checkpoint_errors import checkpoint_errors
-from cores.checkpoints.configs import CONFIG, check_mllm, check_segmenter, make_config, read_json, refuse_fields
+from cores.checkpoints.configs import (
+    CONFIG,
+    check_mllm,
+    check_segmenter,
+    make_config,
+    read_json,
+    refuse_fields,
+    tensors_in,
+)
 from cores.checkpoints.find import find, is_checkpoint, shipped
 from cores.checkpoints.library_errors import quietly
 from cores.checkpoints.runs.bases import draw_rows, folders_of, load_parts, weights_of
@@ -187,7 +195,7 @@ def count_tensors(folder: Path) -> int:
     Raises CheckpointError when files are missing or cannot be read.
     """
     if not is_checkpoint(folder):
-        return len(open_shards(folder))
+        return tensors_in(folder)
     paths = Base.load(folder).paths
     if "start" in paths:
         bases = [find(paths["start"])]

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from cores.errors import UserError
-from cores.recipe import load_recipe, recipe_names, recipe_text
+from cores.recipe import load_recipe
+from cores.recipe_files import recipe_names, recipe_text
 
 
 def main(argv: list[str]) -> int:

@@ -6,9 +6,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cores.cli.options import base_option, model_options, places_of
+from cores.cli.options import base_option, model_options, places_of, taken_folder
 from cores.errors import DataError, UserError
-from cores.recipe import Recipe, load_recipe
+from cores.recipe import Recipe, load_recipe, read_recipe
+from cores.recipe_listing import listing
 from cores.training.folder import taken
 from cores.training.ranks import is_first, leave, together
 
@@ -32,7 +33,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("settings", nargs="*", metavar="section.key=value", help="settings to put over the recipe")
     parser.add_argument("--model", help="checkpoint to go on from: model folder, run folder or hub id")
     parser.add_argument("--data", type=Path, help="the data directory; scenes need none")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--out", type=Path, help="folder of the run")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would train, on what, for how long and in how much memory, and end; --out gets the first batch",
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the recipe with where each value was said, and end"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     base_option(parser, "with --resume: ")
@@ -46,9 +55,19 @@ def main(argv: list[str]) -> int:
             "--base says where a run's base is now, for --resume; a new run's base is model.* in the recipe"
         )
     places = places_of(args.base)
+    settings = [*args.settings, *_settings(args, places)]
+    if args.print_config:
+        sys.stdout.write(listing(*read_recipe(args.recipe, settings)))
+        return 0
+    if args.dry_run:
+        if args.resume:
+            raise UserError("--dry-run is of a new run, --resume goes on with one: take one")
+        return _dry_run(load_recipe(args.recipe, settings), args.out, args.overwrite)
+    if args.out is None:
+        raise UserError("--out RUN: say where the run's folder is to be")
     try:
         with together():
-            recipe = load_recipe(args.recipe, [*args.settings, *_settings(args, places)])
+            recipe = load_recipe(args.recipe, settings)
             _check_start(args.out, recipe.model.start, args.overwrite)
         held = taken(args.out, resume=args.resume, replace=args.overwrite) if is_first() else nullcontext()
         with held:
@@ -88,6 +107,24 @@ def _run(recipe: Recipe, args: argparse.Namespace, places: dict[str, str]) -> in
             f"next: cores merge {args.out} --out {args.out}-merged\n"
         )
     trainer.end()
+    return 0
+
+
+def _dry_run(recipe: Recipe, out: Path | None, overwrite: bool) -> int:
+    """Everything that can be said of a run before it, and its first batch into `out`."""
+    from cores.data.sources import open_source
+    from cores.training.dry_run import dry_run
+
+    with nullcontext() if out is None else taken_folder(out, overwrite) as folder:
+        found = dry_run(recipe, open_source)
+        sys.stdout.write("".join(f"{line}\n" for line in found.lines))
+        if found.picture is not None:
+            more = len(found.batch) - 1
+            kept = "--out DIR keeps all of it, and draws it" if folder is None else f"in {folder}, with batch.png"
+            sys.stdout.write(f"first batch, {more} more pictures ({kept}):\n{found.batch[0]}\n")
+        if found.picture is not None and folder is not None:
+            (folder / "batch.txt").write_text("\n".join(found.batch) + "\n", encoding="utf-8")
+            found.picture.save(folder / "batch.png")
     return 0
 
 

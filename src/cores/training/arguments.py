@@ -13,7 +13,8 @@ from transformers.integrations import get_available_reporting_integrations
 
 from cores.errors import RecipeError
 from cores.recipe import Recipe
-from cores.trainer_section import FSDP2, NO_FSDP1
+from cores.trainer_section import DEFAULTS, FSDP2, NO_FSDP1
+from cores.training.quantizing import check_quantize
 from cores.training.zero3 import is_zero3
 
 # `trainer.deepspeed: zero2` or `zero3` is this; a path or a mapping of DeepSpeed's own is taken as it is.
@@ -45,10 +46,9 @@ def training_arguments(
     if device == "cuda" and not cuda:
         raise RecipeError("--device cuda: there is no CUDA device here; `cores env` says what there is")
     use_cpu = device == "cpu" or not cuda
+    check_quantize(recipe, use_cpu)
     values: dict[str, Any] = {
-        "report_to": "tensorboard" if find_spec("tensorboard") else "none",
-        "save_total_limit": 2,
-        "ddp_find_unused_parameters": True,  # a mask decoder has outputs that no loss reads
+        **DEFAULTS,
         **recipe.trainer,
         "output_dir": str(out),
         "use_cpu": use_cpu,

@@ -3,8 +3,10 @@
 Nothing is remembered between samples, so a resumed run goes on with the next one and replays none.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,12 +14,15 @@ from torch.utils.data import Dataset, Sampler
 
 from cores.data.mixture import Mixture
 from cores.data.sample import Sample
+from cores.data.sources.base import Source
 from cores.errors import DataError
 from cores.modeling.segmenters.base import Features
 from cores.processing.pixels import open_picture
 from cores.processing.processor import CoresProcessor
+from cores.recipe import Recipe
 from cores.training.feature_cache import FeatureCache, picture_key
 
+OpenSource = Callable[[str, Path | None], Source]  # a source by name, in a data directory or none
 Key = tuple[int, int]  # epoch, index
 Drawn = tuple[Sample, int, int]  # sample, epoch, index
 Failed = dict[Literal["error"], DataError]  # in the place of a batch: an error that leaves a worker loses its words
@@ -139,3 +144,28 @@ def called(sample: Sample) -> str:
     """Where a sample came from and what it asks, for errors: source, picture, questions."""
     asked = ", ".join(repr(turn.query) for one in sample.conversations for turn in one.turns)
     return f"{sample.meta['source']}: {sample.name}: {asked}"
+
+
+def draws_of(recipe: Recipe, open_source: OpenSource, seed: int, step: int) -> Draws:
+    """What is asked in a run, in its order. `step`: pictures of an optimiser's step, over all processes.
+
+    Raises DataError that names the recipe's key when a source cannot be opened.
+    """
+    directory = Path(recipe.data.dir) if recipe.data.dir else None
+    families: dict[str, list[Source]] = {}
+    for family, names in recipe.data.sources.items():
+        try:
+            families[family] = [open_source(name, directory) for name in names]
+        except DataError as error:
+            raise DataError(f"data.sources.{family}: {error}") from None
+    mixture = Mixture(
+        families,
+        recipe.data.rates,
+        questions=recipe.data.questions_per_image,
+        seed=seed,
+        explain=recipe.data.explain,
+        on_bad=recipe.data.on_bad,
+        open_picture=open_picture,
+    )
+    steps = recipe.data.steps_per_epoch or math.ceil(len(Draws(mixture)) / step)
+    return Draws(mixture, steps * step)  # whole steps, so that an epoch is the same however it is cut

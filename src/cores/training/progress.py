@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
 
 from cores.data.sources.base import Source
 from cores.errors import DataError
 from cores.training.drawing import Draws
 from cores.training.folder import LOG
+from cores.training.memory import GB, count
 
 LOOKED_AT = 50  # pictures of a source, for how many questions its pictures have
 HIDDEN = (
@@ -21,11 +23,14 @@ HIDDEN = (
 
 
 class Progress(ProgressCallback):
-    """transformers' bar, with lines that read like figures. `parts`: which parts of the model train."""
+    """transformers' bar, with lines that read like figures.
 
-    def __init__(self, run: Path, draws: Draws, parts: Sequence[str]) -> None:
+    `parts`: which parts of the model train; `memory`: estimated for each device, in bytes.
+    """
+
+    def __init__(self, run: Path, draws: Draws, parts: Sequence[str], memory: float) -> None:
         super().__init__()
-        self.run, self.draws, self.parts = run, draws, parts
+        self.run, self.draws, self.parts, self.memory = run, draws, parts, memory
         self.logged = 0
 
     def on_train_begin(
@@ -33,8 +38,7 @@ class Progress(ProgressCallback):
     ) -> None:
         """Say, in the first process, what trains, on what and for how long."""
         if state.is_world_process_zero:
-            size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-            for line in self._opening(model, state, size):
+            for line in self._opening(model, args, state):
                 sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
         self.logged = state.global_step
@@ -60,11 +64,16 @@ class Progress(ProgressCallback):
             self.training_bar.write(figures(logs, state.global_step, state.max_steps, state.global_step - self.logged))
             self.logged = state.global_step
 
-    def _opening(self, model: Any, state: TrainerState, size: int) -> list[str]:
-        numbers = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    def _opening(self, model: Any, args: TrainingArguments, state: TrainerState) -> list[str]:
+        size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        numbers = [(count(p), p.requires_grad) for p in model.parameters()]
         training = sum(number for number, trains in numbers if trains)
         total = sum(number for number, _ in numbers)
-        lines = [f"{training:,} of {total:,} parameters train: {', '.join(self.parts)}"]
+        where = devices(args.device, args.world_size)
+        lines = [
+            f"{where}, about {self.memory / GB:.1f} GB a device by estimate (docs/memory.md)",
+            f"{training:,} of {total:,} parameters train: {', '.join(self.parts)}",
+        ]
         if not model.mllm.packs:
             family = model.config.mllm_config.model_type
             lines.append(f"{family} cannot pack: it reads a picture again for each question, right but slower")
@@ -75,6 +84,12 @@ class Progress(ProgressCallback):
         if state.global_step:
             steps += f", from step {state.global_step:,} on"
         return [*lines, f"{steps}; log: {self.run / LOG}"]
+
+
+def devices(device: torch.device, count: int) -> str:
+    """What trains, in words. `count`: processes, one a device."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{count} x {name}" if count > 1 else name
 
 
 def figures(logs: Mapping[str, float], step: int, steps: int, since: int) -> str:

@@ -3,7 +3,7 @@
 import math
 import shutil
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -14,20 +14,20 @@ from cores.checkpoints.find import checkpoints_of
 from cores.checkpoints.runs.best import WRITING, mend, step_of
 from cores.checkpoints.runs.origin import Base
 from cores.data.inspect.texts import texts_of
-from cores.data.mixture import Mixture
-from cores.data.sources.base import FileSource, Source
-from cores.errors import DataError, UserError
-from cores.processing.pixels import open_picture
+from cores.data.sources.base import FileSource
+from cores.errors import UserError
 from cores.processing.processor import CoresProcessor
 from cores.processing.unknown_words import find_unknown_words
 from cores.recipe import Recipe
 from cores.trainer_section import FSDP2
 from cores.training.arguments import training_arguments
 from cores.training.callbacks import EarlyEnd, LastStep, LogFile
-from cores.training.drawing import Collate, Draws
+from cores.training.drawing import Collate, Draws, OpenSource, draws_of
 from cores.training.feature_cache import open_cache
 from cores.training.folder import RECIPE, clear, taken
 from cores.training.interruption import Interruption
+from cores.training.memory import training_memory
+from cores.training.outline import positions
 from cores.training.progress import Progress
 from cores.training.ranks import together
 from cores.training.resuming import check_batch, check_length, check_same
@@ -40,8 +40,6 @@ from cores.training.zero3 import is_zero3, loaded_whole, partition
 from cores.whole import is_full
 
 LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")  # gloo's words, and NCCL's
-# A source by name, in a data directory or none.
-OpenSource = Callable[[str, Path | None], Source]
 
 
 def train(
@@ -98,7 +96,8 @@ def _train(
     quiet: bool,
 ) -> CoresTrainer:
     with together():
-        draws = _draws(recipe, open_source, arguments)
+        seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+        draws = draws_of(recipe, open_source, seed, _step(arguments))
         found = checkpoints_of(run)[-1:] if resume else []
         said = _check_resume(recipe, run, found, moved, arguments, draws) if resume else []
         fsdp2, zero3 = recipe.trainer.get("fsdp") == FSDP2, is_zero3(arguments)
@@ -141,7 +140,8 @@ def _train(
     if trainer.pop_callback(TensorBoardCallback) is not None:
         trainer.add_callback(Board(run, pictures))
     if trainer.pop_callback(ProgressCallback) is not None:
-        trainer.add_callback(Progress(run, draws, recipe.model.train))
+        memory = training_memory(model, recipe, positions(processor), arguments.world_size)
+        trainer.add_callback(Progress(run, draws, recipe.model.train, sum(memory.values())))
     if arguments.should_save:
         if resume:
             mend(run, checkpoints_of(run))
@@ -178,29 +178,6 @@ def _accident(error: Exception) -> str | None:
     if any(words in text for words in LOST):
         return "another process of this run has ended: see what it said"
     return None
-
-
-def _draws(recipe: Recipe, open_source: OpenSource, arguments: TrainingArguments) -> Draws:
-    """What is asked, in the order of the run."""
-    directory = Path(recipe.data.dir) if recipe.data.dir else None
-    families: dict[str, list[Source]] = {}
-    for family, names in recipe.data.sources.items():
-        try:
-            families[family] = [open_source(name, directory) for name in names]
-        except DataError as error:
-            raise DataError(f"data.sources.{family}: {error}") from None
-    mixture = Mixture(
-        families,
-        recipe.data.rates,
-        questions=recipe.data.questions_per_image,
-        seed=arguments.seed if arguments.data_seed is None else arguments.data_seed,
-        explain=recipe.data.explain,
-        on_bad=recipe.data.on_bad,
-        open_picture=open_picture,
-    )
-    size = _step(arguments)
-    steps = recipe.data.steps_per_epoch or math.ceil(len(Draws(mixture)) / size)
-    return Draws(mixture, steps * size)  # whole steps, so that an epoch is the same however it is cut
 
 
 def _check_resume(

@@ -17,6 +17,7 @@ from cores.errors import RecipeError
 from cores.loss_keys import LOSS_KEYS
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
+from cores.modeling.segmenters.base import image_size
 from cores.processing.chat_formats import take_chat_template
 from cores.processing.language_pixels import SQUARES, language_sizes, load_image_processor
 from cores.processing.processor import CoresProcessor
@@ -26,10 +27,20 @@ from cores.prompts import PromptSettings
 from cores.prompts.settings import PromptSection
 from cores.prompts.styles import STYLES
 from cores.prompts.wording import CHAT
-from cores.recipe import LossSection, Recipe
+from cores.recipe import OF_BASES, LossSection, Recipe
+from cores.training.quantizing import quantise
 from cores.vocabulary import LEVEL_NAMES
 
 LOSS_FIELDS = {key.recipe: key.config for key in LOSS_KEYS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a recipe starts from, before any weight is read. `base`: without fingerprints."""
+
+    base: Base
+    config: CoresConfig
+    processor: CoresProcessor
 
 
 def start(recipe: Recipe, seed: int, empty: bool = False) -> tuple[Base, CoresModel, CoresProcessor]:
@@ -38,19 +49,28 @@ def start(recipe: Recipe, seed: int, empty: bool = False) -> tuple[Base, CoresMo
     `empty`: weights are not read, nor their fingerprints; the model is on the meta device.
     Raises CheckpointError when the base cannot be used, RecipeError when the recipe does not fit it.
     """
-    model = recipe.model
+    planned = plan(recipe, seed)
+    base, model = _built(recipe, planned.base, planned.config, empty)
+    model.masks_per_pass, model.checkpoint_decoder = recipe.model.masks_per_pass, recipe.model.checkpoint_decoder
+    if recipe.model.compile_decoder:
+        model.segmenter.mask_decoder.compile()
+    if recipe.model.quantize:
+        quantise(model)
+    return base, model, planned.processor
+
+
+def plan(recipe: Recipe, seed: int) -> Plan:
+    """The same without the model: configs and tokenizers are read, and no weights. Raises as `start` does."""
     paths = {
-        name: _lasting(path) for name in ("start", "bases", "mllm", "segmenter") if (path := getattr(model, name))
+        name: _lasting(path)
+        for name in ("start", "bases", "mllm", "segmenter")
+        if (path := getattr(recipe.model, name))
     }
-    made = _from_checkpoint if "start" in paths else _from_bases
-    base, built, processor = made(recipe, Base(paths, seed, dtype=recipe.model.dtype), empty)
-    built.masks_per_pass, built.checkpoint_decoder = model.masks_per_pass, model.checkpoint_decoder
-    if model.compile_decoder:
-        built.segmenter.mask_decoder.compile()
-    return base, built, processor
+    base = Base(paths, seed, dtype=recipe.model.dtype)
+    return _from_checkpoint(recipe, base) if "start" in paths else _from_bases(recipe, base)
 
 
-def _from_checkpoint(recipe: Recipe, base: Base, empty: bool) -> tuple[Base, CoresModel, CoresProcessor]:
+def _from_checkpoint(recipe: Recipe, base: Base) -> Plan:
     folder = find(base.paths["start"])
     config, processor = read_config(folder), CoresProcessor.from_pretrained(folder)
     found = {"levels": len(config.levels or ()), "refiner": config.refiner, "style": config.style}
@@ -64,12 +84,12 @@ def _from_checkpoint(recipe: Recipe, base: Base, empty: bool) -> tuple[Base, Cor
         setattr(config, name, value)
     processor.prompt = dataclasses.replace(processor.prompt, **_said_for(PromptSettings, recipe.prompt))
     processor.sizes = dataclasses.replace(processor.sizes, **_said_for(ProcessorSizes, recipe.prompt))
-    return *_built(recipe, base, config, empty), processor
+    return Plan(base, config, processor)
 
 
-def _from_bases(recipe: Recipe, base: Base, empty: bool) -> tuple[Base, CoresModel, CoresProcessor]:
-    style = recipe.model.style or "paper"
-    names = LEVEL_NAMES[recipe.model.levels or 2]
+def _from_bases(recipe: Recipe, base: Base) -> Plan:
+    chain = {name: getattr(recipe.model, name) or value for name, value in OF_BASES.items()}
+    style, names = chain["style"], LEVEL_NAMES[chain["levels"]]
     tokens = {name: STYLES[style].tokens[name] for name in names}
     mllm, segmenter, tokenizer, images = _configs(base)
     prompt = _said_for(PromptSettings, recipe.prompt)
@@ -80,19 +100,19 @@ def _from_bases(recipe: Recipe, base: Base, empty: bool) -> tuple[Base, CoresMod
         mllm_config=mllm,
         segmenter_config=segmenter,
         levels=[{"name": n, "token": t, "token_id": tokenizer.convert_tokens_to_ids(t)} for n, t in tokens.items()],
-        refiner=recipe.model.refiner or "paper",
+        refiner=chain["refiner"],
         style=style,
         **_said(recipe.losses, LOSS_FIELDS),
     )
-    base, model = _built(recipe, dataclasses.replace(base, new_tokens=new_tokens), config, empty)
     sizes = ProcessorSizes(
-        segmenter_image_size=model.segmenter.image_size,
+        segmenter_image_size=image_size(segmenter),
         segmenter=segmenter.model_type,
         **language_sizes(mllm),
         **{"clip_fit": STYLES[style].clip_fit, **_said_for(ProcessorSizes, recipe.prompt)},
     )
     settings = PromptSettings(style=style, tokens=tokens, **prompt)
-    return base, model, CoresProcessor(tokenizer, settings, sizes, images)
+    processor = CoresProcessor(tokenizer, settings, sizes, images)
+    return Plan(dataclasses.replace(base, new_tokens=new_tokens), config, processor)
 
 
 def _built(recipe: Recipe, base: Base, config: CoresConfig, empty: bool) -> tuple[Base, CoresModel]:

@@ -124,7 +124,7 @@ def find_files(folder: Path) -> list[Path]:
             return _indexed(folder / index)
         if (folder / single).is_file():
             return [folder / single]
-    others = [file for kind in ("*.safetensors", "*.bin", "*.pth", "*.pt") for file in sorted(folder.glob(kind))]
+    others = _weight_files(folder)
     if len(others) == 1:
         return others
     there = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
@@ -132,6 +132,15 @@ def find_files(folder: Path) -> list[Path]:
         f"{folder}: expected weights ({' or '.join((*SINGLES, *INDEXES))}), found {there}; download it again, or name "
         "the file itself"
     )
+
+
+def has_weights(folder: Path) -> bool:
+    """Does a folder hold files of weights? One that was downloaded for its config alone holds none."""
+    return bool(_weight_files(folder))
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return [file for kind in ("*.safetensors", "*.bin", "*.pth", "*.pt") for file in sorted(folder.glob(kind))]
 
 
 def headers(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

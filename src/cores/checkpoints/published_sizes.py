@@ -42,12 +42,14 @@ from transformers import (
 @dataclass(frozen=True)
 class Published:
     """A multimodal LLM. `words`: how many tokens its tokenizer has, where new ones get their ids (rows of the table
-    beyond them are spare); `images`: its image processor; None: one square of a fixed side.
+    beyond them are spare), `marks`: how many of a picture's marks are still to be added to them; `images`: its image
+    processor; None: one square of a fixed side.
     """
 
     config: Callable[[], Any]
     words: int
     images: Callable[[], Any] | None = None
+    marks: int = 0
 
 
 def llava(rows: int, width: int, inner: int, layers: int, heads: int, side: int, projector: str) -> LlavaConfig:
@@ -183,6 +185,7 @@ LARGE_TOWER = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "dee
 MLLMS = {
     "llava-7b-v1": Published(lambda: llava(32003, 4096, 11008, 32, 32, 224, "linear"), 32003),
     "llava-13b-v1": Published(lambda: llava(32003, 5120, 13824, 40, 40, 224, "linear"), 32003),
+    "llava-llama2-13b": Published(lambda: llava(32000, 5120, 13824, 40, 40, 224, "linear"), 32000, marks=2),
     "llava-hf/llava-1.5-13b-hf": Published(lambda: llava(32064, 5120, 13824, 40, 40, 336, "mlp2x_gelu"), 32003),
     "Qwen/Qwen3-VL-4B-Instruct": Published(
         lambda: qwen3_vl(2560, 9728, SMALL_TOWER, tied=True), 151669, lambda: qwen_images(16, 16777216)
