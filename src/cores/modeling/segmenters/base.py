@@ -141,14 +141,8 @@ class Segmenter:
             return tokens.new_zeros((0, self.mask_size, self.mask_size))
         picture = self.picture(features)
         dense = self.no_mask() if mask_prompt is None else self.embed_masks(mask_prompt.to(picture.dtype))
-        found: Tensor = self.mask_decoder(
-            picture=picture,
-            positions=self.positions().to(picture.dtype),
-            tokens=tokens.to(picture.dtype),
-            image_index=image_index,
-            dense=dense,
-            fine=features.fine,
-        )
+        positions, tokens = self.positions().to(picture.dtype), tokens.to(picture.dtype)
+        found: Tensor = self.mask_decoder(picture, positions, tokens, image_index, dense, features.fine)
         return found
 
     def picture(self, features: Features) -> Tensor:

@@ -37,7 +37,14 @@ class LeanMaskDecoder:
     activation: nn.Module
     output_hypernetworks_mlps: nn.ModuleList
 
-    def forward(
+    def forward(self, *asked: Any, **family: Any) -> Any:
+        """`drawn`; called with the family's own names, the family's own forward.
+
+        One forward for both: hooks, `compile` and sharding are of a module's forward.
+        """
+        return super().forward(**family) if family else self.drawn(*asked)  # type: ignore[misc]
+
+    def drawn(
         self,
         picture: Tensor,
         positions: Tensor,

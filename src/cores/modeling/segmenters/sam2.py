@@ -6,7 +6,7 @@ the grid itself.
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from transformers import Sam2Config, Sam2Model
@@ -61,6 +61,10 @@ class PyramidSegmenter(Segmenter):
         Segmenter.never_trained.pattern + r"|mask_decoder\.pred_obj_score_head"
     )
     no_memory_embedding: nn.Parameter
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.mask_decoder.dynamic_multimask_via_stability = False  # of the family's own forward, too
 
     def encode(self, pixels: Tensor) -> Features:
         found = self.vision_encoder(pixels.to(self.vision_encoder.dtype))
