@@ -47,9 +47,7 @@ def test_passes_bound_what_is_computed_at_once_and_change_no_answer(given: bool)
     model.mllm.model.language_model.register_forward_hook(
         lambda module, args, kwargs, output: questions.append(kwargs["inputs_embeds"].shape[:2]), with_kwargs=True
     )
-    model.segmenter.mask_decoder.register_forward_hook(
-        lambda module, args, kwargs, output: masks.append(len(kwargs["tokens"])), with_kwargs=True
-    )
+    model.segmenter.mask_decoder.register_forward_hook(lambda module, args, output: masks.append(len(args[2])))
     found = {}
     for size in (16, 2, 1):
         asker = Asker(model, processor, questions_per_pass=size)
