@@ -15,6 +15,7 @@ from PIL import Image
 from tiny_run import Squares, tiny_recipe
 from tiny_tokenizer import tiny_tokenizer
 
+from cores.__main__ import end_at_once
 from cores.data.sample import Conversation, Sample, Target, Turn
 from cores.errors import CheckFailed
 from cores.modeling import CoresModel
@@ -93,9 +94,11 @@ if __name__ == "__main__":
         settings.remove("poison")
         if os.environ["RANK"] == "1":
             poison("knife")
+    code = 0
     try:
         cut_run(Path(folder), name, *settings).end()
     except CheckFailed as error:
-        sys.exit(f"cores: {error}")
-    finally:
-        leave()
+        sys.stderr.write(f"cores: {error}\n")
+        code = 1
+    leave()
+    end_at_once(code)

@@ -10,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from cores.errors import DataError
 from cores.geometry import Size
 from cores.picture_errors import opened_picture, picture_errors
-from cores.processing.shrinking import LARGE, framed, shrunk
 from cores.prompts.styles import ClipFit
 
 BAND = 512  # rows that are worked on at once
@@ -95,20 +93,29 @@ def for_language(image: Image.Image, side: int, fit: ClipFit) -> Tensor:
         shortest = min(image.size)
         width, height = (int(side * length / shortest) for length in image.size)
         left, top = (width - side) // 2, (height - side) // 2
-        seen = shrunk(image, (height, width), "bicubic")[top : top + side, left : left + side]
-    values = torch.from_numpy(seen.astype(np.float32) / 255)  # (side, side, 3)
+        seen = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
+    values = torch.from_numpy(np.array(seen, dtype=np.float32) / 255)  # (side, side, 3)
     return ((values - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)).permute(2, 0, 1).contiguous()
 
 
-def _padded(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """The picture in the middle of a square of the mean colour, scaled to `side`, bicubic: (side, side, 3)."""
+def _padded(image: Image.Image, side: int) -> Image.Image:
+    """The picture in the middle of a square of the mean colour, scaled to `side`, bicubic.
+
+    Pillow scales rows first and columns then, so that bands of rows give the same pixels as the whole square, which
+    for a large picture would be larger still.
+    """
     longest = max(image.size)
-    red, green, blue = (int(255 * value) for value in CLIP_MEAN)
-    if longest**2 >= LARGE:
-        return framed(image, (longest, longest), (side, side), "bicubic", (red, green, blue))
-    square = Image.new("RGB", (longest, longest), (red, green, blue))
-    square.paste(image, ((longest - image.width) // 2, (longest - image.height) // 2))
-    return np.array(square.resize((side, side), Image.Resampling.BICUBIC))
+    left, top = (longest - image.width) // 2, (longest - image.height) // 2
+    mean = tuple(int(255 * value) for value in CLIP_MEAN)
+    narrow = Image.new("RGB", (side, longest))
+    for first in range(0, longest, BAND):
+        rows = min(BAND, longest - first)
+        band = Image.new("RGB", (longest, rows), mean)
+        begin, end = max(first, top), min(first + rows, top + image.height)
+        if begin < end:
+            band.paste(image.crop((0, begin - top, image.width, end - top)), (left, begin - first))
+        narrow.paste(band.resize((side, rows), Image.Resampling.BICUBIC), (0, first))
+    return narrow.resize((side, side), Image.Resampling.BICUBIC)
 
 
 def key_of(image: Image.Image) -> str:

@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from cores.geometry import Size, resized_size
-from cores.processing.shrinking import shrunk
 from cores.segmenter_families import SEGMENTERS
 
 BAND = 512  # rows that are worked on at once
@@ -27,7 +26,7 @@ def for_segmenter(image: Image.Image, side: int, kind: str = "sam", unseen: bool
     if unseen:
         return torch.zeros(0, side, side), (height, width)
     if family.rounded:
-        small = shrunk(image, (height, width), "bilinear").astype(np.float32)
+        small = np.array(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
     else:
         small = _unrounded(image, (width, height))
     values = (torch.from_numpy(small) - torch.tensor(family.mean)) / torch.tensor(family.std)  # (height, width, 3)
