@@ -203,3 +203,17 @@ def test_a_disk_that_gets_full_is_one_line(whole, monkeypatch, where):
     assert not (whole / f"full-{where}" / ".writing").exists()
     monkeypatch.undo()
     assert_goes_on(whole, f"full-{where}")
+
+
+def test_no_worker_outlives_a_run_that_fails(tmp_path, monkeypatch):
+    """One that is deaf to SIGTERM would keep the program from ending."""
+    before = set(multiprocessing.active_children())
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ArithmeticError("in a step")
+
+    monkeypatch.setattr(CoresTrainer, "training_step", fail)
+    with pytest.raises(ArithmeticError, match="in a step") as kept:  # its traceback holds the loader
+        run(tmp_path, "failed", workers=2)
+    assert kept.tb is not None
+    assert set(multiprocessing.active_children()) <= before

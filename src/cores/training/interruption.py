@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import active_children
 from types import FrameType
 from typing import ParamSpec, TypeVar
 
@@ -125,3 +126,24 @@ def deaf(begin: Callable[[int], None] | None, number: int) -> None:
         signal.signal(stop, signal.SIG_IGN)
     if begin is not None:
         begin(number)
+
+
+@contextmanager
+def workers_ended() -> Iterator[None]:
+    """When the block ends, so do the processes that were begun in it.
+
+    An error's traceback keeps a loader and its workers alive. At the program's end Python tells such processes to stop
+    by SIGTERM and waits for them, for ever where they are deaf.
+    """
+    before = set(active_children())
+    try:
+        yield
+    finally:
+        left = set(active_children()) - before
+        main = threading.current_thread() is threading.main_thread()
+        told = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if left and main else None  # torch would call it an error
+        for process in left:
+            process.kill()
+            process.join()
+        if told is not None:
+            signal.signal(signal.SIGCHLD, told)

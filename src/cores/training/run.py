@@ -25,7 +25,7 @@ from cores.training.callbacks import EarlyEnd, LastStep, LogFile
 from cores.training.drawing import Collate, Draws, OpenSource, draws_of
 from cores.training.feature_cache import open_cache
 from cores.training.folder import RECIPE, clear, taken
-from cores.training.interruption import Interruption
+from cores.training.interruption import Interruption, workers_ended
 from cores.training.memory import training_memory
 from cores.training.outline import positions
 from cores.training.progress import Progress
@@ -152,7 +152,7 @@ def _train(
         if not quiet:
             sys.stderr.write("".join(f"{line}\n" for line in said))
     try:
-        with interruption.listening():
+        with interruption.listening(), workers_ended():
             trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
     except Exception as error:
         if (accident := _accident(error)) is not None:
