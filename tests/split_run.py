@@ -15,13 +15,12 @@ from PIL import Image
 from tiny_run import Squares, tiny_recipe
 from tiny_tokenizer import tiny_tokenizer
 
-from cores.__main__ import end_at_once
 from cores.data.sample import Conversation, Sample, Target, Turn
 from cores.errors import CheckFailed
 from cores.modeling import CoresModel
 from cores.recipe import load_recipe
 from cores.training import run
-from cores.training.ranks import leave
+from cores.training.ranks import end_at_once, leave
 from cores.training.trainer import CoresTrainer
 
 STEPS, PICTURES = 50, 8  # optimiser steps, and pictures in each

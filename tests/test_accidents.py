@@ -18,7 +18,7 @@ from cores.data.sample import Sample
 from cores.errors import DataError, UserError
 from cores.evaluation.metrics import MaskMetrics
 from cores.recipe import Recipe
-from cores.training import trainer as trainers
+from cores.training import saving
 from cores.training.callbacks import LogFile
 from cores.training.run import train
 from cores.training.trainer import CoresTrainer
@@ -195,7 +195,7 @@ def test_a_disk_that_gets_full_is_one_line(whole, monkeypatch, where):
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    patched = (trainers, "write_learned") if where == "checkpoint" else (LogFile, "_write")
+    patched = (saving, "write_learned") if where == "checkpoint" else (LogFile, "_write")
     at_step(monkeypatch, 3, lambda: monkeypatch.setattr(*patched, full))
     with pytest.raises(UserError, match=r"the disk is full: free some space.* --resume"):
         run(whole, f"full-{where}")

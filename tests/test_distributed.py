@@ -195,7 +195,7 @@ ENDING = """
 import atexit, os, sys, time
 import torch
 from torch import distributed
-from cores.__main__ import end_at_once
+from cores.training.ranks import end_at_once
 
 def busy():  # Python's lock is not let go until the interpreter is taken apart
     sys.setswitchinterval(1000)

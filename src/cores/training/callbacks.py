@@ -77,7 +77,7 @@ class LastStep(TrainerCallback):
             control.should_save = control.should_evaluate = False
 
 
-class EarlyEnd(TrainerCallback):
+class EarlyStopping(TrainerCallback):
     """Ends a run after `patience` evaluations without a better gIoU, as transformers' EarlyStoppingCallback does.
 
     They are counted in the trainer's own log, which its checkpoints keep: a resumed run goes on counting.

@@ -5,22 +5,19 @@ Nothing is remembered between samples, so a resumed run goes on with the next on
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch.utils.data import Dataset, Sampler
 
 from cores.data.mixture import Mixture
 from cores.data.sample import Sample
 from cores.data.sources.base import Source
 from cores.errors import DataError
-from cores.modeling.segmenters.base import Features
 from cores.processing.pixels import open_picture
 from cores.processing.processor import CoresProcessor
 from cores.recipe import Recipe
-from cores.training.feature_cache import FeatureCache, picture_key
+from cores.training.feature_cache import FeatureCache, Known
 
 OpenSource = Callable[[str, Path | None], Source]  # a source by name, in a data directory or none
 Key = tuple[int, int]  # epoch, index
@@ -104,40 +101,6 @@ class Collate:
             "questions": int(batch["segment_ids"].amax(1).sum()),  # a row's conversations are numbered from 1
             "named": [called(sample) for sample in samples],
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """The pictures of a batch whose features are kept. `rows`: which; `missing`: the keys of the others."""
-
-    rows: list[int]
-    features: list[Features]
-    missing: list[str]
-
-    @classmethod
-    def of(cls, samples: Sequence[Sample], cache: FeatureCache | None) -> "Known":
-        """What a cache has of these samples' pictures; nothing, where there is no cache."""
-        known = cls([], [], [])
-        for row, sample in enumerate(samples if cache is not None else ()):
-            assert cache is not None
-            key = picture_key(open_picture(sample.image))
-            features = cache.read(key)
-            if features is None:
-                known.missing.append(key)
-            else:
-                known.rows.append(row)
-                known.features.append(features)
-        return known
-
-    def batch(self, images: int) -> dict[str, Any]:
-        """What is added to a batch of so many pictures; tensors by name, so that any Trainer can move them."""
-        found: dict[str, Any] = {"feature_keys": self.missing} if self.missing else {}
-        if self.features:
-            together = Features.cat(self.features)
-            found["features"] = {"coarse": together.coarse, "fine": together.fine}
-            others = [row for row in range(images) if row not in self.rows]
-            found["feature_order"] = torch.tensor([*self.rows, *others]).argsort()
-        return found
 
 
 def called(sample: Sample) -> str:

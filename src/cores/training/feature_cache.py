@@ -9,7 +9,9 @@ Legend: images = pictures of a batch.
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,9 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import TrainingArguments
 
+from cores.data.sample import Sample
 from cores.errors import RecipeError, UserError
 from cores.modeling.model import CoresModel
 from cores.modeling.segmenters.base import Features, Segmenter
+from cores.processing.pixels import open_picture
 from cores.processing.processor import CoresProcessor
 from cores.processing.stored import ProcessorSizes
 from cores.recipe import Recipe
@@ -100,6 +104,40 @@ class FeatureCache:
             return False
         self.room -= size
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The pictures of a batch whose features are kept. `rows`: which; `missing`: the keys of the others."""
+
+    rows: list[int]
+    features: list[Features]
+    missing: list[str]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], cache: FeatureCache | None) -> "Known":
+        """What a cache has of these samples' pictures; nothing, where there is no cache."""
+        known = cls([], [], [])
+        for row, sample in enumerate(samples if cache is not None else ()):
+            assert cache is not None
+            key = picture_key(open_picture(sample.image))
+            features = cache.read(key)
+            if features is None:
+                known.missing.append(key)
+            else:
+                known.rows.append(row)
+                known.features.append(features)
+        return known
+
+    def batch(self, images: int) -> dict[str, Any]:
+        """What is added to a batch of so many pictures; tensors by name, so that any Trainer can move them."""
+        found: dict[str, Any] = {"feature_keys": self.missing} if self.missing else {}
+        if self.features:
+            together = Features.cat(self.features)
+            found["features"] = {"coarse": together.coarse, "fine": together.fine}
+            others = [row for row in range(images) if row not in self.rows]
+            found["feature_order"] = torch.tensor([*self.rows, *others]).argsort()
+        return found
 
 
 def picture_key(picture: Image.Image) -> str:

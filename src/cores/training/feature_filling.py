@@ -10,16 +10,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from cores.checkpoints.load import as_device
 from cores.data.sources.base import FileSource, Source
-from cores.errors import DataError, RecipeError
+from cores.errors import RecipeError
 from cores.processing.pixels import open_picture
 from cores.processing.processor import CoresProcessor
 from cores.recipe import Recipe
 from cores.training.arguments import training_arguments
+from cores.training.drawing import OpenSource, draws_of
 from cores.training.feature_cache import FeatureCache, open_cache, picture_key
 from cores.training.start import start
 from cores.training.trainable import choose_parts
 
-OpenSource = Callable[[str, Path | None], Source]
 Watch = Callable[[Iterable[Any], int], Iterable[Any]]
 PER_PASS = 4  # pictures that are encoded at once
 
@@ -54,12 +54,8 @@ def fill_features(
     """
     if recipe.data.features is None:
         raise RecipeError("data.features: is not set: say in which folder features are kept")
-    directory = Path(recipe.data.dir) if recipe.data.dir else None
-    names = dict.fromkeys(name for family in recipe.data.sources.values() for name in family)
-    try:
-        sources = [open_source(name, directory) for name in names]
-    except DataError as error:
-        raise DataError(f"data.sources: {error}") from None
+    mixture = draws_of(recipe, open_source, seed=0, step=1).mixture
+    sources = {source.name: source for family in mixture.sources for source in family}
     arguments = training_arguments(recipe, Path("unused"), device=device, quiet=True)
     _, model, processor = start(recipe, arguments.seed)
     choose_parts(model, recipe.model.train, recipe.lora)
@@ -67,7 +63,7 @@ def fill_features(
     assert cache is not None
     segmenter = model.segmenter.to(as_device(device)).eval()
     where = next(segmenter.parameters()).device
-    pictures = Unkept(sources, processor, cache)
+    pictures = Unkept(list(sources.values()), processor, cache)
     loader: DataLoader[Any] = DataLoader(
         pictures, PER_PASS, collate_fn=list, num_workers=arguments.dataloader_num_workers
     )

@@ -116,7 +116,7 @@ def _leave(number: int) -> None:
     raise SystemExit(128 + number)
 
 
-def deaf(begin: Callable[[int], None] | None, number: int) -> None:
+def ignore_signals(begin: Callable[[int], None] | None, number: int) -> None:
     """How a worker that loads data begins: it leaves signals to the run's own process, which ends it.
 
     Clusters and terminals send them to all processes at once, and without its workers a step could not be finished.
@@ -141,7 +141,7 @@ def workers_ended() -> Iterator[None]:
     finally:
         left = set(active_children()) - before
         main = threading.current_thread() is threading.main_thread()
-        told = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if left and main else None  # torch would call it an error
+        told = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if left and main else None  # torch would raise
         for process in left:
             process.kill()
             process.join()

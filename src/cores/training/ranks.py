@@ -1,10 +1,13 @@
 """Several processes that fail as one: under torchrun an error that all of them find is said once."""
 
+import atexit
 import os
 import sys
+import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from cores.errors import CoresError
 
@@ -37,6 +40,29 @@ def leave() -> None:
     distributed = _joined()
     if distributed is not None:
         distributed.destroy_process_group()
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End the process without taking the interpreter apart.
+
+    Threads of torch's process groups live on while somebody holds a group, as DeepSpeed does in its modules. Such a
+    thread takes Python's lock to let go of a tensor. Once the interpreter is being taken apart, asking for the lock
+    ends the thread, inside of C++ that may not be left so, and the whole process aborts ("terminate called without an
+    active exception"), after all the work is done. So everything that Python does before that point is done here, in
+    its order: threads are waited for, what is registered for the end is run, output is flushed. The command line ends
+    so; a program of one's own that trains on several processes should, too.
+    """
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # nobody reads it any more
+                stream.flush()
+    except BaseException:
+        traceback.print_exc()
+        code = code or 1
+    finally:
+        os._exit(code)
 
 
 def _first_of(failed: bool) -> int | None:

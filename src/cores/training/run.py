@@ -21,7 +21,7 @@ from cores.processing.unknown_words import find_unknown_words
 from cores.recipe import Recipe
 from cores.trainer_section import FSDP2
 from cores.training.arguments import training_arguments
-from cores.training.callbacks import EarlyEnd, LastStep, LogFile
+from cores.training.callbacks import EarlyStopping, LastStep, LogFile
 from cores.training.drawing import Collate, Draws, OpenSource, draws_of
 from cores.training.feature_cache import open_cache
 from cores.training.folder import RECIPE, clear, taken
@@ -118,7 +118,7 @@ def _train(
         log, interruption = LogFile(run, draws), Interruption()
         callbacks: list[TrainerCallback] = [log, LastStep(evaluate is not None), interruption]
         if recipe.evaluation.patience is not None:
-            callbacks.append(EarlyEnd(recipe.evaluation.patience))
+            callbacks.append(EarlyStopping(recipe.evaluation.patience))
         pictures = None
         if evaluate is not None and draw is not None:
             pictures = Pictures(run, draw)

@@ -1,14 +1,11 @@
-"""transformers' Trainer with the chain's losses in its log, samples in our order, and checkpoints of ours.
+"""transformers' Trainer with the chain's losses in its log, samples in our order, and evaluations of masks.
 
-Checkpoints hold what was learned (see `checkpoints.runs.learned`), what it was learned on (`base.json`), and the
-optimiser's and generators' states; each is written whole or not at all.
+Its checkpoints are in `saving`.
 """
 
 import functools
-import json
 import math
 import operator
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,29 +18,24 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerControl
-from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers import TrainerControl
 from transformers.trainer_callback import DefaultFlowCallback
 
-from cores.checkpoints.find import checkpoints_of
-from cores.checkpoints.runs.best import BEST, WRITING, name_best
-from cores.checkpoints.runs.learned import masters, read_learned, write_learned
 from cores.checkpoints.runs.origin import Base
 from cores.errors import RecipeError
 from cores.loss_keys import COUNTED, logged
 from cores.modeling.model import CoresModel
 from cores.modeling.segmenters.base import Features
-from cores.plain_json import dumps
 from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 from cores.training.drawing import Draws, InOrder
 from cores.training.feature_cache import FeatureCache
 from cores.training.finite import Watch
-from cores.training.interruption import deaf
-from cores.training.sharding import as_forward, gather, is_sharded, read_state, score_whole, write_state
+from cores.training.interruption import ignore_signals
+from cores.training.saving import Saving
+from cores.training.sharding import as_forward, is_sharded, score_whole
 from cores.training.tally import Tally
 from cores.training.zero3 import is_zero3
-from cores.whole import open_to_others
 
 
 class Score(Protocol):
@@ -58,7 +50,7 @@ class Score(Protocol):
 Evaluate = Callable[[CoresModel, CoresProcessor, int, int], Score | None]
 
 
-class CoresTrainer(Trainer):
+class CoresTrainer(Saving):
     """A Trainer of one run. `base`: what the run started from; `evaluate`: says which checkpoint is the best; `cache`:
     where the frozen segmenter's features are kept.
 
@@ -78,10 +70,6 @@ class CoresTrainer(Trainer):
         self.cache = cache
         self.base, self.processor, self.scorer = base, processor, evaluate
         self.order = InOrder(len(draws))
-        self.is_best = False
-        self.writing: Path | None = None
-        self.saved_step: int | None = None
-        self.masters: dict[str, Tensor] | None = None  # in fp32, while DeepSpeed trains rounded copies of them
         self.control: TrainerControl
         self.sharded = is_sharded(kwargs["model"])  # by FSDP2
         super().__init__(train_dataset=draws, eval_dataset=[], **kwargs)
@@ -107,7 +95,7 @@ class CoresTrainer(Trainer):
         """As the Trainer's, whose workers leave signals to this process."""
         found = super().get_train_dataloader()
         loader = getattr(found, "base_dataloader", found)  # which accelerate has wrapped
-        loader.worker_init_fn = functools.partial(deaf, loader.worker_init_fn)
+        loader.worker_init_fn = partial(ignore_signals, loader.worker_init_fn)
         return found
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
@@ -250,89 +238,6 @@ class CoresTrainer(Trainer):
         evaluated = {line["step"] for line in self.state.log_history if any(key.startswith("eval_") for key in line)}
         return self.state.global_step not in evaluated
 
-    # Checkpoints
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self.writing or self.args.output_dir)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Everything goes into a folder of its own first; it becomes `checkpoint-N` when all ranks are done.
-
-        A step that is saved already (at its own end, before its epoch's end is evaluated) only gets its state anew.
-        """
-        run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
-        if self.saved_step != self.state.global_step:
-            self._write_checkpoint(model, trial, run, name)
-            self.saved_step = self.state.global_step
-        elif self.args.should_save:
-            (run / WRITING).mkdir(exist_ok=True)
-            self.state.save_to_json(str(run / WRITING / TRAINER_STATE_NAME))
-            (run / WRITING / TRAINER_STATE_NAME).replace(run / name / TRAINER_STATE_NAME)
-        if self.args.should_save:
-            if self.is_best:
-                name_best(run, run / name)
-            self._remove_old(run)
-            shutil.rmtree(run / WRITING)
-        self.is_best = False
-        self.accelerator.wait_for_everyone()
-
-    def _write_checkpoint(self, model: nn.Module, trial: Any, run: Path, name: str) -> None:
-        if self.is_deepspeed_enabled:
-            self.masters = masters(self.model)
-        elif self.sharded:
-            self.masters = gather(self.model)
-        self.writing = run / WRITING
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.writing = self.masters = None
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            for script in (run / WRITING / name).glob("*.py"):
-                script.unlink()  # DeepSpeed's, to be run on trust: `cores merge` and `load` need none
-            open_to_others(run / WRITING / name)
-            (run / WRITING / name).rename(run / name)
-
-    def _remove_old(self, run: Path) -> None:
-        """Keep the last so many checkpoints, and the best. One that goes is out of sight before it is taken apart."""
-        if self.args.save_total_limit:
-            best = (run / BEST).resolve()
-            for old in checkpoints_of(run)[: -self.args.save_total_limit]:
-                if old.resolve() != best:
-                    old.rename(run / WRITING / old.name)
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_learned(self.model, folder, self.masters)
-            self.model.config.save_pretrained(folder)
-            self.processor.save_pretrained(folder)
-            self.base.write(folder)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not self.sharded:  # else read with the optimiser's state, each rank its pieces
-            read_learned(self.model, Path(resume_from_checkpoint))
-
-    # DeepSpeed and FSDP2 write and read folders beside our files: what is frozen stays out of them.
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.is_deepspeed_enabled:
-            self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
-        elif self.sharded:
-            write_state(self.model, self.optimizer.optimizer, Path(output_dir))
-        else:
-            super()._save_optimizer_and_scheduler(output_dir)
-        if self.args.should_save and (self.is_deepspeed_enabled or self.sharded):
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self.sharded and checkpoint is not None:
-            read_state(self.model, self.optimizer.optimizer, Path(checkpoint))
-            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
-        else:
-            super()._load_optimizer_and_scheduler(checkpoint)
-
     @contextmanager
     def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
         """As the Trainer's, which reads a setting that only its own loading leaves in the config."""
@@ -341,25 +246,6 @@ class CoresTrainer(Trainer):
             yield
         finally:
             self.model.set_requires_gradient_sync(True)
-
-    # A checkpoint between two logs keeps what has been added up: a resumed run logs the means of whole intervals.
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        if self.tally.steps:
-            sums = {"since": self._globalstep_last_logged, "loss": float(self._tr_loss), **self.tally.state()}
-            self._sums_file(Path(output_dir)).write_text(dumps(sums), encoding="utf-8")
-
-    def _go_on_with_log(self, checkpoint: Path) -> None:
-        file = self._sums_file(checkpoint)
-        sums = json.loads(file.read_text("utf-8")) if file.exists() else {}
-        if sums.get("since") == max((line["step"] for line in self.state.log_history if "loss" in line), default=0):
-            self._globalstep_last_logged = sums["since"]
-            self._tr_loss.fill_(sums["loss"])
-            self.tally.go_on(sums, self.args.device)
-
-    def _sums_file(self, checkpoint: Path) -> Path:
-        return checkpoint / f"log_sums_{self.args.process_index}.json"
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's. Raises RecipeError for what `trainer.optim` says and cannot be had."""

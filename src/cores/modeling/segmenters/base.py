@@ -81,7 +81,7 @@ class Segmenter:
     vision_encoder: Any
     shared_image_embedding: Any
     get_image_wide_positional_embeddings: Any
-    _made: tuple[Any, Tensor] | None = None  # positions, and what they were made of
+    _made: tuple[Tensor, Any, Tensor] | None = None  # a matrix, its state, and the positions that were made of it
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)  # type: ignore[call-arg]  # of the transformers class that this is mixed into
@@ -166,10 +166,10 @@ class Segmenter:
         matrix = self.shared_image_embedding.positional_embedding
         if torch.is_grad_enabled() and matrix.requires_grad:
             return self._positions()
-        made_of = (id(matrix), matrix._version, matrix.device, matrix.dtype)
-        if self._made is None or self._made[0] != made_of:
-            self._made = (made_of, self._positions().detach())
-        return self._made[1]
+        state = (matrix._version, matrix.device, matrix.dtype)
+        if self._made is None or self._made[0] is not matrix or self._made[1] != state:
+            self._made = (matrix, state, self._positions().detach())
+        return self._made[2]
 
     def _positions(self) -> Tensor:
         found: Tensor = self.get_image_wide_positional_embeddings()

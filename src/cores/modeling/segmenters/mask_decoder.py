@@ -38,13 +38,13 @@ class LeanMaskDecoder:
     output_hypernetworks_mlps: nn.ModuleList
 
     def forward(self, *asked: Any, **family: Any) -> Any:
-        """`drawn`; called with the family's own names, the family's own forward.
+        """`decode`; called with the family's own names, the family's own forward.
 
         One forward for both: hooks, `compile` and sharding are of a module's forward.
         """
-        return super().forward(**family) if family else self.drawn(*asked)  # type: ignore[misc]
+        return super().forward(**family) if family else self.decode(*asked)  # type: ignore[misc]
 
-    def drawn(
+    def decode(
         self,
         picture: Tensor,
         positions: Tensor,
@@ -74,15 +74,15 @@ class LeanMaskDecoder:
             queries, seen = _two_way(layer, queries, points, seen, positions)
         asked, whose = queries[:, self.read], points[:, self.read]
         last = self.transformer
-        asked = asked + _look(last.final_attn_token_to_image, asked + whose, seen, seen + positions)
+        asked = asked + _token_to_image(last.final_attn_token_to_image, asked + whose, seen, seen + positions)
         asked = last.layer_norm_final_attn(asked)
-        return self.masks(asked, self.upscaled(self.drawn_on(taken, seen, size), extras), extras, size)
+        return self.masks(asked, self.upscaled(self.cells_of_masks(taken, seen, size), extras), extras, size)
 
     def extras(self, picture: Tensor, fine: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What the family's decoder makes of the features beside that, once a picture: (images, ...) each."""
         return ()
 
-    def drawn_on(self, taken: Tensor, given: Tensor, size: Sizes) -> Tensor:
+    def cells_of_masks(self, taken: Tensor, given: Tensor, size: Sizes) -> Tensor:
         """The cells (masks, cells, dim) that masks are made of: those that the transformer gives."""
         return given
 
@@ -141,24 +141,26 @@ def norm_last(norm: nn.LayerNorm, values: Tensor) -> Tensor:
 def _two_way(layer: Any, queries: Tensor, points: Tensor, seen: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """One block: tokens among themselves, tokens to cells, an MLP on tokens, cells to tokens."""
     if layer.skip_first_layer_pe:
-        queries = _among(layer.self_attn, queries, queries)
+        queries = _self_attention(layer.self_attn, queries, queries)
     else:
-        queries = queries + _among(layer.self_attn, queries + points, queries)
+        queries = queries + _self_attention(layer.self_attn, queries + points, queries)
     queries = layer.layer_norm1(queries)
     located = seen + positions
-    queries = layer.layer_norm2(queries + _look(layer.cross_attn_token_to_image, queries + points, seen, located))
+    queries = layer.layer_norm2(
+        queries + _token_to_image(layer.cross_attn_token_to_image, queries + points, seen, located)
+    )
     queries = layer.layer_norm3(queries + layer.mlp(queries))
-    seen = _told(layer.cross_attn_image_to_token, queries + points, queries, seen, located)
+    seen = _image_to_token(layer.cross_attn_image_to_token, queries + points, queries, seen, located)
     return queries, layer.layer_norm4(seen)
 
 
-def _among(attention: Any, queries: Tensor, values: Tensor) -> Tensor:
+def _self_attention(attention: Any, queries: Tensor, values: Tensor) -> Tensor:
     """The family's own attention among tokens (masks, queries, dim)."""
     found: Tensor = attention(query=queries[:, None], key=queries[:, None], value=values[:, None])[0]
     return found[:, 0]
 
 
-def _look(attention: Any, queries: Tensor, seen: Tensor, located: Tensor) -> Tensor:
+def _token_to_image(attention: Any, queries: Tensor, seen: Tensor, located: Tensor) -> Tensor:
     """What tokens (masks, queries, dim) find in cells; `located`: the cells with their positions."""
     heads = attention.num_attention_heads
     asked = attention.q_proj(queries).unflatten(-1, (heads, -1)) * attention.scaling
@@ -170,7 +172,7 @@ def _look(attention: Any, queries: Tensor, seen: Tensor, located: Tensor) -> Ten
     return out
 
 
-def _told(attention: Any, keys: Tensor, values: Tensor, seen: Tensor, located: Tensor) -> Tensor:
+def _image_to_token(attention: Any, keys: Tensor, values: Tensor, seen: Tensor, located: Tensor) -> Tensor:
     """Cells with what each finds in tokens (masks, queries, dim) added: (masks, cells, dim)."""
     heads = attention.num_attention_heads
     query, out = attention.q_proj, _out(attention)

@@ -33,7 +33,7 @@ class LeanSamHQMaskDecoder(LeanMaskDecoder, SamHQMaskDecoder):
             found = found + self.compress_vit_conv2(self.activation(self.compress_vit_norm(map_)))
         return (found,)
 
-    def drawn_on(self, taken: Tensor, given: Tensor, size: Sizes) -> Tensor:
+    def cells_of_masks(self, taken: Tensor, given: Tensor, size: Sizes) -> Tensor:
         """transformers makes masks of the cells that the decoder's transformer takes, rows for columns.
 
         The published program makes them of those that it gives, by its paper. Here transformers' own forward is the
