@@ -129,10 +129,11 @@ def use_attention(model: CoresModel, name: str | None) -> CoresModel:
     if name is None:
         return model
     try:
-        if name == "flex_attention":
-            model.mllm.set_attn_implementation({"text_config": name})
-        else:
-            model.set_attn_implementation(name)
+        with quietly():  # it warns of parts without attention, such as SAM's prompt encoder
+            if name == "flex_attention":
+                model.mllm.set_attn_implementation({"text_config": name})
+            else:
+                model.set_attn_implementation(name)
     except (ValueError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"attn_implementation {name!r:.40}: cannot be used here: {reason}") from None
