@@ -29,7 +29,7 @@ def test_it_is_refused_where_it_cannot_be(tmp_path: Path, monkeypatch: pytest.Mo
         load_recipe("tiny", ["model.quantize=4bit"])
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 @pytest.mark.filterwarnings("ignore")  # bitsandbytes' own
 def test_frozen_layers_in_4_bits_say_nearly_the_same_and_adapters_learn(device: str) -> None:
     pytest.importorskip("bitsandbytes")

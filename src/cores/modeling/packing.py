@@ -51,11 +51,11 @@ def pack(segment_ids: Tensor, image: Tensor | None = None) -> Sight:
     (images, tokens), bool: the picture's tokens.
     Raises ValueError when a row is not prefix, conversations in order, padding.
     """
-    order = torch.where(segment_ids == PADDING, torch.iinfo(segment_ids.dtype).max, segment_ids)
-    if (order[:, 1:] < order[:, :-1]).any() or (segment_ids < PADDING).any():
-        raise ValueError(
-            "segment ids must rise along a row: 0 for the prefix, 1, 2, ... and -1 for padding at the end"
-        )
+    order = segment_ids.masked_fill(segment_ids == PADDING, torch.iinfo(segment_ids.dtype).max)
+    require(
+        (order[:, 1:] >= order[:, :-1]).all() & (segment_ids >= PADDING).all(),
+        "segment ids must rise along a row: 0 for the prefix, 1, 2, ... and -1 for padding at the end",
+    )
     tokens = segment_ids.shape[1]
     index = torch.arange(tokens, device=segment_ids.device)
 
@@ -131,6 +131,14 @@ class Past:
     def __getitem__(self, rows: Sequence[int]) -> "Past":
         """Of these rows alone."""
         return Past(self.seen[rows], self.keys[rows], [self.next[row] for row in rows])
+
+
+def require(holds: Tensor, message: str) -> None:
+    """Raise ValueError unless `holds`, a bool scalar. On CUDA nobody waits for it: the device itself stops later."""
+    if holds.device.type in ("cuda", "meta"):
+        torch._assert_async(holds, message)
+    elif not holds:
+        raise ValueError(message)
 
 
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
