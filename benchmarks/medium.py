@@ -102,7 +102,7 @@ def peak_memory() -> float:
 def fresh(script: str, settings: Mapping[str, Any], source: Path = HERE) -> dict[str, float]:
     """What a script measures in a process of its own, with the `cores` of another checkout if one is named."""
     command = [sys.executable, "-W", "ignore", script, "--one", json.dumps(settings)]
-    path = os.pathsep.join([str(source / "src"), str(HERE / "benchmarks")])
+    path = os.pathsep.join([str(source / "src"), str(HERE / "benchmarks"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]}")
