@@ -17,7 +17,7 @@ from tiny_run import Squares, tiny_recipe
 from torch.utils.data._utils.pin_memory import pin_memory
 
 import cores
-from cores.modeling import CoresModel
+from cores.modeling import CoresModel, packed_attention
 from cores.modeling.packing import supervised_places
 from cores.recipe import PAPER_PARTS, LoraSection
 from cores.scenes.source import open_scenes
@@ -157,8 +157,12 @@ def test_losses_and_masks_are_the_cpus(kind: str) -> None:
         torch.testing.assert_close(mine.cpu(), its, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_packed_equals_separate(attention: str) -> None:
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "sdpa by conversations"])
+def test_packed_equals_separate(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    attention, _, by_conversations = attention.partition(" ")
+    if by_conversations:  # however little it saves
+        monkeypatch.setattr(packed_attention, "SAVES", 0)
+        monkeypatch.setattr(packed_attention, "WORTH_A_WAIT", 0)
     model = tiny_model()
     model.set_attn_implementation(attention)
     rng = torch.Generator().manual_seed(1)

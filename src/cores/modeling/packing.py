@@ -9,6 +9,7 @@ can be looked at.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,19 +18,31 @@ from torch.nn import functional as F
 from cores.vocabulary import PADDING, PREFIX, UNSUPERVISED
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Sight:
     """Who sees whom, before it takes the form that an attention wants.
 
-    `seen` (rows, queries, keys), bool. `queries` (rows, queries), `keys` (rows, keys), int64: where a token stands in
-    its own conversation, as if no other were there; 0 for padding. `image` (rows, keys), bool: keys that are the
-    picture's, where the queries are the same tokens as the keys; None where no query is of a picture.
+    `queries` (rows, queries), `keys` (rows, keys), int64: where a token stands in its own conversation, as if no other
+    were there; 0 for padding. `image` (rows, keys), bool: keys that are the picture's, where the queries are the same
+    tokens as the keys; None where no query is of a picture. `segments` (rows, tokens): of packed rows, see `pack`;
+    `known` (rows, queries, keys): who sees whom elsewhere.
     """
 
-    seen: Tensor
     queries: Tensor
     keys: Tensor
     image: Tensor | None = None
+    segments: Tensor | None = None
+    known: Tensor | None = None
+
+    @cached_property
+    def seen(self) -> Tensor:
+        """(rows, queries, keys), bool; of packed rows made when it is asked for, since it grows with their square."""
+        if self.known is not None:
+            return self.known
+        assert self.segments is not None
+        index = torch.arange(self.segments.shape[1], device=self.segments.device)
+        asking, asked = self.segments[:, :, None], self.segments[:, None, :]
+        return sees(asking, asked, index[:, None], index)
 
     def near(self, window: int) -> Tensor:
         """What is seen and less than `window` tokens before, within its own conversation: (rows, queries, keys)."""
@@ -54,20 +67,21 @@ def pack(segment_ids: Tensor, image: Tensor | None = None) -> Sight:
         (order[:, 1:] >= order[:, :-1]).all() & (segment_ids >= PADDING).all(),
         "segment ids must rise along a row: 0 for the prefix, 1, 2, ... and -1 for padding at the end",
     )
-    tokens = segment_ids.shape[1]
-    index = torch.arange(tokens, device=segment_ids.device)
-
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]  # (images, tokens, tokens)
-    prefix = (segment_ids == PREFIX)[:, None, :]  # (images, 1, tokens)
-    causal = index[:, None] >= index[None, :]  # (tokens, tokens)
-    real = (segment_ids != PADDING)[:, None, :]
-    # A padding token sees itself: a row of nothing but -inf would be nan under softmax.
-    seen = (causal & (same | prefix) & real) | torch.eye(tokens, dtype=torch.bool, device=segment_ids.device)
-
-    before = (segment_ids[:, None, :] < segment_ids[:, :, None]) & (segment_ids[:, None, :] != PREFIX) & real
-    positions = index[None] - before.sum(dim=-1)  # (images, tokens): other conversations' tokens do not count
+    index = torch.arange(segment_ids.shape[1], device=segment_ids.device)
+    begins = F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)
+    start = (index * begins).cummax(dim=1).values  # (images, tokens): where a token's segment begins
+    prefix = segment_ids == PREFIX
+    positions = index - start + prefix.sum(dim=1, keepdim=True) * ~prefix  # other conversations do not count
     positions = positions.masked_fill(segment_ids == PADDING, 0)
-    return Sight(seen, positions, positions, image)
+    return Sight(positions, positions, image, segments=segment_ids)
+
+
+def sees(asking: Tensor, asked: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """Does a token of a packed row see another? Args, of shapes that go together: segments of both, places of both.
+
+    Nothing sees padding but padding, which has to see something: a row of nothing but -inf would be nan under softmax.
+    """
+    return ((asking == asked) | (asked == PREFIX)) & (query >= key)
 
 
 def supervised_places(labels: Tensor) -> Tensor:
@@ -90,14 +104,15 @@ def follow(prefix: int, real: Tensor) -> Sight:
     causal = torch.ones((length, length), dtype=torch.bool, device=real.device).tril()
     own = (causal & real[:, None, :]) | torch.eye(length, dtype=torch.bool, device=real.device)
     seen = torch.cat([own.new_ones((rows, length, prefix)), own], dim=2)
-    return Sight(seen, order, torch.cat([before, order], dim=1))
+    return Sight(order, torch.cat([before, order], dim=1), known=seen)
 
 
 def grow(sight: Sight) -> Sight:
     """One more token in every row, which sees what the last one saw, and itself."""
     own = sight.seen.new_ones((len(sight.seen), 1, 1))
     at = sight.queries[:, -1:] + 1
-    return Sight(torch.cat([sight.seen[:, -1:], own], dim=2), at, torch.cat([sight.keys, at], dim=1))
+    known = torch.cat([sight.seen[:, -1:], own], dim=2)
+    return Sight(at, torch.cat([sight.keys, at], dim=1), known=known)
 
 
 def require(holds: Tensor, message: str) -> None:
