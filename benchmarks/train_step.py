@@ -11,8 +11,8 @@
 on 2 threads; with `--busy` one, and seconds of the CPU, which are the same beside other programs. Every figure is the
 median of `--rounds` fresh processes, of each the median of `--steps` steps after a first one. `encoder` to `losses`
 are of the forward pass (`losses` has what is not in the others, such as the head); `back:` the losses' and the
-decoder's share of the backward pass, and all that is behind it. `first step`, with what is done once, such as compiling, and
-its loss are of one step: a setting that is exact leaves the loss as it is.
+decoder's share of the backward pass, and all that is behind it. `first step`: with what is done once, such as
+compiling. Its loss is printed: a setting that is exact leaves it as it is.
 """
 
 import argparse
