@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 # The other end of the range of transformers that pyproject.toml allows; constraints.txt pins the first.
 NEWEST := transformers==5.24.0
 
-.PHONY: setup style check test newest slow demo
+# The fast tests in two processes of one thread each; a file stays whole, for its tests share models.
+TOGETHER := --numprocesses 2 --dist loadfile
+
+.PHONY: setup style check test newest slow cuda demo
 
 setup: $(VENV)/.installed
 
@@ -27,11 +30,14 @@ demo: setup
 	$(BIN)/python examples/demo.py
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(TOGETHER)
 
 newest: setup
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .newest "$(NEWEST)"
-	PYTHONPATH=.newest $(BIN)/python -m pytest -m "not slow"
+	PYTHONPATH=.newest OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(TOGETHER)
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
+
+cuda: setup
+	$(BIN)/python -m pytest -m cuda

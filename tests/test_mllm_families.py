@@ -17,10 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 from cores.checkpoints.runs.bases import draw_rows
 from cores.checkpoints.shapes import shapes_of
 from cores.errors import CheckpointError
-from cores.modeling import CoresConfig, CoresModel
-from cores.modeling.generation import generate, read_prefix, teacher_force
+from cores.modeling import CoresConfig, CoresModel, packed_attention
+from cores.modeling.generation import generate, teacher_force
 from cores.modeling.mllms import check_family
 from cores.modeling.packed_states import packed_states
+from cores.modeling.prefix_cache import read_prefix
 from cores.recipe import LoraSection
 from cores.training.trainable import choose_parts
 
@@ -81,11 +82,14 @@ class Chain:
         self.mllm = mllm
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
+@pytest.mark.parametrize("attention", ["sdpa", "sdpa by conversations", "eager", "flex_attention"])
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:flex_attention called without")  # torch's own
 @torch.no_grad()
-def test_packed_equals_separate(name: str, attention: str) -> None:
+def test_packed_equals_separate(name: str, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    attention, _, by_conversations = attention.partition(" ")
+    if by_conversations:
+        monkeypatch.setattr(packed_attention, "SAVES", 0)  # whatever it saves
     if attention == "flex_attention" and name in NO_FLEX:
         with pytest.raises(ValueError, match="does not support an attention implementation through torch's flex"):
             Case(FAMILIES[name], attention)
@@ -107,7 +111,7 @@ def test_packed_equals_separate(name: str, attention: str) -> None:
 def test_cached_equals_uncached(name: str) -> None:
     case, exact = Case(FAMILIES[name]), STEPPED.get(name, EXACT)
     for row, (picture, prefix) in enumerate(zip(case.pictures, case.prefixes, strict=True)):
-        cache = read_prefix(Chain(case.model), picture, prefix)
+        cache = [read_prefix(Chain(case.model), picture, prefix)] * 3
         said = generate(Chain(case.model), cache, case.questions[row], [2], 4)
         forced = teacher_force(Chain(case.model), cache, case.questions[row], [text(5, 7)] * 3, [2])
         for question, one, given in zip(case.questions[row], said, forced, strict=True):
@@ -140,7 +144,7 @@ def test_two_turn_chat(name: str) -> None:
     case, exact = Case(FAMILIES[name]), STEPPED.get(name, EXACT)
     firsts, chats = [own[0] for own in case.questions], []
     for row, (picture, prefix) in enumerate(zip(case.pictures, case.prefixes, strict=True)):
-        cache = read_prefix(Chain(case.model), picture, prefix)
+        cache = [read_prefix(Chain(case.model), picture, prefix)]
         (answer,) = generate(Chain(case.model), cache, [firsts[row]], [2], 3)
         chat = torch.cat([firsts[row], torch.tensor([*answer.ids, 2]), case.questions[row][1]])
         (again,) = generate(Chain(case.model), cache, [chat], [2], 3)

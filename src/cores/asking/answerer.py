@@ -50,6 +50,10 @@ class Answerer(ABC, Generic[I]):
     def encode_image(self, image: Path | str | Image.Image) -> I:
         """Look at an image once. Raises DataError when it cannot be read."""
 
+    def encode_images(self, images: Sequence[Path | str | Image.Image]) -> list[I]:
+        """Look at several images once, in their order. Raises DataError when one cannot be read."""
+        return [self.encode_image(image) for image in images]
+
     @abstractmethod
     def check(self, query: str, form: Form) -> None:
         """Raises UserError for a query that cannot be asked."""
@@ -58,11 +62,24 @@ class Answerer(ABC, Generic[I]):
     def generate(self, image: I, queries: Sequence[Query]) -> Sequence[Answered]:
         """Its own answers to the queries, in their order."""
 
+    def generate_batch(self, images: Sequence[I], queries: Sequence[Sequence[Query]]) -> list[list[Answered]]:
+        """`generate` for several images, each with its own queries (none is allowed), in their order."""
+        return [list(self.generate(*one)) for one in zip(images, queries, strict=True)]
+
     def teacher_force(
         self, image: I, queries: Sequence[Query], answers: Sequence[Turn | str | None]
     ) -> list[Answered]:
         """The same with given answers. Raises UserError of one that has no tokens to be given."""
         raise UserError("an answer in words cannot be given beforehand: it has no grounding tokens; ask for generated")
+
+    def teacher_force_batch(
+        self,
+        images: Sequence[I],
+        queries: Sequence[Sequence[Query]],
+        answers: Sequence[Sequence[Turn | str | None]],
+    ) -> list[list[Answered]]:
+        """`teacher_force` for several images, each with its own queries and answers, in their order."""
+        return [list(self.teacher_force(*one)) for one in zip(images, queries, answers, strict=True)]
 
     @abstractmethod
     def read(self, answer: Answered) -> Reading:

@@ -1,4 +1,4 @@
-"""transformers around its files: a bar for each, which is noise beside our own."""
+"""transformers around its files: bars and warnings of its own, which are noise beside ours."""
 
 import os
 from collections.abc import Iterator
@@ -23,3 +23,14 @@ def quietly() -> Iterator[None]:
     finally:
         if enabled:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """No warnings of transformers inside; as it was, after."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

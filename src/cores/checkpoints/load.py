@@ -17,7 +17,7 @@ from cores.checkpoints.configs import (
     tensors_in,
 )
 from cores.checkpoints.find import find, is_checkpoint, shipped
-from cores.checkpoints.library_errors import quietly
+from cores.checkpoints.library_errors import only_errors, quietly
 from cores.checkpoints.runs.bases import draw_rows, folders_of, load_parts, weights_of
 from cores.checkpoints.runs.learned import ADAPTER, TRAINED, fold_lora, read_learned
 from cores.checkpoints.runs.origin import Base
@@ -129,10 +129,11 @@ def use_attention(model: CoresModel, name: str | None) -> CoresModel:
     if name is None:
         return model
     try:
-        if name == "flex_attention":
-            model.mllm.set_attn_implementation({"text_config": name})
-        else:
-            model.set_attn_implementation(name)
+        with only_errors():  # it warns of parts without attention, such as SAM's prompt encoder
+            if name == "flex_attention":
+                model.mllm.set_attn_implementation({"text_config": name})
+            else:
+                model.set_attn_implementation(name)
     except (ValueError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"attn_implementation {name!r:.40}: cannot be used here: {reason}") from None

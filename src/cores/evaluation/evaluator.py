@@ -87,7 +87,7 @@ def evaluate_asker(
     with tqdm(total=total, desc="eval", unit="img", disable=not progress) as bar:
         for number, sample in enumerate(samples):
             questions = list(questions_of(sample))
-            before = SampleAsker(asker, sample)
+            (before,) = SampleAsker.look(asker, [sample])
             for mode in answers:
                 asked = asked_in(mode, questions)
                 answered = before.ask(asked, mode)

@@ -8,8 +8,11 @@ Legend: rows = images of the batch, or questions behind one prefix; queries, key
 can be looked at.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,19 +20,31 @@ from torch.nn import functional as F
 from cores.vocabulary import PADDING, PREFIX, UNSUPERVISED
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Sight:
     """Who sees whom, before it takes the form that an attention wants.
 
-    `seen` (rows, queries, keys), bool. `queries` (rows, queries), `keys` (rows, keys), int64: where a token stands in
-    its own conversation, as if no other were there; 0 for padding. `image` (rows, keys), bool: keys that are the
-    picture's, where the queries are the same tokens as the keys; None where no query is of a picture.
+    `queries` (rows, queries), `keys` (rows, keys), int64: where a token stands in its own conversation, as if no other
+    were there; 0 for padding. `image` (rows, keys), bool: keys that are the picture's, where the queries are the same
+    tokens as the keys; None where no query is of a picture. `segments` (rows, tokens): of packed rows, see `pack`;
+    `known` (rows, queries, keys): who sees whom elsewhere.
     """
 
-    seen: Tensor
     queries: Tensor
     keys: Tensor
     image: Tensor | None = None
+    segments: Tensor | None = None
+    known: Tensor | None = None
+
+    @cached_property
+    def seen(self) -> Tensor:
+        """(rows, queries, keys), bool; of packed rows made when it is asked for, since it grows with their square."""
+        if self.known is not None:
+            return self.known
+        assert self.segments is not None
+        index = torch.arange(self.segments.shape[1], device=self.segments.device)
+        asking, asked = self.segments[:, :, None], self.segments[:, None, :]
+        return sees(asking, asked, index[:, None], index)
 
     def near(self, window: int) -> Tensor:
         """What is seen and less than `window` tokens before, within its own conversation: (rows, queries, keys)."""
@@ -49,25 +64,26 @@ def pack(segment_ids: Tensor, image: Tensor | None = None) -> Sight:
     (images, tokens), bool: the picture's tokens.
     Raises ValueError when a row is not prefix, conversations in order, padding.
     """
-    order = torch.where(segment_ids == PADDING, torch.iinfo(segment_ids.dtype).max, segment_ids)
-    if (order[:, 1:] < order[:, :-1]).any() or (segment_ids < PADDING).any():
-        raise ValueError(
-            "segment ids must rise along a row: 0 for the prefix, 1, 2, ... and -1 for padding at the end"
-        )
-    tokens = segment_ids.shape[1]
-    index = torch.arange(tokens, device=segment_ids.device)
-
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]  # (images, tokens, tokens)
-    prefix = (segment_ids == PREFIX)[:, None, :]  # (images, 1, tokens)
-    causal = index[:, None] >= index[None, :]  # (tokens, tokens)
-    real = (segment_ids != PADDING)[:, None, :]
-    # A padding token sees itself: a row of nothing but -inf would be nan under softmax.
-    seen = (causal & (same | prefix) & real) | torch.eye(tokens, dtype=torch.bool, device=segment_ids.device)
-
-    before = (segment_ids[:, None, :] < segment_ids[:, :, None]) & (segment_ids[:, None, :] != PREFIX) & real
-    positions = index[None] - before.sum(dim=-1)  # (images, tokens): other conversations' tokens do not count
+    order = segment_ids.masked_fill(segment_ids == PADDING, torch.iinfo(segment_ids.dtype).max)
+    require(
+        (order[:, 1:] >= order[:, :-1]).all() & (segment_ids >= PADDING).all(),
+        "segment ids must rise along a row: 0 for the prefix, 1, 2, ... and -1 for padding at the end",
+    )
+    index = torch.arange(segment_ids.shape[1], device=segment_ids.device)
+    begins = F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)
+    start = (index * begins).cummax(dim=1).values  # (images, tokens): where a token's segment begins
+    prefix = segment_ids == PREFIX
+    positions = index - start + prefix.sum(dim=1, keepdim=True) * ~prefix  # other conversations do not count
     positions = positions.masked_fill(segment_ids == PADDING, 0)
-    return Sight(seen, positions, positions, image)
+    return Sight(positions, positions, image, segments=segment_ids)
+
+
+def sees(asking: Tensor, asked: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """Does a token of a packed row see another? Args, of shapes that go together: segments of both, places of both.
+
+    Nothing sees padding but padding, which has to see something: a row of nothing but -inf would be nan under softmax.
+    """
+    return ((asking == asked) | (asked == PREFIX)) & (query >= key)
 
 
 def supervised_places(labels: Tensor) -> Tensor:
@@ -79,25 +95,65 @@ def supervised_places(labels: Tensor) -> Tensor:
     return asked.flatten().nonzero()[:, 0]
 
 
-def follow(prefix: int, real: Tensor) -> Sight:
-    """Questions that go on from one prefix, padded on the left so that all end at the same place.
+@dataclass(frozen=True, slots=True, eq=False)
+class Past:
+    """What rows have read so far, as a cache holds it side by side.
 
-    Args: `prefix`: its tokens; `real` (questions, length), bool: False for padding.
+    `seen` (rows, keys), bool: False for padding, and for drafts that were not said; `keys` (rows, keys), int64: where
+    each stands in its own conversation; `next`: where each row's next token will stand.
     """
-    rows, length = real.shape
-    order = ((prefix - 1) + real.cumsum(1)) * real
-    before = torch.arange(prefix, device=real.device).expand(rows, prefix)
-    causal = torch.ones((length, length), dtype=torch.bool, device=real.device).tril()
-    own = (causal & real[:, None, :]) | torch.eye(length, dtype=torch.bool, device=real.device)
-    seen = torch.cat([own.new_ones((rows, length, prefix)), own], dim=2)
-    return Sight(seen, order, torch.cat([before, order], dim=1))
+
+    seen: Tensor
+    keys: Tensor
+    next: list[int]
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device) -> "Past":
+        """Rows that begin with so many tokens each, padded on the right."""
+        index = torch.arange(max(lengths), device=device).expand(len(lengths), -1)
+        seen = index < torch.tensor(lengths, device=device)[:, None]
+        return cls(seen, index * seen, list(lengths))
+
+    def behind(self, before: Sequence[Sequence[int]]) -> Sight:
+        """The next tokens of every row, padded on the right: each sees what was read, what it follows, and itself.
+
+        `before`: of each token, the number among them of the one that it follows, smaller than its own; -1 for those
+        that follow what was read. So several drafts may go on from one token, and do not see each other.
+        """
+        rows, longest = len(before), max(map(len, before))
+        own = np.zeros((rows, longest, longest), dtype=bool)
+        own[:, range(longest), range(longest)] = True
+        order = np.zeros((rows, longest), dtype=np.int64)
+        for row, followed in enumerate(before):
+            for number, parent in enumerate(followed):
+                order[row, number] = self.next[row] if parent < 0 else order[row, parent] + 1
+                if parent >= 0:
+                    own[row, number] |= own[row, parent]
+        device = self.seen.device
+        places, sees = torch.from_numpy(order).to(device), torch.from_numpy(own).to(device)
+        seen = self.seen[:, None].expand(-1, longest, -1)
+        known = torch.cat([seen, sees], dim=2)
+        return Sight(places, torch.cat([self.keys, places], dim=1), known=known)
+
+    def grown(self, sight: Sight, said: Sequence[Sequence[int]]) -> "Past":
+        """With the tokens of `behind`, of which a row's later ones see those that are `said` alone, by number."""
+        kept = torch.zeros(sight.queries.shape, dtype=torch.bool)
+        for row, numbers in enumerate(said):
+            kept[row, list(numbers)] = True
+        after = [place + len(numbers) for place, numbers in zip(self.next, said, strict=True)]
+        return Past(torch.cat([self.seen, kept.to(self.seen.device)], dim=1), sight.keys, after)
+
+    def __getitem__(self, rows: Sequence[int]) -> "Past":
+        """Of these rows alone."""
+        return Past(self.seen[rows], self.keys[rows], [self.next[row] for row in rows])
 
 
-def grow(sight: Sight) -> Sight:
-    """One more token in every row, which sees what the last one saw, and itself."""
-    own = sight.seen.new_ones((len(sight.seen), 1, 1))
-    at = sight.queries[:, -1:] + 1
-    return Sight(torch.cat([sight.seen[:, -1:], own], dim=2), at, torch.cat([sight.keys, at], dim=1))
+def require(holds: Tensor, message: str) -> None:
+    """Raise ValueError unless `holds`, a bool scalar. On CUDA nobody waits for it: the device itself stops later."""
+    if holds.device.type in ("cuda", "meta"):
+        torch._assert_async(holds, message)
+    elif not holds:
+        raise ValueError(message)
 
 
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:

@@ -59,6 +59,8 @@ def training_arguments(
     }
     sharded = values.pop("fsdp", None) == FSDP2  # done by `sharding`, before the Trainer gets the model
     values.setdefault("dataloader_pin_memory", not use_cpu)
+    if values["dataloader_pin_memory"]:  # a batch is copied while the last step is computed
+        values.setdefault("accelerator_config", {"non_blocking": True})
     if not evaluates:
         values |= {"eval_strategy": "no", "eval_on_start": False}
     if use_cpu:

@@ -5,11 +5,13 @@ Legend: as in `base`; patches = positions that a picture takes.
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Cache, LlavaConfig, LlavaForConditionalGeneration
 
 from cores.errors import CheckpointError
 from cores.modeling.mllms.base import Masks, MultimodalLLM, Pixels, cached
+from cores.modeling.packing import require
 
 PROJECTORS = ("linear", "mlp2x_gelu")
 
@@ -51,20 +53,21 @@ class LlavaMLLM(MultimodalLLM, LlavaForConditionalGeneration):
         return patches
 
     def embed(self, input_ids: Tensor, patches: Tensor | None = None) -> Tensor:
-        """Input vectors (images, tokens, width), the image's positions filled with its patches, in order.
+        """Input vectors (images, tokens, width), each picture's positions filled with its patches, in order.
 
-        Raises ValueError when positions and patches are not as many.
+        Raises ValueError when a row has not as many positions for its picture as there are patches.
         """
         place = self.is_image(input_ids)
         inputs: Tensor = self.get_input_embeddings()(input_ids.masked_fill(place, 0))
         if patches is None:
             return inputs
-        if int(place.sum()) != patches.shape[0] * patches.shape[1]:
-            raise ValueError(
-                f"{int(place.sum())} image positions in input_ids, {patches.shape[0]} pictures of {patches.shape[1]} "
-                "patches each: they must be as many"
-            )
-        return inputs.masked_scatter(place[..., None], patches.to(inputs.dtype))
+        require(
+            (place.sum(dim=1) == patches.shape[1]).all(),
+            f"a row of input_ids has not {patches.shape[1]} positions for its picture, as many as there are patches",
+        )
+        number = (place.cumsum(dim=1) - 1).clamp(0, patches.shape[1] - 1)  # which patch stands where
+        found = patches.gather(1, number[..., None].expand(-1, -1, patches.shape[2]))
+        return torch.where(place[..., None], found.to(inputs.dtype), inputs)
 
     def hidden_states(
         self, input_ids: Tensor, seen: Any, mask: Masks | None, positions: Tensor | None, cache: Cache | None = None

@@ -1,9 +1,10 @@
-"""SAM's attention over the whole picture, without its whole bias: some queries at a time.
+"""SAM's attention, over the whole picture without its whole bias, and with relative positions made where it runs.
 
 The bias of relative positions has a number for every head and pair of cells: 4096 x 4096 of SAM's grid, most of an
-encoder's memory. Queries do not depend on each other, so that it may be made for a few of them.
+encoder's memory. Queries do not depend on each other, so that it may be made for a few of them. The family makes the
+index of relative positions on the CPU in every layer, and a GPU would be waited for until it is there.
 
-Legend: cells = h x w of the feature grid, width = of the encoder's states.
+Legend: cells = h x w of the feature grid or of a window, width = of the encoder's states.
 """
 
 from typing import Any
@@ -17,15 +18,24 @@ from transformers.models.sam_hq.modeling_sam_hq import SamHQVisionSdpaAttention
 AT_ONCE = {"cpu": 2**22, "cuda": 2**25}  # numbers of the bias: what a cache holds, and what keeps a GPU busy
 
 
-class InBands:
-    """The family's attention, with the same weights: as many rows of the grid at a time as `AT_ONCE` allows."""
+class OnDevice:
+    """The family's attention, with the same weights."""
+
+    def get_rel_pos(self, q_size: int, k_size: int, rel_pos: Tensor) -> Tensor:
+        """The rows of `rel_pos` (2 side - 1, width of a head) by query and key along one side of the cells: (side,
+        side, width of a head). Both sizes are the side that the encoder is made for."""
+        place = torch.arange(q_size, device=rel_pos.device)
+        return rel_pos[place[:, None] - place + k_size - 1]
+
+
+class InBands(OnDevice):
+    """The family's attention over the whole picture: as many rows of the grid at a time as `AT_ONCE` allows."""
 
     num_attention_heads: int
     qkv: Any
     proj: Any
     rel_pos_h: Tensor
     rel_pos_w: Tensor
-    get_rel_pos: Any
 
     def forward(self, hidden_states: Tensor, output_attentions: bool = False) -> tuple[Tensor, None]:
         """States (images, h, w, width) after attention over all cells; no weights of it are kept."""
@@ -55,11 +65,21 @@ class SamHQInBands(InBands, SamHQVisionSdpaAttention):
     """SAM-HQ's."""
 
 
+class SamOnDevice(OnDevice, SamVisionSdpaAttention):
+    """SAM's in windows."""
+
+
+class SamHQOnDevice(OnDevice, SamHQVisionSdpaAttention):
+    """SAM-HQ's in windows."""
+
+
 IN_BANDS: dict[type, type] = {SamVisionSdpaAttention: SamInBands, SamHQVisionSdpaAttention: SamHQInBands}
+IN_WINDOWS: dict[type, type] = {SamVisionSdpaAttention: SamOnDevice, SamHQVisionSdpaAttention: SamHQOnDevice}
 
 
 def attend_in_bands(encoder: Any) -> None:
-    """Give the layers of an image encoder that see the whole picture this attention; `eager` ones stay as they are."""
+    """Give the layers of an image encoder these attentions; `eager` ones stay as they are."""
     for layer in encoder.layers:
-        if layer.window_size == 0 and layer.attn.use_rel_pos and type(layer.attn) in IN_BANDS:
-            layer.attn.__class__ = IN_BANDS[type(layer.attn)]  # the same weights, nothing is drawn anew
+        ours = IN_WINDOWS if layer.window_size else IN_BANDS
+        if layer.attn.use_rel_pos and type(layer.attn) in ours:
+            layer.attn.__class__ = ours[type(layer.attn)]  # the same weights, nothing is drawn anew
