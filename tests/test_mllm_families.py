@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cores.checkpoints.runs.bases import draw_rows
 from cores.checkpoints.shapes import shapes_of
 from cores.errors import CheckpointError
-from cores.modeling import CoresConfig, CoresModel
+from cores.modeling import CoresConfig, CoresModel, packed_attention
 from cores.modeling.generation import generate, teacher_force
 from cores.modeling.mllms import check_family
 from cores.modeling.packed_states import packed_states
@@ -82,11 +82,14 @@ class Chain:
         self.mllm = mllm
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
+@pytest.mark.parametrize("attention", ["sdpa", "sdpa by conversations", "eager", "flex_attention"])
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:flex_attention called without")  # torch's own
 @torch.no_grad()
-def test_packed_equals_separate(name: str, attention: str) -> None:
+def test_packed_equals_separate(name: str, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    attention, _, by_conversations = attention.partition(" ")
+    if by_conversations:
+        monkeypatch.setattr(packed_attention, "SAVES", 0)  # whatever it saves
     if attention == "flex_attention" and name in NO_FLEX:
         with pytest.raises(ValueError, match="does not support an attention implementation through torch's flex"):
             Case(FAMILIES[name], attention)

@@ -7,6 +7,7 @@ prompt token, (h, w) = low-res masks, (H, W) = the picture's own size in pixels.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from PIL import Image
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from cores.asking.answerer import Answerer, Query
 from cores.asking.answers import Answered, decode, passes, segment_answers
+from cores.asking.drafts import Drafts
 from cores.asking.prefixes import Prefixes
 from cores.data.sample import Form, Turn
 from cores.errors import UserError
-from cores.modeling.generation import generate, teacher_force
+from cores.modeling.generation import Said, generate, teacher_force
 from cores.modeling.model import CoresModel
 from cores.modeling.prefix_cache import PrefixCache, read_prefixes
 from cores.modeling.segmenters.base import Features
@@ -28,6 +30,8 @@ from cores.processing.reading import Reading
 
 QUESTIONS_PER_PASS = 16  # each has a copy of the prefix's cache: 0.2 GB for 7B in 16 bits and a prefix of 400 tokens
 PICTURES_PER_PASS = 4  # that are encoded together, and whose prefixes are read together
+
+DraftsFrom = Literal["call", "run", "off"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -52,6 +56,22 @@ class EncodedImage:
         return self.picture.resized
 
 
+@dataclass(slots=True)
+class Tally:
+    """What answers took. `tokens`: that were said, without what closes them; `passes`: of the language model, counted
+    once an answer that was said in them."""
+
+    answers: int = 0
+    tokens: int = 0
+    passes: int = 0
+
+    def count(self, said: Sequence[Said]) -> None:
+        """Count some more answers."""
+        self.answers += len(said)
+        self.tokens += sum(len(one.ids) for one in said)
+        self.passes += sum(one.passes for one in said)
+
+
 class Asker(Answerer[EncodedImage]):
     """Asks a model questions about images.
 
@@ -61,8 +81,12 @@ class Asker(Answerer[EncodedImage]):
         questions_per_pass: most questions that the language model, and masks that the mask decoder, work on at once;
             it bounds the memory and changes no answer.
         prefixes: those that the same model has read, for askers that come one after the other.
+        drafts: what generated answers are guessed from, which changes no word of them, but how fast they come.
+            `call`: the prompt's templates, and answers of the same call; so the last bits of an answer's numbers
+            depend on the call alone. `run`: all answers that this asker gave. `off`: nothing, a token a pass.
 
-    Raises UserError when `max_new_tokens` or `questions_per_pass` is no whole number from 1.
+    `tally`: what its generated answers took so far.
+    Raises UserError when `max_new_tokens` or `questions_per_pass` is no whole number from 1, or for other drafts.
     """
 
     has_tokens = True
@@ -75,6 +99,7 @@ class Asker(Answerer[EncodedImage]):
         max_new_tokens: int | None = None,
         questions_per_pass: int = QUESTIONS_PER_PASS,
         prefixes: Prefixes | None = None,
+        drafts: DraftsFrom = "call",
     ) -> None:
         self.model, self.processor, self.seed = model, processor, seed
         self.prefixes = Prefixes() if prefixes is None else prefixes
@@ -84,6 +109,10 @@ class Asker(Answerer[EncodedImage]):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise UserError(f"{name}: found {value!r:.40}, expected a whole number from 1")
+        if drafts not in get_args(DraftsFrom):
+            raise UserError(f"drafts: found {drafts!r:.40}, expected one of {', '.join(get_args(DraftsFrom))}")
+        self.drafts, self.tally = drafts, Tally()
+        self._drafts: Drafts | None = None  # made when it is needed
         self.levels = [str(level["name"]) for level in model.config.levels]
         self.canvas, self.fit = model.segmenter.image_size, model.segmenter.fit
 
@@ -154,6 +183,8 @@ class Asker(Answerer[EncodedImage]):
         questions = [processor.question(query, form) for asked in queries for query, form in asked]
         answers = None if given is None else [processor.answer_ids(answer) for own in given for answer in own]
         found: list[list[Answered]] = [[] for _ in images]
+        if given is None and (self._drafts is None or self.drafts == "call"):
+            self._drafts = None if self.drafts == "off" else Drafts.of(processor)
         for some in passes(len(of), self.questions_per_pass):
             told = self._pass(images, of[some], questions[some], None if answers is None else answers[some])
             for number, answer in zip(of[some], told, strict=True):
@@ -173,7 +204,9 @@ class Asker(Answerer[EncodedImage]):
         own = dict(zip(numbers, self._prefixes(asked), strict=True))
         prefixes, closing = [own[number] for number in of], self.processor.closing
         if answers is None:
-            said = generate(self.model, prefixes, questions, closing, self.max_new_tokens)
+            drafter = self._drafts
+            said = generate(self.model, prefixes, questions, closing, self.max_new_tokens, drafter=drafter)
+            self.tally.count(said)
         else:
             said = teacher_force(self.model, prefixes, questions, answers, closing)
         features, rows = [image.features for image in asked], [numbers.index(number) for number in of]

@@ -35,7 +35,8 @@ class Block:
         self._after: dict[tuple[int, int], int] = {}  # of a token's number and an id that follows it
         if room > 0 and longest > 0:
             for draft in drafts:
-                self._add(draft[:longest], room)
+                if not self._add(draft[:longest], room):
+                    break
 
     @property
     def drafted(self) -> bool:
@@ -47,16 +48,18 @@ class Block:
         """How many tokens are asked what follows them: the root and all drafts'."""
         return len(self.ids) - self.root
 
-    def _add(self, draft: Sequence[int], room: int) -> None:
+    def _add(self, draft: Sequence[int], room: int) -> bool:
+        """Was there room for it?"""
         at = self.root
         for word in draft:
             if (at, word) not in self._after:
                 if self.asked > room:
-                    return
+                    return False
                 self._after[at, word] = len(self.ids)
                 self.ids.append(word)
                 self.before.append(at)
             at = self._after[at, word]
+        return True
 
     def walk(self, predicted: Sequence[int]) -> list[int]:
         """The numbers of tokens whose predictions are said in turn; `predicted`: by each token from the root on."""

@@ -154,6 +154,11 @@ class CoresModel(PreTrainedModel):
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.mllm.set_output_embeddings(value)
 
+    @property
+    def loss_mask_size(self) -> int | None:
+        """Side of the low-res masks at which the losses are taken; None where they are at the pictures' own sizes."""
+        return self.segmenter.mask_size if self.config.loss_resolution == "low" else None
+
     def encode(self, segmenter_pixels: Tensor) -> Features:
         """The segmenter's features of pictures (images, 3, side, side); do it once per image and ask often."""
         found: Features = self.segmenter.encode(segmenter_pixels)

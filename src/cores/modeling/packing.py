@@ -10,6 +10,7 @@ can be looked at.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,19 +20,31 @@ from torch.nn import functional as F
 from cores.vocabulary import PADDING, PREFIX, UNSUPERVISED
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Sight:
     """Who sees whom, before it takes the form that an attention wants.
 
-    `seen` (rows, queries, keys), bool. `queries` (rows, queries), `keys` (rows, keys), int64: where a token stands in
-    its own conversation, as if no other were there; 0 for padding. `image` (rows, keys), bool: keys that are the
-    picture's, where the queries are the same tokens as the keys; None where no query is of a picture.
+    `queries` (rows, queries), `keys` (rows, keys), int64: where a token stands in its own conversation, as if no other
+    were there; 0 for padding. `image` (rows, keys), bool: keys that are the picture's, where the queries are the same
+    tokens as the keys; None where no query is of a picture. `segments` (rows, tokens): of packed rows, see `pack`;
+    `known` (rows, queries, keys): who sees whom elsewhere.
     """
 
-    seen: Tensor
     queries: Tensor
     keys: Tensor
     image: Tensor | None = None
+    segments: Tensor | None = None
+    known: Tensor | None = None
+
+    @cached_property
+    def seen(self) -> Tensor:
+        """(rows, queries, keys), bool; of packed rows made when it is asked for, since it grows with their square."""
+        if self.known is not None:
+            return self.known
+        assert self.segments is not None
+        index = torch.arange(self.segments.shape[1], device=self.segments.device)
+        asking, asked = self.segments[:, :, None], self.segments[:, None, :]
+        return sees(asking, asked, index[:, None], index)
 
     def near(self, window: int) -> Tensor:
         """What is seen and less than `window` tokens before, within its own conversation: (rows, queries, keys)."""
@@ -56,20 +69,21 @@ def pack(segment_ids: Tensor, image: Tensor | None = None) -> Sight:
         (order[:, 1:] >= order[:, :-1]).all() & (segment_ids >= PADDING).all(),
         "segment ids must rise along a row: 0 for the prefix, 1, 2, ... and -1 for padding at the end",
     )
-    tokens = segment_ids.shape[1]
-    index = torch.arange(tokens, device=segment_ids.device)
-
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]  # (images, tokens, tokens)
-    prefix = (segment_ids == PREFIX)[:, None, :]  # (images, 1, tokens)
-    causal = index[:, None] >= index[None, :]  # (tokens, tokens)
-    real = (segment_ids != PADDING)[:, None, :]
-    # A padding token sees itself: a row of nothing but -inf would be nan under softmax.
-    seen = (causal & (same | prefix) & real) | torch.eye(tokens, dtype=torch.bool, device=segment_ids.device)
-
-    before = (segment_ids[:, None, :] < segment_ids[:, :, None]) & (segment_ids[:, None, :] != PREFIX) & real
-    positions = index[None] - before.sum(dim=-1)  # (images, tokens): other conversations' tokens do not count
+    index = torch.arange(segment_ids.shape[1], device=segment_ids.device)
+    begins = F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)
+    start = (index * begins).cummax(dim=1).values  # (images, tokens): where a token's segment begins
+    prefix = segment_ids == PREFIX
+    positions = index - start + prefix.sum(dim=1, keepdim=True) * ~prefix  # other conversations do not count
     positions = positions.masked_fill(segment_ids == PADDING, 0)
-    return Sight(seen, positions, positions, image)
+    return Sight(positions, positions, image, segments=segment_ids)
+
+
+def sees(asking: Tensor, asked: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """Does a token of a packed row see another? Args, of shapes that go together: segments of both, places of both.
+
+    Nothing sees padding but padding, which has to see something: a row of nothing but -inf would be nan under softmax.
+    """
+    return ((asking == asked) | (asked == PREFIX)) & (query >= key)
 
 
 def supervised_places(labels: Tensor) -> Tensor:
@@ -118,7 +132,8 @@ class Past:
         device = self.seen.device
         places, sees = torch.from_numpy(order).to(device), torch.from_numpy(own).to(device)
         seen = self.seen[:, None].expand(-1, longest, -1)
-        return Sight(torch.cat([seen, sees], dim=2), places, torch.cat([self.keys, places], dim=1))
+        known = torch.cat([seen, sees], dim=2)
+        return Sight(places, torch.cat([self.keys, places], dim=1), known=known)
 
     def grown(self, sight: Sight, said: Sequence[Sequence[int]]) -> "Past":
         """With the tokens of `behind`, of which a row's later ones see those that are `said` alone, by number."""

@@ -16,6 +16,7 @@ from cores.data.sources.base import Source
 from cores.errors import DataError
 from cores.processing.pixels import open_picture
 from cores.processing.processor import CoresProcessor
+from cores.processing.rasters import QuickReader
 from cores.recipe import Recipe
 from cores.training.feature_cache import FeatureCache, Known
 
@@ -34,6 +35,12 @@ class Draws(Dataset[Drawn | DataError]):
     def __init__(self, mixture: Mixture, length: int | None = None) -> None:
         self.mixture = mixture
         self.length = length or sum(len(source) for sources in mixture.sources for source in sources)
+
+    def read_for(self, processor: CoresProcessor, pixels: str) -> None:
+        """From now on pictures are read as `data.pixels` says, for this processor."""
+        self.mixture.open_picture = (
+            open_picture if pixels == "exact" else QuickReader(processor.sizes, draft=pixels == "draft")
+        )
 
     def __len__(self) -> int:
         return self.length
@@ -74,10 +81,14 @@ class Collate:
     With a cache, the pictures whose features are kept are not prepared for the segmenter: `features` has theirs (kept,
     ...) by name, `segmenter_pixels` (missing, 3, S, S) the others, `feature_order` (images,) says for each picture
     where it stands in both together, and `feature_keys` names the missing ones for the cache.
+
+    `mask_size`: see `CoresProcessor.collate`.
     """
 
-    def __init__(self, processor: CoresProcessor, seed: int, cache: FeatureCache | None = None) -> None:
-        self.processor, self.seed, self.cache = processor, seed, cache
+    def __init__(
+        self, processor: CoresProcessor, seed: int, cache: FeatureCache | None = None, mask_size: int | None = None
+    ) -> None:
+        self.processor, self.seed, self.cache, self.mask_size = processor, seed, cache, mask_size
 
     def __call__(self, drawn: Sequence[Drawn | DataError]) -> dict[str, Any] | Failed:
         for one in drawn:
@@ -93,7 +104,7 @@ class Collate:
         self.processor.dropped.clear()
         known = Known.of(samples, self.cache)
         drawing = {"seed": self.seed, "epoch": epochs[0], "indices": indices}
-        batch = self.processor.collate(samples, **drawing, unseen=known.rows)
+        batch = self.processor.collate(samples, **drawing, unseen=known.rows, mask_size=self.mask_size)
         return {
             **batch,
             **known.batch(len(samples)),

@@ -104,6 +104,7 @@ def _train(
         with loaded_whole(arguments):
             empty = (fsdp2 or zero3) and arguments.process_index > 0  # the first rank sends its weights
             base, model, processor = start(recipe, arguments.seed, empty)
+            draws.read_for(processor, recipe.data.pixels)
             torch.manual_seed(arguments.seed)
             choose_parts(model, recipe.model.train, recipe.lora)
         said += _unknown_words(processor, draws) if arguments.should_save else []
@@ -131,9 +132,10 @@ def _train(
                 base=base,
                 processor=processor,
                 draws=draws,
-                evaluate=interruption.cut(evaluate) if evaluate is not None else None,
+                evaluate=interruption.cut(evaluate, at_once=not (fsdp2 or zero3)) if evaluate is not None else None,
+                stopped=lambda: bool(interruption.asked),
                 cache=cache,
-                data_collator=Collate(processor, draws.mixture.seed, cache),
+                data_collator=Collate(processor, draws.mixture.seed, cache, model.loss_mask_size),
                 callbacks=callbacks,
             )
     trainer.remove_callback(PrinterCallback)  # --quiet is quiet

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 
+from cores.modeling.packed_attention import PackedMask, block_mask, find_conversations
 from cores.modeling.packing import Sight, additive
 
 if TYPE_CHECKING:
@@ -89,10 +90,20 @@ class MultimodalLLM:
     def masks(self, sight: Sight) -> Masks:
         """Who sees whom, in the form that the attention which is set takes."""
         window = getattr(self.text_config, "sliding_window", None)
-        if self.by_layer_type:
-            near = sight.seen if window is None else sight.near(window)
-            return {"full_attention": self.form(sight.seen), "sliding_attention": self.form(near)}
-        return self.form(sight.seen if window is None else sight.near(window))
+        if window is None:
+            whole = self.whole(sight)
+            return {"full_attention": whole, "sliding_attention": whole} if self.by_layer_type else whole
+        near = self.form(sight.near(window))
+        return {"full_attention": self.form(sight.seen), "sliding_attention": near} if self.by_layer_type else near
+
+    def whole(self, sight: Sight) -> Form:
+        """The same without a window. Of packed rows it is no mask of tokens x tokens, where that can be avoided."""
+        attention, segments = self.text_config._attn_implementation, sight.segments
+        if segments is not None and attention == "flex_attention":
+            return block_mask(segments)
+        if segments is not None and attention == "sdpa" and (found := find_conversations(segments)) is not None:
+            return PackedMask.of(found, segments)
+        return self.form(sight.seen)
 
     def form(self, seen: Tensor) -> Form:
         """A boolean mask (rows, queries, keys) for the attention which is set: additive, or FlexAttention's blocks."""

@@ -1,0 +1,171 @@
+"""Attention over packed rows that never makes a mask of tokens x tokens.
+
+Every token of a row sees the prefix, and those of its own conversation before it. So the prefix attends to itself,
+and each conversation to the prefix and itself, all conversations together as a batch. Where FlexAttention runs, its
+blocks say the same.
+
+Legend: rows, tokens = as in `packing`; conversations = of all rows, on one axis; prefix, own = tokens of the longest
+prefix, and of the longest conversation; places = of tokens, counted along all rows in turn.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from cores.modeling.packing import sees
+from cores.vocabulary import PADDING, PREFIX
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+SAVES = 2  # so many times fewer pairs of tokens, or the mask is made
+WORTH_A_WAIT = 2**27  # pairs of tokens from which a GPU is waited for, to know where the conversations are
+BLOCK = 128  # tokens, FlexAttention's own
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conversations:
+    """Where the conversations of packed rows are.
+
+    `prefix`: tokens of the longest one; `asks` (conversations, own): places of the tokens that look, any for those
+    that a shorter conversation lacks; `seen` (conversations, prefix + own): places of what they look at; `mask`, bool:
+    what of it each of them sees, (own, prefix + own), or (conversations, 1, own, prefix + own) of unequal prefixes;
+    `back` (rows x tokens): where a token's result is among those of (rows, prefix) and (conversations, own) in turn.
+    """
+
+    prefix: int
+    asks: Tensor
+    seen: Tensor
+    mask: Tensor
+    back: Tensor
+
+
+def find_conversations(segments: Tensor) -> Conversations | None:
+    """The conversations of packed rows; None where attention by them saves too little, or is not worth a wait.
+
+    Args: `segments` (rows, tokens), see `packing.pack`.
+    """
+    (rows, tokens), device = segments.shape, segments.device
+    dense = rows * tokens**2
+    if device.type != "cpu" and (device.type != "cuda" or dense < WORTH_A_WAIT):
+        return None
+    segments = segments.cpu()
+    begins = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True) & (segments > PREFIX)
+    row, start = begins.nonzero().T  # (conversations,)
+    prefixes = (segments == PREFIX).sum(dim=1)  # (rows,)
+    number = begins.flatten().cumsum(0)[segments.flatten() > PREFIX] - 1  # of each token's conversation
+    lengths = number.bincount(minlength=len(row))
+    prefix, own = int(prefixes.max()), int(lengths.max()) if len(row) else 0
+    if not prefix or not own or SAVES * (rows * prefix**2 + len(row) * own * (prefix + own)) > dense:
+        return None
+
+    step, before = torch.arange(own), torch.arange(prefix)
+    asks = row[:, None] * tokens + (start[:, None] + step).clamp(max=tokens - 1)
+    seen = torch.cat([row[:, None] * tokens + before, asks], dim=1)
+    causal = torch.ones((own, own), dtype=torch.bool).tril()  # hides what a shorter conversation lacks, too
+    known = before < prefixes[row, None]  # (conversations, prefix)
+    if bool(known.all()):
+        mask = torch.cat([causal.new_ones((own, prefix)), causal], dim=1)
+    else:
+        parts = [known[:, None].expand(-1, own, -1), causal.expand(len(row), -1, -1)]
+        mask = torch.cat(parts, dim=2)[:, None]
+
+    back = torch.zeros(rows * tokens, dtype=torch.long)
+    inside, real = before < prefixes[:, None], step < lengths[:, None]
+    firsts = torch.arange(rows)[:, None]
+    back[(firsts * tokens + before)[inside]] = (firsts * prefix + before)[inside]
+    back[asks[real]] = (rows * prefix + torch.arange(asks.numel()).view_as(asks))[real]
+    return Conversations(prefix, *(one.to(device) for one in (asks, seen, mask, back)))
+
+
+class PackedMask(Tensor):
+    """Stands for the mask (rows, 1, tokens, tokens) of packed rows and holds none of its numbers.
+
+    `scaled_dot_product_attention` attends by conversations, given it. For anybody else it says that nothing is seen.
+    """
+
+    conversations: Conversations
+
+    @classmethod
+    def of(cls, conversations: Conversations, segments: Tensor) -> Self:
+        """Args: `segments` (rows, tokens)."""
+        rows, tokens = segments.shape
+        nothing = torch.zeros((), dtype=torch.bool, device=segments.device)
+        found = nothing.expand(rows, 1, tokens, tokens).as_subclass(cls)
+        found.conversations = conversations
+        return found
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _masked(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+
+
+def _masked(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: PackedMask, *, is_causal: bool, **how: Any
+) -> Tensor:
+    """`scaled_dot_product_attention` with its own arguments. What it gathers is gathered again for its gradients."""
+    inputs = (query, key, value, attn_mask.conversations, how)
+    if torch.is_grad_enabled() and query.requires_grad:
+        found: Tensor = checkpoint(attend, *inputs, use_reentrant=False)
+        return found
+    return attend(*inputs)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, at: Conversations, how: dict[str, Any]) -> Tensor:
+    """Attention (rows, heads, tokens, width) of packed rows; what padding finds means nothing.
+
+    Args: `query`, `key`, `value` (rows, heads, tokens, width); `how`: what else `scaled_dot_product_attention` takes.
+    """
+    attention, prefix = F.scaled_dot_product_attention, at.prefix
+    first = attention(query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], is_causal=True, **how)
+    asked = _by_place(query)[at.asks].transpose(1, 2)  # (conversations, heads, own, width)
+    keys, values = (_by_place(one)[at.seen].transpose(1, 2) for one in (key, value))
+    told = attention(asked, keys, values, attn_mask=at.mask, **how)
+    found: Tensor = torch.cat([_by_place(first), _by_place(told)])[at.back].unflatten(0, (len(query), -1))
+    return found.transpose(1, 2)
+
+
+def _by_place(values: Tensor) -> Tensor:
+    """(rows, heads, tokens, width) as (rows x tokens, heads, width)."""
+    return values.transpose(1, 2).flatten(0, 1)
+
+
+def block_mask(segments: Tensor) -> "BlockMask":
+    """FlexAttention's blocks of packed rows, found by the lowest and highest segment of each block of tokens.
+
+    Args: `segments` (rows, tokens), see `packing.pack`.
+    """
+    from torch.nn.attention.flex_attention import BlockMask  # compiles things: where it is asked for
+
+    beyond = torch.iinfo(segments.dtype).max
+    order = segments.masked_fill(segments == PADDING, beyond - 1)  # as if it were a last conversation
+    tail = order.new_full((len(order), -order.shape[1] % BLOCK), beyond)
+    blocks = torch.cat([order, tail], dim=1).unflatten(1, (-1, BLOCK))
+    low, high = blocks.amin(dim=2), blocks.amax(dim=2)  # (rows, blocks)
+    asking_low, asking_high, low, high = low[:, :, None], high[:, :, None], low[:, None], high[:, None]
+    number = torch.arange(blocks.shape[1], device=segments.device)
+    before = number[:, None] > number
+    some = before & ((low == PREFIX) | (high >= asking_low))
+    one_segment = (low == high) & (asking_low == asking_high) & (low == asking_low)
+    full = before & ((high == PREFIX) | one_segment) & (asking_high != beyond)
+    part = (some | (number[:, None] == number)) & ~full
+
+    def seen(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return sees(segments[row, query], segments[row, key], query, key)
+
+    tokens = segments.shape[1]
+    lists = (*_listed(part), *_listed(full))
+    return BlockMask.from_kv_blocks(*lists, BLOCK_SIZE=BLOCK, mask_mod=seen, seq_lengths=(tokens, tokens))
+
+
+def _listed(kind: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks of keys there are for each of queries, and their numbers first, with an axis for heads: from
+    (rows, blocks, blocks)."""
+    found = kind[:, None].int()
+    return found.sum(dim=3, dtype=torch.int32), found.argsort(dim=3, descending=True, stable=True).int()
