@@ -128,15 +128,16 @@ def table(rows: Mapping[str, Mapping[str, float]], say: Any) -> None:
 
 
 def compare(script: str, cases: Mapping[str, Mapping[str, Any]], old: Path | None, rounds: int, say: Any) -> None:
-    """Every case `rounds` times in fresh processes, the old checkout's turn and ours by turns; medians and ratios."""
-    rows = {}
-    for name, settings in cases.items():
-        sources = {"": HERE} if old is None else {" old": old, " new": HERE}
-        runs: dict[str, list[dict[str, float]]] = {label: [] for label in sources}
-        for _ in range(rounds):
+    """Every case `rounds` times in fresh processes, all cases by turns, the old checkout and ours; medians, ratios."""
+    sources = {"": HERE} if old is None else {" old": old, " new": HERE}
+    runs: dict[str, list[dict[str, float]]] = {}
+    for _ in range(rounds):
+        for name, settings in cases.items():
             for label, source in sources.items():
-                runs[label].append(fresh(script, settings, source))
-        found = {label: middle(measured) for label, measured in runs.items()}
+                runs.setdefault(name + label, []).append(fresh(script, settings, source))
+    rows = {}
+    for name in cases:
+        found = {label: middle(runs[name + label]) for label in sources}
         rows |= {name + label: figures for label, figures in found.items()}
         if old is not None:
             before, after = found[" old"], found[" new"]

@@ -134,19 +134,25 @@ def test_two_processes_are_one_and_resume_and_merge(alone, way):
 
 
 @pytest.mark.slow
-def test_accelerate_launches_it_and_evaluates(alone):
-    """Each weight is cut over two processes while they are asked, too."""
+def test_each_process_asks_its_own_pictures_of_a_model_that_is_cut(alone):
+    """Three pictures for two processes, one launched by accelerate; what they find is what one process finds."""
     settings = ["evaluation.sources=[scenes|test]", "evaluation.limit=3", "trainer.max_steps=1"]
-    found = []
-    for name, launcher, more in (
-        ("asked", [sys.executable], ["trainer.gradient_accumulation_steps=2"]),
-        ("accelerated", accelerate(), ["trainer.fsdp=fsdp2"]),
-    ):
+    settings += ["trainer.eval_on_start=true", "evaluation.pictures=1"]
+    launches = {
+        "asked": ([sys.executable], ["trainer.gradient_accumulation_steps=2"]),
+        "accelerated": (accelerate(), ["trainer.fsdp=fsdp2"]),
+    }
+    if find_spec("deepspeed") and shutil.which("g++"):
+        launches["zero3-asked"] = (torchrun(), [*WAYS["zero3"]])
+    found = {}
+    for name, (launcher, more) in launches.items():
         run = launched(alone, name, *settings, *more, launcher=launcher)
         lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        found.append([line["eval_giou"] for line in lines if "eval_giou" in line])
-    assert len(found[0]) == 1
-    assert found[1] == pytest.approx(found[0], rel=1e-4)
+        found[name] = [value for line in lines for key, value in line.items() if key.startswith(("eval_", "loss"))]
+        assert (run / "pictures" / "step-1.png").exists()
+    for name, figures in found.items():
+        assert len(figures) > 4, name
+        assert figures == pytest.approx(found["asked"], rel=1e-4), name
 
 
 @pytest.mark.slow

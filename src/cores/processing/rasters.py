@@ -55,16 +55,13 @@ class QuickReader:
             if image.format not in KINDS or image.mode not in MODES or self._spare(size) < 1:
                 return None
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            content = path.read_bytes()
-        if END not in content[-64:]:
-            return None
+            whole = END in path.read_bytes()[-64:]
         fewer = self._fewer(size)
-        flags = AS_STORED if fewer == 1 else DRAFTS[fewer] | AS_STORED
-        values = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-        if values is None or values.shape != (size[0] // fewer, size[1] // fewer, 3):
+        values = _decoded(path, (size[0] // fewer, size[1] // fewer), fewer) if whole else None
+        if values is None:
             return None
-        upright = turned_upright(values.astype(np.uint8, copy=False), orientation)
-        return Raster(upright, (upright.shape[0] * fewer, upright.shape[1] * fewer))
+        values = turned_upright(values, orientation)
+        return Raster(values, (values.shape[0] * fewer, values.shape[1] * fewer))
 
     def _fewer(self, size: Size) -> int:
         """Of a picture (h, w), how many times fewer rows and columns do: without a rest, so that edges stay edges."""
@@ -82,6 +79,23 @@ class QuickReader:
             return spare
         longest = self.sizes.clip_fit == "pad"
         return min(spare, (max(size) if longest else min(size)) / self.sizes.mllm_image_size)
+
+
+def _decoded(path: Path, size: Size, fewer: int) -> NDArray[np.uint8] | None:
+    """A JPEG with so many times fewer rows and columns, (h, w, 3) as stored; None where OpenCV cannot.
+
+    It is decoded in place: the pages of an array of its own take OpenCV as long again. But then OpenCV does not say
+    whether it came to the end, so that the last row does: a picture that ends like it is Pillow's, too.
+    """
+    values = np.empty((*size, 3), np.uint8)
+    values[-1].flat = unlikely = np.resize(np.array([1, 254, 85], np.uint8), values[-1].size)
+    flags = AS_STORED if fewer == 1 else DRAFTS[fewer] | AS_STORED
+    try:
+        found = cv2.imread(str(path), values, flags)
+    except (cv2.error, UnicodeError):
+        return None
+    whole = found is not None and np.shares_memory(found, values) and (values[-1].ravel() != unlikely).any()
+    return values if whole else None
 
 
 def turned_upright(values: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -62,11 +62,13 @@ def _narrow_by_kernels(raster: Raster, side: int, colour: tuple[int, int, int]) 
     (height, width), longest = raster.values.shape[:2], max(raster.values.shape)
     # of a draft the square lies where it does around the whole picture, to the nearest of its fewer pixels
     left, top = (longest - width) // 2, (longest - height) // 2
-    narrow = np.full((longest, side, 3), colour, np.uint8)
+    row = np.tile(np.array(colour, np.uint8), (longest, 1))  # (longest, 3)
+    narrow = np.empty((longest, side, 3), np.uint8)
+    narrow[:top], narrow[top + height :] = row[:side], row[:side]
     if not left:
         narrow[top : top + height] = _by_kernels(raster.values, (height, side), "bicubic")
         return narrow
-    band = np.full((BAND, longest, 3), colour, np.uint8)
+    band = np.tile(row, (BAND, 1, 1))
     for first in range(0, height, BAND):
         rows = raster.values[first : first + BAND]
         band[: len(rows), left : left + width] = rows

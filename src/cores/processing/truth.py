@@ -40,31 +40,28 @@ def shares(rle: RLE, cells: Size) -> NDArray[np.float32]:
     if height < 1 or width < 1 or lengths is None or int(lengths.sum()) != height * width:
         raise DataError(f"run lengths do not fill their size, {height} x {width} (h x w)")
     rows, columns, signs = _ends(lengths, height)
-    above, below = _borders(height, cells[0])
-    left, right = _borders(width, cells[1])
-    row_borders, column_borders = np.unique([above, below]), np.unique([left, right])
-    # in which row and column of the table each end begins to count: at the first border behind it
-    place = row_borders.searchsorted(rows, "right") * (len(column_borders) + 1) + column_borders.searchsorted(
-        columns, "right"
-    )
-    shape = (len(row_borders) + 1, len(column_borders) + 1)
+    (row_borders, above, below), (column_borders, left, right) = _borders(height, cells[0]), _borders(width, cells[1])
+    # each end counts from the first border behind it; behind the last there is nothing to count
+    shape = (len(column_borders) + 1, len(row_borders) + 1)
+    place = column_borders.searchsorted(columns, "right") * shape[1] + row_borders.searchsorted(rows, "right")
     count, offset = (
-        np.bincount(place, weight, shape[0] * shape[1]).reshape(shape)[:-1, :-1].cumsum(0).cumsum(1)
+        np.bincount(place, weight, shape[0] * shape[1]).reshape(shape)[:-1, :-1].cumsum(1)
         for weight in (signs, signs * rows)
     )
-    inside = row_borders[:, None] * count - offset  # pixels above each border of rows and left of each of columns
-    above, below = row_borders.searchsorted(above)[:, None], row_borders.searchsorted(below)[:, None]
-    left, right = column_borders.searchsorted(left), column_borders.searchsorted(right)
-    covered = inside[below, right] - inside[above, right] - inside[below, left] + inside[above, left]
-    pixels = (row_borders[below] - row_borders[above]) * (column_borders[right] - column_borders[left])
+    upper = row_borders * count - offset  # (column borders, row borders): pixels above, of ends between two columns
+    inside = (upper[:, below] - upper[:, above]).cumsum(0)  # (column borders, h'): pixels to the left, a row of cells
+    covered = (inside[right] - inside[left]).T
+    pixels = (row_borders[below] - row_borders[above])[:, None] * (column_borders[right] - column_borders[left])
     found: NDArray[np.float32] = (covered / pixels).astype(np.float32)
     return found
 
 
-def _borders(length: int, cells: int) -> tuple[Ints, Ints]:
-    """Where each cell of a side begins and ends, in pixels."""
+def _borders(length: int, cells: int) -> tuple[Ints, Ints, Ints]:
+    """All borders of the cells along a side, in pixels, and by number those at which each cell begins and ends."""
     number = np.arange(cells + 1) * length
-    return number[:-1] // cells, -(-number[1:] // cells)
+    begins, ends = number[:-1] // cells, -(-number[1:] // cells)
+    borders = np.unique([begins, ends])
+    return borders, borders.searchsorted(begins), borders.searchsorted(ends)
 
 
 def _ends(lengths: Ints, height: int) -> tuple[Ints, Ints, Ints]:
