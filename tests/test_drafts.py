@@ -85,8 +85,7 @@ def test_templates_are_guessed_at_once() -> None:
     assert (off.answers, off.tokens) == (on.answers, on.tokens) == (2, sum(one.length for one in plain))
     assert off.passes == off.tokens + 2
     assert on.passes <= 8
-    model, processor = learned()
-    never = Asker(model, processor)
+    never = Asker(*learned(), drafts="run")
     never._drafts = Drafts([[4, 4, 4, 4]])
     never.generate(never.encode_image(sample(0).image), [("how many cup are there?", "raw")])
     assert never.tally.passes <= never.tally.tokens + 1
