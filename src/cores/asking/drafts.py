@@ -39,9 +39,9 @@ class Drafts:
         several = [processor.writer.answer([None] * count) for count in range(1, CHAINS + 1)]
         return cls([processor.answer_ids(text).tolist() for text in [*templates, *several, *words.refusals]])
 
-    def learn(self, said: Sequence[int]) -> None:
-        """An answer of the model's own."""
-        _count(self.table, (BEGIN, *said), OWN)
+    def learn(self, said: Sequence[int], new: int) -> None:
+        """What the model has said: rows of one pass hear of each other at once, not when an answer is over."""
+        _count(self.table, (BEGIN, *said)[-LOOKS_BACK - new :], OWN, new)
 
     def propose(self, question: Sequence[int], said: Sequence[int]) -> Iterator[Sequence[int]]:
         """Ids that may come next, likeliest first: each is one that was proposed before, and one token more."""
@@ -71,9 +71,9 @@ class Drafts:
         return Counter()
 
 
-def _count(table: Shares, ids: Sequence[int], times: int) -> None:
-    """Count each token behind what stands before it."""
+def _count(table: Shares, ids: Sequence[int], times: int, new: int | None = None) -> None:
+    """Count each token, of the last `new` ones, behind what stands before it."""
     words = tuple(ids)
-    for place in range(1, len(words)):
+    for place in range(1 if new is None else len(words) - new, len(words)):
         for first in range(max(0, place - LOOKS_BACK), place):
             table[words[first:place]][words[place]] += times

@@ -19,8 +19,8 @@ class Drafter(Protocol):
         """Ids that may come next in the answer to a question, likeliest first; `said`: what has come so far."""
         ...
 
-    def learn(self, said: Sequence[int]) -> None:
-        """An answer as it was said, with what closed it."""
+    def learn(self, said: Sequence[int], new: int) -> None:
+        """An answer as far as it was said, what closes it counted; its last `new` tokens were not there before."""
         ...
 
 

@@ -166,8 +166,8 @@ def _say_more(
     for one, own, of_own in zip(telling, states[index].split(counts), sure.split(counts), strict=True):
         one.states.append(own)
         one.sure.append(of_own)
-        if drafter is not None and not one.open:
-            drafter.learn(one.said)
+        if drafter is not None:
+            drafter.learn(one.said, len(own))
     still = [row for row, one in enumerate(telling) if one.open]
     if still:
         rows.keep(paths, still)
