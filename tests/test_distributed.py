@@ -156,6 +156,29 @@ def test_each_process_asks_its_own_pictures_of_a_model_that_is_cut(alone):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", ["fsdp2", "zero3"])
+def test_a_model_that_is_cut_keeps_features(alone, way):
+    """Cold, with some of them missing, warm: as without. Where one process finds all kept, the other may not."""
+    if way == "zero3":
+        needs_deepspeed()
+    kept = alone / f"{way}-kept"
+    settings = [*WAYS[way], f"data.features={kept}", "data.features_of=[segmenter, projector]"]
+    counts = []
+    for name in ("cold", "some", "warm"):
+        run = launched(alone, f"{way}-{name}", *settings)
+        np.testing.assert_allclose(losses(run), losses(alone / "alone"), rtol=1e-4)
+        assert largest_difference(run, alone / "alone") < 1e-3
+        files = sorted(kept.rglob("*.safetensors"))
+        counts.append(len(files))
+        if name == "cold":
+            for number, file in enumerate(files):
+                if number % 3 == 0:
+                    file.unlink()
+    assert len(list(kept.iterdir())) == 2
+    assert counts[0] == counts[1] == counts[2] == 2 * 2 * STEPS
+
+
+@pytest.mark.slow
 def test_every_weight_is_cut(alone):
     """In `sharded_model.py`, which says what it looks at."""
     script = Path(__file__).with_name("sharded_model.py")

@@ -30,9 +30,9 @@ from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
 from cores.training import sharding, zero3
 from cores.training.drawing import Draws, InOrder
-from cores.training.feature_cache import FeatureCache
 from cores.training.finite import Watch
 from cores.training.interruption import ignore_signals
+from cores.training.kept import Caches, complete, is_missing
 from cores.training.lockstep import Lockstep
 from cores.training.saving import Saving
 from cores.training.sharding import is_sharded
@@ -56,7 +56,7 @@ Evaluate = Callable[[CoresModel, CoresProcessor, int, int], Score | None]
 
 class CoresTrainer(Saving):
     """A Trainer of one run. `base`: what the run started from; `evaluate`: says which checkpoint is the best;
-    `stopped`: was the run told to stop (see `Lockstep`); `cache`: where the frozen segmenter's features are kept.
+    `stopped`: was the run told to stop (see `Lockstep`); `caches`: where frozen encoders' features are kept.
 
     Training raises CheckFailed for a loss or a gradient that is no number, and what the draws raise.
     """
@@ -69,10 +69,10 @@ class CoresTrainer(Saving):
         draws: Draws,
         evaluate: Evaluate | None,
         stopped: Callable[[], bool] = lambda: False,
-        cache: FeatureCache | None = None,
+        caches: Caches | None = None,
         **kwargs: Any,
     ) -> None:
-        self.cache = cache
+        self.caches = caches or {}
         self.base, self.processor, self.scorer = base, processor, evaluate
         self.order = InOrder(len(draws))
         self.control: TrainerControl
@@ -124,7 +124,32 @@ class CoresTrainer(Saving):
         self.tally.waited += time.monotonic() - started
         self.tally.steps += 1
         self.watch = Watch()
+        if self.caches:
+            self._encode_missing(found[0])
         return found
+
+    def _encode_missing(self, batches: list[Any]) -> None:
+        """Give a step's batches the features of all their pictures.
+
+        Before the step begins, since FSDP2 cannot go through a frozen encoder between the forwards of one. Where the
+        model is cut all ranks gather the encoder for those that have a picture to encode.
+        """
+
+        def work() -> None:
+            for batch in batches:
+                complete(batch, self.caches, self.model, self._prepare_input, self._one_graph)
+
+        missing = is_missing(batches)
+        with self.accelerator.autocast():
+            if self.lockstep is not None and self.lockstep.anybody(missing):
+                self._each_its_own(work)
+            else:
+                work()
+
+    @property
+    def _one_graph(self) -> bool:
+        """Do all ranks have to run the same graph (see `with_stand_in`)?"""
+        return self.is_deepspeed_enabled or self.sharded
 
     # Losses
 
@@ -156,16 +181,13 @@ class CoresTrainer(Saving):
         named = inputs.pop("named")
         counts = {"questions": inputs.pop("questions"), "dropped": inputs.pop("dropped")}
         counts |= {"images": len(inputs["input_ids"]), "tokens": inputs["counts"]["tokens"]}
-        one_graph = self.is_deepspeed_enabled or self.sharded
-        missing = inputs.pop("feature_keys", [])
+        one_graph = self._one_graph
         if "features" in inputs:
             inputs = {**inputs, "features": Features(**inputs["features"])}
         stand_in = one_graph and not len(inputs["image_index"])
         if num_items_in_batch is not None:
             inputs["counts"] = num_items_in_batch
         outputs = model(**(with_stand_in(inputs) if stand_in else inputs))
-        if self.cache is not None and missing and outputs.features is not None:
-            self.cache.write(missing, outputs.features)
         loss = outputs["loss"]
         known = {**outputs, **(outputs.get("mask_losses") or {})}
         if one_graph:  # ZeRO-3 runs a module backward once for each output that is used: the same two on all ranks
