@@ -66,11 +66,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="their side in pixels")
     parser.add_argument("--limit", type=int, default=100, help="scenes that are measured on")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--levers", nargs="+", choices=LEVERS, default=list(LEVERS))
     args = parser.parse_args()
     manifest = write_jpegs(args.out / "data", args.scenes, args.size)
-    found: dict[str, list[float]] = {name: [] for name in LEVERS}
+    found: dict[str, list[float]] = {name: [] for name in args.levers}
     for seed in args.seeds:
-        for name in LEVERS:
+        for name in args.levers:
             found[name].append(score(name, manifest, seed, args))
     first = next(iter(found.values()))
     sys.stdout.write("| pixels, loss | gIoU | difference |\n| --- | ---: | ---: |\n")

@@ -56,6 +56,7 @@ def test_lines_and_pngs_score_alike(data: Path, tmp_path: Path) -> None:
         assert figures(out)["giou"] == pytest.approx((0.5 + 1) / 2)
         assert figures(out)["ciou"] == pytest.approx((200 + 400) / (400 + 400))
         assert figures(out)["intervals"]["giou"] == [0.5, 1.0]
+        assert figures(out)["kinds"]["short query"]["masks"] == 2
     again = tmp_path / "again"
     assert score(tmp_path / "out-pngs" / "answers.jsonl", data, again) == 0  # what we write is read back
     assert figures(again) == figures(tmp_path / "out-pngs")

@@ -177,7 +177,7 @@ def _count(asker: SampleAsker, question: Question, answer: Answered, mode: Mode)
     locations = [mask if whole else None for mask, whole in zip(levels[0], said, strict=True)]
     counts = Counts(
         mode=mode,
-        kind=question.kind,
+        kind=kind_of(asker.sample, question),
         targets=len(question.truth),
         chains=len(drawn),
         refused=status == "absent",
@@ -217,9 +217,16 @@ def _record(
         ious=tuple(found.iou for found in counts.overlaps),
         truth=tuple(target.mask for target in question.turn.targets),
         levels=levels,
-        kind=question.kind,
+        kind=counts.kind,
         counts=counts,
     )
+
+
+def kind_of(sample: Sample, question: Question) -> str | None:
+    """The kind that a question counts under: its source's, or ReasonSeg's own two, by whether the text is a phrase."""
+    if question.kind is None and str(sample.meta.get("source", "")).startswith("ReasonSeg|"):
+        return "short query" if question.turn.form == "phrase" else "long query"
+    return question.kind
 
 
 @contextmanager

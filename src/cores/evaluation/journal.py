@@ -47,12 +47,17 @@ class Kept(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a sample's answers stand: the file, the first byte, and how many."""
+    """Where a sample's answers stand: the file, the first byte, and how many. `entry`: all else of it, as JSON."""
 
     file: Path
     start: int
     length: int
-    entry: dict[str, Any]
+    entry: str
+
+    @property
+    def digest(self) -> str:
+        """The sample's fingerprint."""
+        return str(json.loads(self.entry)["digest"])
 
 
 @contextmanager
@@ -192,7 +197,7 @@ def found_in(home: Path) -> dict[tuple[str, int], Place]:
                 if batch is None:
                     break
                 for entry in batch["samples"]:
-                    place = Place(answers, start, entry["length"], entry)
+                    place = Place(answers, start, entry["length"], json.dumps(entry))
                     places.setdefault((batch["source"], entry["number"]), place)
                     start += entry["length"]
     return places
@@ -203,9 +208,9 @@ def read_back(places: Mapping[tuple[str, int], Place], source: str) -> Iterator[
     files = {file: file.open("rb") for file in {place.file for place in places.values()}}
     try:
         for name, number in sorted(key for key in places if key[0] == source):
-            file, start, length, entry = places[name, number]
+            file, start, length, written = places[name, number]
             files[file].seek(start)
-            lines = files[file].read(length).splitlines(keepends=True)
+            lines, entry = files[file].read(length).splitlines(keepends=True), json.loads(written)
             sanity = {mode: _sanity(found) for mode, found in entry["sanity"].items()}
             yield Kept(name, number, entry["digest"], entry["questions"], sanity, lines)
     finally:

@@ -38,7 +38,7 @@ class Part:
         """Raises DataError when samples that were asked before are others now. Looks at the first, middle and last."""
         numbers = sorted(places)
         for number in dict.fromkeys(numbers[i] for i in (0, len(numbers) // 2, -1) if numbers):
-            if digest(self.source[number]) != places[number].entry["digest"]:
+            if digest(self.source[number]) != places[number].digest:
                 raise DataError(
                     f"{self.source.name}: picture {number} or its questions changed since the unfinished evaluation: "
                     f"take another folder, or --overwrite to begin anew"

@@ -18,7 +18,7 @@ from cores import masks
 from cores.data.sample import Sample
 from cores.errors import DataError
 from cores.evaluation.counts import Counts, compared
-from cores.evaluation.evaluator import Judged
+from cores.evaluation.evaluator import Judged, kind_of
 from cores.evaluation.result import Record
 from cores.evaluation.sample_asker import Question, questions_of
 from cores.masks import RLE, Mask
@@ -71,7 +71,7 @@ def judge_predictions(predictions: Predictions, number: int, sample: Sample) -> 
         overlaps, matched = compared(drawn, question.truth, ignore)
         counts = Counts(
             mode="generated",
-            kind=question.kind,
+            kind=kind_of(sample, question),
             targets=len(question.truth),
             chains=len(drawn),
             refused=not drawn,
@@ -99,7 +99,7 @@ def _record(number: int, sample: Sample, question: Question, drawn: Sequence[Mas
         ious=tuple(found.iou for found in counts.overlaps),
         truth=tuple(target.mask for target in question.turn.targets),
         levels=tuple({"target": masks.encode(mask)} for mask in drawn),
-        kind=question.kind,
+        kind=counts.kind,
         counts=counts,
     )
 
