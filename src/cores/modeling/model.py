@@ -207,9 +207,13 @@ class CoresModel(PreTrainedModel):
         means over, more than are here where this is a part of a step; numbers or int64 scalars. None: as are here.
         Raises ValueError when masks or their losses are asked for without what they are made of.
         """
+        looked = None
+        if token_positions is not None and image_index is not None and len(image_index):
+            # before the language model keeps its states: what the encoder takes meanwhile is free again by then
+            features, looked = self._features(segmenter_pixels, features, feature_order)
         pixels = {"pixel_values": pixel_values, **(pixel_extras or {})}
         states = packed_states(self.mllm, input_ids, segment_ids, pixels)
-        output = CoresOutput(hidden_states=states)
+        output = CoresOutput(hidden_states=states, features=looked)
         if labels is not None:
             output.text_loss = self._text_loss(states, labels, supervised, counts)
 
@@ -217,8 +221,7 @@ class CoresModel(PreTrainedModel):
             # (levels, masks, width): the state that predicts the token, which the head reads too
             grounding = states[image_index[None], token_positions].to(next(self.projection.parameters()).dtype)
             output.tokens = self.projection(grounding)
-            if len(image_index):  # a batch without masks is not looked at
-                features, output.features = self._features(segmenter_pixels, features, feature_order)
+            if features is not None and len(image_index):  # a batch without masks is not looked at
                 output.low_res_logits = tuple(self.segment(features, output.tokens, image_index))
             else:
                 side = self.segmenter.mask_size
