@@ -212,6 +212,9 @@ class CoresModel(PreTrainedModel):
         int64 scalars. None: as are here.
         Raises ValueError when masks or their losses are asked for without what they are made of.
         """
+        if features is None and image_index is not None and len(image_index):  # without masks nothing is looked at
+            # before the language model keeps its states: what the encoder takes meanwhile is free again by then
+            features = self._features(segmenter_pixels)
         pixels = {"pixel_values": pixel_values, **(pixel_extras or {})}
         states = packed_states(self.mllm, input_ids, segment_ids, pixels)
         output = CoresOutput(hidden_states=states)
@@ -222,8 +225,7 @@ class CoresModel(PreTrainedModel):
             # (levels, masks, width): the state that predicts the token, which the head reads too
             grounding = states[image_index[None], token_positions].to(next(self.projection.parameters()).dtype)
             output.tokens = self.projection(grounding)
-            if len(image_index):  # a batch without masks is not looked at
-                features = self._features(segmenter_pixels) if features is None else features
+            if features is not None and len(image_index):
                 output.low_res_logits = tuple(self.segment(features, output.tokens, image_index))
             else:
                 side = self.segmenter.mask_size
