@@ -84,13 +84,20 @@ def measure(args: argparse.Namespace) -> None:
     for image in images:
         askers["off"].teacher_force(image, queries[0][:1], [None])  # reads the prefix
     count = sum(map(len, queries))
+
+    def now() -> float:
+        if args.device == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
     say(f"{args.pictures} pictures, {count} questions, {sum(len(a) for own in told for a in own) / count:.1f} tokens")
     say(f"{'batch':>6}{'way':>8}{'seconds':>10}{'/ forced':>10}{'a second':>10}{'passes':>8}")
     for batch in args.batches:
         seconds: dict[str, list[float]] = {}
         for _ in range(args.rounds + 1):
             for way in ("forced", *WAYS):
-                began = time.perf_counter() if args.device != "cpu" else time.process_time()
+                began = now()
                 for first in range(0, args.pictures, batch):
                     some = slice(first, first + batch)
                     if way == "forced":
@@ -100,10 +107,7 @@ def measure(args: argparse.Namespace) -> None:
                         assert [[one.length for one in own] for own in found] == [
                             [len(a) - 1 for a in own] for own in told[some]
                         ]
-                if args.device != "cpu":
-                    torch.cuda.synchronize()
-                ended = time.perf_counter() if args.device != "cpu" else time.process_time()
-                seconds.setdefault(way, []).append(ended - began)
+                seconds.setdefault(way, []).append(now() - began)
         forced = statistics.median(seconds["forced"][1:])
         for way, runs in seconds.items():
             middle = statistics.median(runs[1:])

@@ -50,3 +50,23 @@ def test_a_checkpointed_decoder_keeps_less_and_changes_no_gradient() -> None:
     assert parts < whole / 5
     for one, other in zip(again, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_decoder_is_the_eager_one() -> None:
+    """`model.compile_decoder`, of one size: masks of two levels, and gradients of tokens and weights."""
+    index, found = torch.tensor([0, 1, 1]), []
+    for compiled in (False, True):
+        model = tiny_segmenter("sam").train()
+        if compiled:
+            model.mask_decoder.compile()
+        chance = torch.Generator().manual_seed(0)
+        fixed = Features(torch.randn(2, model.dim, 8, 8, generator=chance))
+        tokens = torch.randn(2, 3, model.dim, generator=chance).requires_grad_()
+        levels = run_chain(model, None, fixed, tokens, index)
+        sum(level.square().mean() for level in levels).backward()
+        weight = model.mask_decoder.upscale_conv1.weight.grad
+        found.append([*levels, tokens.grad, weight])
+    for mine, its in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-4 * float(its.abs().max()))

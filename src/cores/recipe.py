@@ -19,6 +19,7 @@ from cores.prompts.settings import PromptSection
 from cores.recipe_files import Said, read
 from cores.typed_yaml import describe, fits, nearest
 
+Encoder = Literal["segmenter", "projector"]
 Part = Literal[
     "lora",
     "vision_tower",
@@ -125,6 +126,7 @@ class DataSection:
     on_bad: Literal["error", "skip"] = "error"
     steps_per_epoch: int | None = None
     features: str | None = None
+    features_of: list[Encoder] = field(default_factory=lambda: ["segmenter"])
     features_dtype: Literal["exact", "bfloat16"] = "exact"
     features_gb: float = 100.0
     pixels: Literal["exact", "close", "draft"] = "exact"
@@ -138,6 +140,8 @@ class DataSection:
                 yield f"data.rates.{family}: there is no data.sources.{family}{nearest(family, self.sources)}"
             elif rate <= 0:
                 yield f"data.rates.{family}: found {rate}, expected more than 0; leave out what is not drawn"
+        if not self.features_of or len(set(self.features_of)) < len(self.features_of):
+            yield f"data.features_of: found {self.features_of}, expected segmenter, projector or both"
         if not self.features_gb > 0:
             yield f"data.features_gb: found {self.features_gb}, expected more than 0"
         if self.features is not None and self.pixels != "exact":

@@ -112,7 +112,7 @@ class Asker(Answerer[EncodedImage]):
         if drafts not in get_args(DraftsFrom):
             raise UserError(f"drafts: found {drafts!r:.40}, expected one of {', '.join(get_args(DraftsFrom))}")
         self.drafts, self.tally = drafts, Tally()
-        self._drafts = None if drafts == "off" else Drafts.of(processor)
+        self._drafts: Drafts | None = None  # made when it is needed
         self.levels = [str(level["name"]) for level in model.config.levels]
         self.canvas, self.fit = model.segmenter.image_size, model.segmenter.fit
 
@@ -183,8 +183,8 @@ class Asker(Answerer[EncodedImage]):
         questions = [processor.question(query, form) for asked in queries for query, form in asked]
         answers = None if given is None else [processor.answer_ids(answer) for own in given for answer in own]
         found: list[list[Answered]] = [[] for _ in images]
-        if self._drafts is not None and self.drafts == "call":
-            self._drafts.forget()
+        if given is None and (self._drafts is None or self.drafts == "call"):
+            self._drafts = None if self.drafts == "off" else Drafts.of(processor)
         for some in passes(len(of), self.questions_per_pass):
             told = self._pass(images, of[some], questions[some], None if answers is None else answers[some])
             for number, answer in zip(of[some], told, strict=True):

@@ -27,8 +27,9 @@ class Drafts:
     """
 
     def __init__(self, known: Sequence[Sequence[int]]) -> None:
-        self.known = known
-        self.forget()
+        self.table: Shares = defaultdict(Counter)
+        for answer in known:
+            _count(self.table, (BEGIN, *answer), 1)
 
     @classmethod
     def of(cls, processor: CoresProcessor) -> "Drafts":
@@ -37,12 +38,6 @@ class Drafts:
         templates = [processor.writer.fill(answer) for answer in words.answers]
         several = [processor.writer.answer([None] * count) for count in range(1, CHAINS + 1)]
         return cls([processor.answer_ids(text).tolist() for text in [*templates, *several, *words.refusals]])
-
-    def forget(self) -> None:
-        """What was said since; the answers that are known are kept."""
-        self.table: Shares = defaultdict(Counter)
-        for answer in self.known:
-            _count(self.table, (BEGIN, *answer), 1)
 
     def learn(self, said: Sequence[int]) -> None:
         """An answer of the model's own."""

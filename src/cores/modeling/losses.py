@@ -60,7 +60,7 @@ def mask_losses(logits: Tensor, truth: Tensor, ignore: Tensor | None = None, bal
     functions = [_function(str(key.function)) for key in MASK_LOSSES]
     if balanced:
         functions = [balanced_bce_loss if function is bce_loss else function for function in functions]
-    over = (0, 0, None if ignore is None else 0)
+    over, truth = (0, 0, None if ignore is None else 0), truth.float()  # kept for gradients once, for all of them
     return torch.stack([torch.vmap(function, over)(logits, truth, ignore) for function in functions])
 
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers.models.sam.modeling_sam import SamMaskDecoder
 
 Sizes = tuple[int, int]
@@ -75,7 +76,7 @@ class LeanMaskDecoder:
         # indexed one by one: a tuple as an index is copied to the device, and the host waits for that
         asked, whose = (torch.stack([of[:, i] for i in self.read], dim=1) for of in (queries, points))
         last = self.transformer
-        asked = asked + _token_to_image(last.final_attn_token_to_image, asked + whose, seen, seen + positions)
+        asked = asked + _token_to_image(last.final_attn_token_to_image, asked + whose, seen, positions)
         asked = last.layer_norm_final_attn(asked)
         return self.masks(asked, self.upscaled(self.cells_of_masks(taken, seen, size), extras), extras, size)
 
@@ -146,12 +147,11 @@ def _two_way(layer: Any, queries: Tensor, points: Tensor, seen: Tensor, position
     else:
         queries = queries + _self_attention(layer.self_attn, queries + points, queries)
     queries = layer.layer_norm1(queries)
-    located = seen + positions
     queries = layer.layer_norm2(
-        queries + _token_to_image(layer.cross_attn_token_to_image, queries + points, seen, located)
+        queries + _token_to_image(layer.cross_attn_token_to_image, queries + points, seen, positions)
     )
     queries = layer.layer_norm3(queries + layer.mlp(queries))
-    seen = _image_to_token(layer.cross_attn_image_to_token, queries + points, queries, seen, located)
+    seen = _image_to_token(layer.cross_attn_image_to_token, queries + points, queries, seen, positions)
     return queries, layer.layer_norm4(seen)
 
 
@@ -161,11 +161,13 @@ def _self_attention(attention: Any, queries: Tensor, values: Tensor) -> Tensor:
     return found[:, 0]
 
 
-def _token_to_image(attention: Any, queries: Tensor, seen: Tensor, located: Tensor) -> Tensor:
-    """What tokens (masks, queries, dim) find in cells; `located`: the cells with their positions."""
+def _token_to_image(attention: Any, queries: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
+    """What tokens (masks, queries, dim) find in cells."""
     heads = attention.num_attention_heads
     asked = attention.q_proj(queries).unflatten(-1, (heads, -1)) * attention.scaling
-    share = _scores(asked, attention.k_proj, located).softmax(-1).flatten(1, 2)  # (masks, heads x queries, cells)
+    share = (
+        _scores(asked, attention.k_proj, seen, positions).softmax(-1).flatten(1, 2)
+    )  # (masks, heads x queries, cells)
     found = (share.to(seen.dtype) @ seen).unflatten(1, (heads, -1))
     value = attention.v_proj
     found = torch.einsum("mhqd,hcd->mqhc", found, value.weight.unflatten(0, (heads, -1))).flatten(2) + value.bias
@@ -173,19 +175,19 @@ def _token_to_image(attention: Any, queries: Tensor, seen: Tensor, located: Tens
     return out
 
 
-def _image_to_token(attention: Any, keys: Tensor, values: Tensor, seen: Tensor, located: Tensor) -> Tensor:
+def _image_to_token(attention: Any, keys: Tensor, values: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
     """Cells with what each finds in tokens (masks, queries, dim) added: (masks, cells, dim)."""
     heads = attention.num_attention_heads
     query, out = attention.q_proj, _out(attention)
     asked = attention.k_proj(keys).unflatten(-1, (heads, -1)) * attention.scaling
-    share: Tensor = _scores(asked, query, located).softmax(2).flatten(1, 2)
+    share: Tensor = _scores(asked, query, seen, positions).softmax(2).flatten(1, 2)
     told: Tensor = attention.v_proj(values).unflatten(-1, (heads, -1))
     told = torch.einsum("mqhc,dhc->mhqd", told, out.weight.unflatten(1, (heads, -1))).flatten(1, 2)
     told = told + out.bias / heads  # the shares of a head add up to 1
     return seen + share.mT.to(told.dtype) @ told
 
 
-def _scores(asked: Tensor, projection: nn.Linear, located: Tensor) -> Tensor:
+def _scores(asked: Tensor, projection: nn.Linear, seen: Tensor, positions: Tensor) -> Tensor:
     """Products of tokens (masks, queries, heads, width of a head) with projected cells (masks, heads, queries, cells).
 
     A bias of keys changes no share; it stays in the graph, since everything that trains must have a gradient.
@@ -193,8 +195,18 @@ def _scores(asked: Tensor, projection: nn.Linear, located: Tensor) -> Tensor:
     heads = asked.shape[2]
     level = torch.einsum("mqhc,hc->mhq", asked, projection.bias.unflatten(0, (heads, -1)))
     tokens = torch.einsum("mqhc,hcd->mhqd", asked, projection.weight.unflatten(0, (heads, -1))).flatten(1, 2)
-    found: Tensor = (tokens @ located.mT).unflatten(1, (heads, -1)) + level[..., None]
-    return found
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        # The sum of cells and positions is made again for gradients: it would be kept for every mask and attention.
+        found = checkpoint(_located, tokens, seen, positions, use_reentrant=False, preserve_rng_state=False)
+    else:
+        found = _located(tokens, seen, positions)
+    scores: Tensor = found.unflatten(1, (heads, -1)) + level[..., None]
+    return scores
+
+
+def _located(tokens: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
+    """Products of tokens (masks, tokens, dim) with cells at their positions: (masks, tokens, cells)."""
+    return tokens @ (seen + positions).mT
 
 
 def _out(attention: Any) -> nn.Linear:
