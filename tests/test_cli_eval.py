@@ -12,6 +12,7 @@ from shared import shared
 from cores import masks
 from cores.cli import main
 from cores.evaluation import evaluator
+from cores.evaluation.protocol import has_seen
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,27 @@ def test_the_same_run_gives_the_same_figures_and_needs_leave_to_replace_them(
     assert (tmp_path / "scores" / "results.json").read_text() == before
 
 
+def test_all_texts_of_a_picture_are_asked_where_that_is_wanted(model: Path, data: Path, tmp_path: Path) -> None:
+    file = data / "reason_seg" / "ReasonSeg" / "val" / "0.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "text": ["kettle", "cup"]}))
+    chosen = ("--on", "ReasonSeg|val", "--data", data, "--answers", "teacher-forced", "--no-sanity", "--quiet")
+    for texts, questions in (("first", 2), ("all", 3)):
+        out = tmp_path / texts
+        assert run(model, *chosen, "--texts", texts, "--out", out) == 0
+        found = json.loads((out / "results.json").read_text())
+        assert found["sources"]["ReasonSeg|val"]["questions"] == questions
+        assert found["sources"]["ReasonSeg|val"]["protocol"]["texts"] == found["about"]["texts"] == texts
+
+
+def test_weights_that_saw_a_split_are_known() -> None:
+    assert has_seen("xinlai/LISA-13B-llama2-v1-explanatory", "ReasonSeg|val")
+    assert has_seen("models/LISA-7B-v1", "ReasonSeg|train_val")
+    assert has_seen("LISA-7B-v1", "ReasonSeg|test") is None
+    assert has_seen("LISA-7B-v1.5", "ReasonSeg|val") is None
+    assert has_seen("mine", "ReasonSeg|val", ("ReasonSeg|train", "refcoco|unc|train")) is False
+    assert has_seen("mine", "ReasonSeg|train", ("ReasonSeg|train_val",))
+
+
 def test_a_second_evaluation_into_the_same_folder_is_refused_while_the_first_runs(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +145,8 @@ def test_a_second_evaluation_into_the_same_folder_is_refused_while_the_first_run
         (["--on", "ReasonSeg|val", "--data", "nowhere"], "nowhere"),
         (["--on", "scenes|never"], "scenes|never"),
         (["--on", "scenes|test", "--limit", "0"], "--limit 0"),
+        (["--limit", "1"], "--on SOURCE"),
+        (["--on", "scenes|test", "--protocol", "published", "--answers", "both"], "teacher-forced"),
         (["--on", "scenes|test", "--device", "abacus"], "abacus"),
         (["--on", "scenes|test", "--out", "."], "exists already"),
     ],

@@ -75,6 +75,17 @@ def test_several_processes_find_what_one_finds(model: Path, whole: Path, tmp_pat
     assert_same(out, whole)
 
 
+@pytest.mark.slow
+def test_one_process_goes_on_where_two_were_killed(model: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores"
+    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(HERE / "evaluated.py"), "1"]
+    start([*run, *arguments(model, out)], expected=1)
+    found = [file.read_bytes().count(b"\n") for file in (out / "unfinished").glob("batches-*.jsonl")]
+    assert 1 <= sum(found) <= 2
+    start([str(HERE / "evaluated.py"), "1000", *arguments(model, out)])
+    assert_same(out, whole)
+
+
 def test_samples_that_changed_are_not_joined_with_the_old_ones(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

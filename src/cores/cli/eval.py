@@ -111,13 +111,13 @@ def _run(args: argparse.Namespace, home: Path) -> int:
         check_device(args.device)
         first = args.texts == "first"
         parts = {name: Part(open_source(name, args.data, evaluation=first), args.limit) for name in args.on}
-        with moved(places_of(args.base)):
-            asker = _asker(args)
         published = args.protocol == "published"
+        pictures = args.pictures or (1 if published else PICTURES)
+        with moved(places_of(args.base)):
+            asker = _asker(args, pictures)
         default = "teacher-forced" if published else "both" if asker.has_tokens else "generated"
         answers = ANSWERS[args.answers or default]
         evaluator.check_answers(asker, answers)
-        pictures = args.pictures or (1 if published else PICTURES)
         settings = _settings(args, answers, pictures, {name: len(part) for name, part in parts.items()})
         if is_first():
             begin(home, settings, args.overwrite)
@@ -198,9 +198,10 @@ def _settings(
     }
 
 
-def _asker(args: argparse.Namespace) -> "Answerer[Any]":
-    """Who answers: a model, checked first, or a chain in words."""
+def _asker(args: argparse.Namespace, pictures: int) -> "Answerer[Any]":
+    """Who answers about so many pictures together: a model, checked first, or a chain in words."""
     from cores.asking.asker import Asker
+    from cores.asking.prefixes import Prefixes
     from cores.checkpoints.checking import check_static
     from cores.checkpoints.load import load
     from cores.words.load import is_words, load_words
@@ -209,7 +210,9 @@ def _asker(args: argparse.Namespace) -> "Answerer[Any]":
         chain = load_words(args.model, args.device, args.dtype, args.seed)
         return chain if args.max_new_tokens is None else chain.saying(args.max_new_tokens)
     check_static(args.model)
-    return Asker(*load(args.model, args.device, args.dtype), args.seed, args.max_new_tokens)
+    model, processor = load(args.model, args.device, args.dtype)
+    kept = Prefixes(pictures)  # a picture's prefix is read once for both ways of answering
+    return Asker(model, processor, args.seed, args.max_new_tokens, prefixes=kept)
 
 
 def _rank() -> int:

@@ -15,6 +15,7 @@ from cores import masks
 from cores.asking.answerer import Answerer
 from cores.asking.answers import Answered
 from cores.asking.asker import QUESTIONS_PER_PASS, Asker
+from cores.asking.prefixes import Prefixes
 from cores.data.sample import Sample
 from cores.errors import UserError
 from cores.evaluation import sanity as checks
@@ -77,7 +78,8 @@ def evaluate(
     Raises UserError for an unknown mode or none, and for a number that is not whole from 1; DataError that names the
     picture for a question that cannot be asked, and for a picture that cannot be read.
     """
-    asker = Asker(model, processor, seed, max_new_tokens, questions_per_pass)
+    kept = Prefixes(pictures)  # a picture's prefix is read once for both ways of answering
+    asker = Asker(model, processor, seed, max_new_tokens, questions_per_pass, kept)
     with evaluating(model):
         return evaluate_asker(
             asker, samples, answers, progress=progress, sanity=sanity, records=records, pictures=pictures

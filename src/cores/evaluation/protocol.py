@@ -20,7 +20,7 @@ PUBLISHED_COUNTS = {
 }  # fmt: skip
 
 # Published weights by their name, and what they are known to have been trained on beyond a train split.
-SEEN = ((re.compile(r"LISA-\d+B(-llama\d)?-v1(?!\d)(-explanatory)?", re.IGNORECASE), ("ReasonSeg|val",)),)
+SEEN = ((re.compile(r"LISA-\d+B(-llama\d)?-v1(?!\.?\d)", re.IGNORECASE), ("ReasonSeg|val",)),)
 
 
 @dataclass(frozen=True, slots=True)
