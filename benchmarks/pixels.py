@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cores.processing import rasters
 from cores.processing.pixels import CLIP_STD, for_language, open_picture
 from cores.processing.rasters import QuickReader
 from cores.processing.segmenter_pixels import for_segmenter
@@ -56,10 +57,13 @@ def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--spare", type=float, default=rasters.SPARE, help="rows in a draft, of those that are seen")
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="of the pictures")
     args = parser.parse_args()
+    rasters.SPARE = args.spare
     lines = ["| pictures | way | SAM's: most | 99.9 % | mean | tower's: most | 99.9 % | mean |", "| --- " * 8 + "|"]
     with TemporaryDirectory() as folder:
-        for width in WIDTHS:
+        for width in args.widths:
             kinds = {
                 "photographs": photographs(args.folder, Path(folder), width),
                 "scenes": scenes(Path(folder), width),

@@ -116,7 +116,7 @@ class DataSection:
     whole steps. `on_bad`: images that cannot be used end the run, or are left out, up to one in a hundred. `dir`: the
     data directory. `features`: a folder to keep the frozen segmenter's features in, up to `features_gb`, so that each
     picture is encoded once; `features_dtype`: exactly, or rounded to bfloat16 at half the size. `pixels`: how large
-    pictures are made small: `exact`, as everywhere else; `close`, in a third of the time and within one grey level;
+    pictures are made small: `exact`, as everywhere else; `close`, in half the time and within one grey level;
     `draft`, JPEGs decoded at fewer pixels, faster still and not so close.
     """
 
