@@ -8,7 +8,7 @@ NEWEST := transformers==5.24.0
 # The fast tests in two processes of one thread each; a file stays whole, for its tests share models.
 TOGETHER := --numprocesses 2 --dist loadfile
 
-.PHONY: setup style check test newest slow demo
+.PHONY: setup style check test newest slow cuda demo
 
 setup: $(VENV)/.installed
 
@@ -38,3 +38,6 @@ newest: setup
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
+
+cuda: setup
+	$(BIN)/python -m pytest -m cuda

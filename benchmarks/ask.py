@@ -40,10 +40,10 @@ def by_heart(token_ids: list[int]) -> Callable[..., Any]:
     """`generate`, that says the same words whatever the model would: a location, a target, and never an end."""
     said = [20, 21, token_ids[0], 22, token_ids[1]] + [23] * (TOKENS - 5)
 
-    def generate(model: CoresModel, prefix: Any, questions: Any, closing: Any, most: int) -> Any:
+    def generate(model: CoresModel, prefixes: Any, questions: Any, closing: Any, most: int, **_: Any) -> Any:
         words = iter(said)
-        choose = lambda chances: torch.full_like(chances[:, 0], next(words), dtype=torch.long)  # noqa: E731
-        return cores.modeling.generation.generate(model, prefix, questions, closing, most, choose)
+        choose = lambda chances, _: torch.full_like(chances[:, 0], next(words), dtype=torch.long)  # noqa: E731
+        return cores.modeling.generation.generate(model, prefixes, questions, closing, most, choose)
 
     return generate
 

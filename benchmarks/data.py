@@ -2,7 +2,7 @@
 
     python benchmarks/data.py                      # stand-ins of real size, about 1 GB in a temporary folder
     python benchmarks/data.py --scale 0.01 --rows 1000 10000
-    python benchmarks/data.py --large                # samples of 12 megapixels a second of the CPU's time
+    python benchmarks/data.py --parts                # a worker's samples of 12 and 0.3 megapixels, by part
 
 Every figure is of a process of its own. Stand-ins have the real sets' files and fields; their pictures are small and
 shared, so that opening is measured and not the disk. Held to: warm start under 3 s and 300 MB, cold build under 3
@@ -42,26 +42,47 @@ print(opened - began, first, peak, now, len(source))
 """
 DRAW = """
 import sys, time
-import torch
-torch.set_num_threads(1)  # as in a worker
+import cv2, torch
+torch.set_num_threads(1), cv2.setNumThreads(1)  # as in a worker
 from pathlib import Path
 from cores.data.mixture import Mixture
 from cores.data.sources import open_source
-from cores.masks import decode
+from cores.geometry import content_size
 from cores.processing.pixels import for_language, open_picture
+from cores.processing.rasters import QuickReader
 from cores.processing.segmenter_pixels import for_segmenter
-mixture = Mixture({"one": [open_source(sys.argv[1], Path(sys.argv[2]))]}, open_picture=open_picture)
+from cores.processing.stored import ProcessorSizes
+from cores.processing.truth import truth_of
+name, root, seconds, pixels, resolution = sys.argv[1:]
+sizes = ProcessorSizes(mllm_image_size=224, image_tokens=256, image_token_id=1, segmenter_image_size=1024)
+read = open_picture if pixels == "exact" else QuickReader(sizes, draft=pixels == "draft")
+clock, parts = time.process_time, dict.fromkeys(["decode", "segmenter", "language", "masks", "rest"], 0.0)
+def part(name, work, *args):
+    began = clock()
+    found = work(*args)
+    parts[name] += clock() - began
+    return found
+mixture = Mixture(
+    {"one": [open_source(name, Path(root))]}, open_picture=lambda source: part("decode", read, source)
+)
 def make(i):
     sample = mixture[0, i]
-    for_segmenter(sample.image, 1024), for_language(sample.image, 224, "pad")
+    picture = sample.raster or sample.image
+    _, resized = part("segmenter", for_segmenter, picture, 1024)
+    part("language", for_language, picture, 224, "pad")
+    cells = content_size(resized, 1024, 256) if resolution == "low" else None
     for conversation in sample.conversations:
         for turn in conversation.turns:
-            [decode(target.mask) for target in turn.targets]
+            for target in turn.targets:
+                part("masks", truth_of, target.mask, cells)
 make(0)
-began, busy, count = time.perf_counter(), time.process_time(), 0
-while time.perf_counter() - began < float(sys.argv[3]):
+parts = dict.fromkeys(parts, 0.0)
+began, busy, count = time.perf_counter(), clock(), 0
+while time.perf_counter() - began < float(seconds):
     make(count := count + 1)
-print(count / (time.perf_counter() - began), count / (time.process_time() - busy))
+wall, busy = time.perf_counter() - began, clock() - busy
+parts["rest"] = busy - sum(parts.values())
+print(count / wall, count / busy, *(value / count * 1000 for value in parts.values()))
 """
 CHECK = """
 import sys, time
@@ -167,11 +188,35 @@ def measure(name: str, root: Path) -> dict[str, float]:
     return {"rows": rows, "cold s": cold, "cold MB": cold_mb, "warm s": warm, "warm MB": warm_mb, "first s": first}
 
 
-def large() -> float:
-    """Samples a second of the CPU's time, of a worker whose pictures have 12 megapixels."""
+WAYS = {  # data.pixels, losses.resolution
+    "exact": ("exact", "original"),
+    "exact, low masks": ("exact", "low"),
+    "close": ("close", "original"),
+    "close, low masks": ("close", "low"),
+    "draft": ("draft", "original"),
+    "draft, low masks": ("draft", "low"),
+}
+
+
+def by_part(size: tuple[int, int], seconds: float, rounds: int) -> None:
+    """What a worker's samples take of the CPU's time, by part, for each way of reading pictures of a size (h, w).
+
+    The ways take turns, so that what else the machine does is the same for all: the least and the most of the rounds.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        name = paco(Path(folder), 20, 60, (3000, 4000))
-        return run(DRAW, name, folder, "10", cache=Path(folder) / "cache")[1]
+        name, cache = paco(Path(folder), 20, 60, size), Path(folder) / "cache"
+        found: dict[str, list[list[float]]] = {label: [] for label in WAYS}
+        for _ in range(rounds):
+            for label, way in WAYS.items():
+                found[label].append(run(DRAW, name, folder, str(seconds), *way, cache=cache)[1:])
+    heads = ["decode ms", "segmenter", "language", "masks", "rest"]
+    say(f"{f'{size[0]} x {size[1]}':18}{'samples/s':>15}" + "".join(f"{head:>11}" for head in heads))
+    for label, each in found.items():
+        speeds = [one[0] for one in each]
+        least = [min(one[number] for one in each) for number in range(1, len(each[0]))]
+        say(
+            f"{label:18}{f'{min(speeds):.1f} to {max(speeds):.1f}':>15}" + "".join(f"{value:11.1f}" for value in least)
+        )
 
 
 def say(line: str) -> None:
@@ -184,10 +229,12 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="of the stand-ins (default: 1, real size)")
     parser.add_argument("--rows", type=int, nargs="*", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--seconds", type=float, default=10.0, help="for which samples are made (default: 10)")
-    parser.add_argument("--large", action="store_true", help="only: samples a second of 12 megapixels each")
+    parser.add_argument("--parts", action="store_true", help="only: what samples take of the CPU's time, by part")
+    parser.add_argument("--rounds", type=int, default=3, help="of --parts, taking turns (default: 3)")
     args = parser.parse_args()
-    if args.large:
-        say(f"12 megapixels: {large():.1f} samples/s of the CPU's time")
+    if args.parts:
+        for size in ((3000, 4000), (480, 640)):
+            by_part(size, args.seconds, args.rounds)
         return 0
     head = ["rows", "cold s", "cold MB", "warm s", "warm MB", "first s"]
     say(f"{'source':28}" + "".join(f"{name:>11}" for name in head) + f"{'samples/s':>11}{'files/min':>11}")
@@ -209,7 +256,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             name = make(Path(folder))
             found = measure(name, Path(folder))
-            speed, _ = run(DRAW, name, folder, str(args.seconds), cache=Path(folder) / "cache")
+            speed, *_ = run(DRAW, name, folder, str(args.seconds), *WAYS["exact"], cache=Path(folder) / "cache")
             (checked,) = run(CHECK, name, folder, cache=Path(folder) / "cache")
             report(label, found, speed, checked)
     for rows in args.rows:

@@ -45,6 +45,7 @@ def train(recipe: Recipe, out: Path, open_source: OpenSource, cpu: bool = False)
 
     # Model: everything is frozen but the parts that the recipe names, which are fp32.
     base, model, processor = start(recipe, t["seed"])
+    draws.read_for(processor, recipe.data.pixels)
     torch.manual_seed(t["seed"])
     choose_parts(model, recipe.model.train, recipe.lora)
     model.train()
@@ -52,7 +53,8 @@ def train(recipe: Recipe, out: Path, open_source: OpenSource, cpu: bool = False)
         model.gradient_checkpointing_enable({"use_reentrant": False})
 
     order = InOrder(len(draws))
-    loader = DataLoader(draws, batch_size=rows, sampler=order, collate_fn=Collate(processor, seed))
+    collate = Collate(processor, seed, mask_size=model.loss_mask_size)
+    loader = DataLoader(draws, batch_size=rows, sampler=order, collate_fn=collate)
 
     # Optimiser: biases and norms do not decay.
     decay = {True: t["weight_decay"], False: 0.0}

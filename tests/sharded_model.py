@@ -10,9 +10,11 @@ import torch
 from torch import distributed
 from torch.distributed.tensor import DTensor
 
-from cores.checkpoints.probe import probe
+from cores.asking.asker import Asker
+from cores.checkpoints.probe import drawn_picture, probe
 from cores.recipe import load_recipe
-from cores.training.sharding import as_forward, gather, score_whole, shard, units
+from cores.training.lockstep import Lockstep
+from cores.training.sharding import as_forward, gather, held, shard, units
 from cores.training.start import start
 from cores.training.trainable import choose_parts
 
@@ -24,6 +26,16 @@ _, whole, processor = start(recipe, 1)
 torch.manual_seed(1)
 choose_parts(whole, recipe.model.train, recipe.lora)
 said = probe(whole.eval(), processor)
+words = 4 + 7 * rank  # the ranks' own answers have other lengths
+
+
+def answers(model):
+    asker = Asker(model, processor, max_new_tokens=words)
+    found = asker.generate(asker.encode_image(drawn_picture()), [("disc", "phrase"), ("stripe", "phrase")])
+    return [one.ids for one in found]
+
+
+written = answers(whole)
 names = dict(whole.named_parameters())
 
 _, model, _ = start(recipe, 1, empty=rank > 0)
@@ -49,11 +61,28 @@ learned = gather(model)
 assert learned.keys() == ({name for name, p in names.items() if p.requires_grad} if rank == 0 else set())
 assert all(torch.equal(value, names[name]) for name, value in learned.items())
 
-ask = partial(probe, model, processor)
-together = as_forward(model, model, ask)
-model.reset_iter_state()
-assert all(torch.equal(one, other) for one, other in zip(together, said, strict=True))
-alone = score_whole(model, ask if rank == 0 else partial(tuple, ()))  # the other rank asks nothing
-assert rank > 0 or all(torch.equal(one, other) for one, other in zip(alone, said, strict=True))
+layers = list(units(model))
+whole_at_once: list[int] = []
+
+
+def look(*_):
+    whole_at_once.append(sum(not any(isinstance(p, DTensor) for p in layer.parameters()) for layer in layers))
+
+
+def ask(times):
+    """The same a number of times: as ranks with unequal shares do."""
+    return [probe(model, processor) for _ in range(times)]
+
+
+handles = [layer.register_forward_pre_hook(look) for layer in layers]
+lockstep = Lockstep(layers, held)
+for times in (1, 1), (2, 1), (3, 0), (0, 1):
+    found = as_forward(model, partial(lockstep.run, partial(ask, times[rank])))
+    assert len(found) == times[rank]
+    assert all(torch.equal(one, other) for again in found for one, other in zip(again, said, strict=True))
+assert as_forward(model, partial(lockstep.run, partial(answers, model))) == written
+for handle in handles:
+    handle.remove()
+assert set(whole_at_once) == {1}, "never more than one layer is whole"
 assert all(isinstance(parameter, DTensor) for parameter in model.parameters()), "cut again afterwards"
 distributed.destroy_process_group()

@@ -134,19 +134,48 @@ def test_two_processes_are_one_and_resume_and_merge(alone, way):
 
 
 @pytest.mark.slow
-def test_accelerate_launches_it_and_evaluates(alone):
-    """Each weight is cut over two processes while they are asked, too."""
+def test_each_process_asks_its_own_pictures_of_a_model_that_is_cut(alone):
+    """Three pictures for two processes, one launched by accelerate; what they find is what one process finds."""
     settings = ["evaluation.sources=[scenes|test]", "evaluation.limit=3", "trainer.max_steps=1"]
-    found = []
-    for name, launcher, more in (
-        ("asked", [sys.executable], ["trainer.gradient_accumulation_steps=2"]),
-        ("accelerated", accelerate(), ["trainer.fsdp=fsdp2"]),
-    ):
+    settings += ["trainer.eval_on_start=true", "evaluation.pictures=1"]
+    launches = {
+        "asked": ([sys.executable], ["trainer.gradient_accumulation_steps=2"]),
+        "accelerated": (accelerate(), ["trainer.fsdp=fsdp2"]),
+    }
+    if find_spec("deepspeed") and shutil.which("g++"):
+        launches["zero3-asked"] = (torchrun(), [*WAYS["zero3"]])
+    found = {}
+    for name, (launcher, more) in launches.items():
         run = launched(alone, name, *settings, *more, launcher=launcher)
         lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        found.append([line["eval_giou"] for line in lines if "eval_giou" in line])
-    assert len(found[0]) == 1
-    assert found[1] == pytest.approx(found[0], rel=1e-4)
+        found[name] = [value for line in lines for key, value in line.items() if key.startswith(("eval_", "loss"))]
+        assert (run / "pictures" / "step-1.png").exists()
+    for name, figures in found.items():
+        assert len(figures) > 4, name
+        assert figures == pytest.approx(found["asked"], rel=1e-4), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["fsdp2", "zero3"])
+def test_a_model_that_is_cut_keeps_features(alone, way):
+    """Cold, with some of them missing, warm: as without. Where one process finds all kept, the other may not."""
+    if way == "zero3":
+        needs_deepspeed()
+    kept = alone / f"{way}-kept"
+    settings = [*WAYS[way], f"data.features={kept}", "data.features_of=[segmenter, projector]"]
+    counts = []
+    for name in ("cold", "some", "warm"):
+        run = launched(alone, f"{way}-{name}", *settings)
+        np.testing.assert_allclose(losses(run), losses(alone / "alone"), rtol=1e-4)
+        assert largest_difference(run, alone / "alone") < 1e-3
+        files = sorted(kept.rglob("*.safetensors"))
+        counts.append(len(files))
+        if name == "cold":
+            for number, file in enumerate(files):
+                if number % 3 == 0:
+                    file.unlink()
+    assert len(list(kept.iterdir())) == 2
+    assert counts[0] == counts[1] == counts[2] == 2 * 2 * STEPS
 
 
 @pytest.mark.slow

@@ -4,20 +4,25 @@ The same to rounding: how many pictures an encoder sees at once changes its last
 """
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import tiny_model
 from tiny_run import Squares, tiny_recipe
 
 from cores.cli import main
 from cores.errors import RecipeError
+from cores.modeling.mllms.llava import LlavaMLLM
 from cores.modeling.segmenters.base import Features
 from cores.scenes.source import open_scenes
 from cores.scenes.write import write_scenes
 from cores.training.feature_cache import FeatureCache, picture_key
+from cores.training.kept import open_caches
 from cores.training.run import train
 
 LOSSES = ("loss", "text_loss", "mask_loss", "grad_norm")
@@ -61,6 +66,29 @@ def test_cold_warm_and_without_are_one(workers: int, tmp_path: Path) -> None:
     torch.testing.assert_close(found, losses, rtol=1e-5, atol=0)
     assert len(files(kept)) == len(before)
     assert all(len(content) > 100 for content in files(kept).values())
+
+
+def test_patches_of_the_language_model_are_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses, weights = trained(tmp_path, "without")
+    kept = {"data__features": tmp_path / "kept", "data__features_of": "[projector]"}
+    for name in ("cold", "warm"):
+        found, its = trained(tmp_path, name, **kept)
+        torch.testing.assert_close(found, losses, rtol=1e-5, atol=0)
+        for key in weights.keys() - {key for key in weights if key.endswith("k_proj.bias")}:
+            torch.testing.assert_close(its[key], weights[key], rtol=0, atol=1e-4)
+        monkeypatch.setattr(LlavaMLLM, "get_image_features", None)  # nobody looks any more
+    (encoder,) = (tmp_path / "kept").iterdir()
+    monkeypatch.undo()
+    found, _ = trained(tmp_path, "both", **{**kept, "data__features_of": "[segmenter, projector]"})
+    torch.testing.assert_close(found, losses, rtol=1e-5, atol=0)
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    shutil.rmtree(encoder)
+    model = tiny_model()
+    with torch.no_grad():
+        model.mllm.model.multi_modal_projector.linear_1.weight += 0.1
+    model.mllm.save_pretrained(tmp_path / "bases" / "mllm")
+    trained(tmp_path, "other", **kept)
+    assert not encoder.exists(), "another projector has another folder"
 
 
 def test_rounded_features_are_half_as_large_and_near(tmp_path: Path) -> None:
@@ -117,6 +145,15 @@ def test_what_trains_is_not_kept(tmp_path: Path) -> None:
     parts = {"model__train": ["lora", "image_encoder"], "data__features": tmp_path / "kept"}
     with pytest.raises(RecipeError, match=r"data\.features: image_encoder trains"):
         trained(tmp_path, "run", **parts)
+    parts = {**parts, "model__train": ["lora", "projector"], "data__features_of": ["projector"]}
+    with pytest.raises(RecipeError, match=r"data\.features: projector trains, so the projector's features change"):
+        trained(tmp_path, "run", **parts)
+    with pytest.raises(RecipeError, match=r"data\.features_of: found \[\]"):
+        tiny_recipe(tmp_path, data__features_of=[])
+    other = SimpleNamespace(mllm=None, config=SimpleNamespace(mllm_config=SimpleNamespace(model_type="qwen3_vl")))
+    recipe = tiny_recipe(tmp_path, data__features=tmp_path / "kept", data__features_of=["projector"])
+    with pytest.raises(RecipeError, match=r"data\.features_of: projector is for llava alone; qwen3_vl"):
+        open_caches(recipe, other, None, None)
     with pytest.raises(RecipeError, match=r"data\.features_gb: found 0"):
         tiny_recipe(tmp_path, data__features_gb=0)
 

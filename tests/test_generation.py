@@ -6,7 +6,8 @@ from tiny import BOS, EOS, IM_END, IM_START, IMAGE, IMAGE_TOKENS, LOC, SEG, tiny
 
 from cores.asking.answers import Answered, find_chains, segment_answers
 from cores.modeling import CoresModel
-from cores.modeling.generation import generate, read_prefix, teacher_force
+from cores.modeling.generation import generate, teacher_force
+from cores.modeling.prefix_cache import read_prefix
 from cores.modeling.segmenters.base import Features
 
 PREFIX = torch.tensor([BOS, 5, 6, IM_START, *[IMAGE] * IMAGE_TOKENS, IM_END])
@@ -30,12 +31,13 @@ def answer(
     max_new_tokens: int = 12,
 ) -> list[Answered]:
     """All questions in one pass, generated or teacher-forced."""
-    prefix, ends = read_prefix(model, {"pixel_values": pixels}, PREFIX), closing or [EOS]
+    ends = closing or [EOS]
+    prefix = [read_prefix(model, {"pixel_values": pixels}, PREFIX)] * len(questions)
     if answers is None:
         said = generate(model, prefix, questions, ends, max_new_tokens)
     else:
         said = teacher_force(model, prefix, questions, answers, ends)
-    return segment_answers(model, features, said, masks_per_pass=16)
+    return segment_answers(model, [features], said, [0] * len(said), masks_per_pass=16)
 
 
 def plain(

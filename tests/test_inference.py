@@ -144,6 +144,27 @@ def test_a_picture_is_encoded_once_and_an_answer_does_not_depend_on_the_other_qu
     assert len(calls) == 1
 
 
+def test_a_batch_is_its_pictures_one_by_one() -> None:
+    asker = Cores(*learned())
+    pictures, queries = [picture(1), picture(0), picture(1)], [["cup", "knife"], [], ["kettle"]]
+    found = asker.segment_batch(pictures, queries)
+    assert [len(one) for one in found] == [2, 0, 1]
+    for image, own, results in zip(pictures, queries, found, strict=True):
+        alone = asker.segment(image, own)
+        assert all(same(one, two) for one, two in zip(results, alone, strict=True))
+    assert asker.segment_batch([], []) == []
+    with pytest.raises(UserError, match="found 1 lists for 2 pictures, expected one a picture"):
+        asker.segment_batch(pictures[:2], [["cup"]])
+    with pytest.raises(UserError, match="one string"):
+        asker.segment_batch(pictures[:1], ["cup"])
+
+
+def test_plain_decoding_says_the_same() -> None:
+    drafted, plain = (Cores(*learned(), drafts=drafts) for drafts in ("call", "off"))
+    for one, two in zip(*(asker.segment(picture(), list(COLORS)) for asker in (drafted, plain)), strict=True):
+        assert same(one, two)
+
+
 def test_the_seed_draws_the_exemplars_and_nothing_else_does() -> None:
     processor = tiny_processor(exemplars="random")
     scores = {

@@ -18,9 +18,10 @@ from cores.checkpoints.runs.bases import draw_rows
 from cores.checkpoints.shapes import shapes_of
 from cores.errors import CheckpointError
 from cores.modeling import CoresConfig, CoresModel, packed_attention
-from cores.modeling.generation import generate, read_prefix, teacher_force
+from cores.modeling.generation import generate, teacher_force
 from cores.modeling.mllms import check_family
 from cores.modeling.packed_states import packed_states
+from cores.modeling.prefix_cache import read_prefix
 from cores.recipe import LoraSection
 from cores.training.trainable import choose_parts
 
@@ -110,7 +111,7 @@ def test_packed_equals_separate(name: str, attention: str, monkeypatch: pytest.M
 def test_cached_equals_uncached(name: str) -> None:
     case, exact = Case(FAMILIES[name]), STEPPED.get(name, EXACT)
     for row, (picture, prefix) in enumerate(zip(case.pictures, case.prefixes, strict=True)):
-        cache = read_prefix(Chain(case.model), picture, prefix)
+        cache = [read_prefix(Chain(case.model), picture, prefix)] * 3
         said = generate(Chain(case.model), cache, case.questions[row], [2], 4)
         forced = teacher_force(Chain(case.model), cache, case.questions[row], [text(5, 7)] * 3, [2])
         for question, one, given in zip(case.questions[row], said, forced, strict=True):
@@ -143,7 +144,7 @@ def test_two_turn_chat(name: str) -> None:
     case, exact = Case(FAMILIES[name]), STEPPED.get(name, EXACT)
     firsts, chats = [own[0] for own in case.questions], []
     for row, (picture, prefix) in enumerate(zip(case.pictures, case.prefixes, strict=True)):
-        cache = read_prefix(Chain(case.model), picture, prefix)
+        cache = [read_prefix(Chain(case.model), picture, prefix)]
         (answer,) = generate(Chain(case.model), cache, [firsts[row]], [2], 3)
         chat = torch.cat([firsts[row], torch.tensor([*answer.ids, 2]), case.questions[row][1]])
         (again,) = generate(Chain(case.model), cache, [chat], [2], 3)

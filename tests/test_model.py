@@ -15,9 +15,10 @@ from cores.asking.answers import segment_answers
 from cores.checkpoints.published.keys import ignored
 from cores.errors import CheckpointError
 from cores.modeling import CoresConfig, CoresModel
-from cores.modeling.generation import read_prefix, teacher_force
+from cores.modeling.generation import teacher_force
 from cores.modeling.losses import balanced_bce_loss, bce_loss, dice_loss
 from cores.modeling.objective import Frames, level_losses
+from cores.modeling.prefix_cache import read_prefix
 
 WEIGHTS = "model.safetensors"
 
@@ -221,6 +222,6 @@ def test_pictures_in_fp32_are_fine_for_a_model_in_bfloat16(packed: dict[str, Any
     assert rough.low_res_logits[-1].dtype == torch.bfloat16
     features = model.encode(packed["segmenter_pixels"][:1])
     prefix = read_prefix(model, {"pixel_values": packed["pixel_values"][:1]}, packed["input_ids"][0, :20])
-    said = teacher_force(model, prefix, [torch.tensor([11])], [torch.tensor([7, SEG])], [EOS])
-    (one,) = segment_answers(model, features, said, masks_per_pass=1)
+    said = teacher_force(model, [prefix], [torch.tensor([11])], [torch.tensor([7, SEG])], [EOS])
+    (one,) = segment_answers(model, [features], said, [0], masks_per_pass=1)
     assert one.low_res_logits[-1].isfinite().all()

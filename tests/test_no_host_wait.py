@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from test_cuda import QUESTIONS, given, windowed_model
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -29,6 +30,16 @@ class OneDevice(TorchDispatchMode):
         return found
 
 
+class NoListAsIndex(TorchFunctionMode):
+    """Inside, no tensor is indexed with a list of numbers, of which a tensor is made on the CPU and copied."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            assert not any(isinstance(one, list | tuple) for one in index), f"a list as an index: {index}"
+        return func(*args, **(kwargs or {}))
+
+
 def on_meta(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to("meta")
@@ -46,15 +57,17 @@ def test_nothing_is_asked_of_the_device(kind: str, how: str) -> None:
     model.checkpoint_decoder = how == "checkpointed"
     model.to("meta")
     asked = {name: on_meta(value) for name, value in given(kind).items()}
-    with OneDevice():
+    with OneDevice(), NoListAsIndex():
         model(**asked).loss.backward()
 
 
 def test_what_waits_is_seen() -> None:
     index, values = torch.tensor([1]), torch.zeros(3, device="meta")
-    with OneDevice():
+    with OneDevice(), NoListAsIndex():
         with pytest.raises(AssertionError, match="a tensor of the CPU"):
             values[index]
+        with pytest.raises(AssertionError, match="a list as an index"):
+            values[[0, 2]]
         with pytest.raises(RuntimeError):
             values.nonzero()
         with pytest.raises(RuntimeError):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil, SamImageProcessorPil
 
 from cores.errors import DataError
-from cores.processing import pixels, segmenter_pixels
+from cores.processing import pixels, scaling, segmenter_pixels
 from cores.processing.pixels import (
     CLIP_MEAN,
     CLIP_STD,
@@ -238,7 +238,8 @@ def test_a_padded_square_made_in_bands_is_the_same_square(
     square.paste(image, ((longest - size[0]) // 2, (longest - size[1]) // 2))
     whole, key = square.resize((32, 32), Image.Resampling.BICUBIC), pixels.key_of(image)
     monkeypatch.setattr(pixels, "BAND", 7)
-    assert pixels._padded(image, 32).tobytes() == whole.tobytes()
+    monkeypatch.setattr(scaling, "BAND", 7)
+    assert scaling.scaled_square(image, 32, (122, 116, 104)).tobytes() == whole.tobytes()
     assert pixels.key_of(image) == key
 
 

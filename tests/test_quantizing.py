@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils import send_to_device
 from test_training import batch_of
 from tiny import tiny_model
 from tiny_run import tiny_recipe
@@ -48,7 +49,7 @@ def test_frozen_layers_in_4_bits_say_nearly_the_same_and_adapters_learn(device: 
     for layer in packed.values():
         assert layer.weight.dtype == torch.uint8
         assert layer.weight.numel() * 2 == layer.in_features * layer.out_features
-    batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch_of().items()}
+    batch = send_to_device(dict(batch_of()), device)
     losses = [model(**batch).loss for model in (whole, small)]
     assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.1)
     assert losses[1].item() != losses[0].item()

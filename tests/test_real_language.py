@@ -22,7 +22,8 @@ from cores.checkpoints.probe import TOLERANCE, largest_difference, probe
 from cores.checkpoints.runs.merging import merge
 from cores.data.sample import Sample
 from cores.modeling import CoresModel
-from cores.modeling.generation import generate, read_prefix
+from cores.modeling.generation import generate
+from cores.modeling.prefix_cache import read_prefix
 from cores.processing import CoresProcessor
 from cores.processing.tokens import encode
 from cores.recipe import Recipe, load_recipe
@@ -172,7 +173,7 @@ def test_generation_from_a_prefix_cache_is_uncached_generation(world: World) -> 
     picture = processor.picture(Squares()[1].image)
     prefix, pixels = processor.prefix(), processor.language_pixels([picture])
     questions = [processor.question(text) for text in ("cup", "What would you drink tea from, and why?")]
-    said = generate(model, read_prefix(model, pixels, prefix), questions, processor.closing, 5)
+    said = generate(model, [read_prefix(model, pixels, prefix)] * len(questions), questions, processor.closing, 5)
     for question, one in zip(questions, said, strict=True):
         ids = torch.cat([prefix, question])
         for state in one.states:

@@ -1,13 +1,18 @@
 """The report: one file that fetches nothing, shows what was asked and answered, and whatever a text contains."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from cores import masks
 from cores.evaluation import tables
+from cores.evaluation.counts import Counts, compared, covered
+from cores.evaluation.glance import glance
 from cores.evaluation.report import Chapter, render, selections
 from cores.evaluation.result import Record, Result, Score
 
@@ -106,6 +111,55 @@ def test_a_hostile_query_stays_text() -> None:
     html = render("t", {}, [Chapter("c", result([record(0, 9, query='<img src=x onerror="alert(1)">')]), picture)])
     assert "<img src=x" not in html
     assert "&lt;img src=x onerror=&quot;" in html
+
+
+def counted(number: int, radius: float | None) -> Record:
+    """As `record`, with what figures are made of."""
+    found = record(number, radius)
+    drawn = [masks.decode(chain["target"]) for chain in found.levels]
+    overlaps, matched = compared(drawn, [disc(20)], None)
+    share = covered([disc(30)] if drawn else [], [disc(20)])
+    area = bool(drawn and drawn[0].any())
+    counts = Counts("generated", "part", 1, len(drawn), not drawn, area, True, overlaps, matched, (0.2,), share)
+    return replace(found, counts=counts)
+
+
+def test_failures_are_told_apart_and_every_answer_is_in_the_filter() -> None:
+    moved = masks.encode(disc(20, x=80))
+    elsewhere = replace(counted(3, 20), levels=({"location": moved, "target": moved},))
+    assert elsewhere.counts is not None
+    overlaps, _ = compared([disc(20, x=80)], [disc(20)], None)
+    wrong = replace(elsewhere.counts, overlaps=overlaps, covered=covered([disc(20, x=80)], [disc(20)]))
+    elsewhere = replace(elsewhere, counts=wrong, ious=(overlaps[0].iou,))
+    records = [counted(0, 19), counted(1, None), counted(2, 0), elsewhere, counted(4, 10)]
+    seen = glance(records, "generated")
+    assert dict(seen.causes) == {
+        "no [SEG] said": 1,
+        "empty mask": 1,
+        "wrong place": 1,
+        "right place, wrong outline": 1,
+        "location wrong": 1,
+        "location right, target wrong": 2,
+    }
+    assert sum(seen.bins) == seen.targets == 5
+    html = render("t", {}, [Chapter("c", Result({"generated": Score()}), picture, answers=records)])
+    assert html.count("<article") == 5
+    (lines,) = re.findall(r"<textarea[^>]*>(.*?)</textarea>", html, re.DOTALL)
+    assert [line.split("\t")[2] for line in lines.splitlines()][3] == "wrong place, location wrong"
+
+
+@pytest.mark.slow
+def test_twenty_thousand_questions_fit_into_twenty_megabytes() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8))
+    few = [counted(0, radius) for radius in (20, 18, 14, 9, 0, None)]
+    query = "a query of the usual length, which is that of a sentence of about a hundred letters all in all, "
+
+    class Many:
+        def __iter__(self) -> Iterator[Record]:
+            return (replace(few[i % 6], sample=i, question=i % 5, query=f"{query}{i}") for i in range(20_000))
+
+    chapters = [Chapter(name, Result({"generated": Score()}), lambda i: noise, answers=Many()) for name in "ab"]
+    assert len(render("t", {}, chapters).encode()) < 20_000_000
 
 
 def test_the_summary_says_nothing_where_nothing_was_counted() -> None:

@@ -83,9 +83,9 @@ def test_a_folder_is_held_once_in_a_process_and_cleared_as_a_whole(tmp_path):
     [
         ("trainer.lr_scheduler_kwargs={nonsense: 1}", "trainer.lr_scheduler_type: "),
         ("trainer.lr_scheduler_type=warmup_stable_decay", "trainer.lr_scheduler_type: "),
-        ("trainer.optim=adamw_bnb_8bit", "trainer.optim: "),
+        ("trainer.optim=adamw_apex_fused", "trainer.optim: "),
         ("trainer.log_level=loud", "trainer: 'loud'"),
-        ("trainer.report_to=tensorboard", "trainer.report_to: tensorboard is not installed"),
+        ("trainer.report_to=comet_ml", "trainer.report_to: comet_ml is not installed"),
         ("evaluation.sources=[ReasonSeg|val]", "evaluation.sources: ReasonSeg|val: lies in a data directory"),
         ("data.sources={mine: [ReasonSeg|train]}", "data.sources.mine: ReasonSeg|train: lies in a data directory"),
         ("model.bases=nowhere", "nowhere: expected a folder with mllm/ and segmenter/"),

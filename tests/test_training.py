@@ -200,7 +200,7 @@ def test_a_gradient_that_is_no_number_stops_before_it_is_taken(tmp_path):
     [
         ({"trainer__tf32": "true"}, "trainer: --tf32 requires"),
         ({"trainer__deepspeed": "nowhere.json"}, "trainer"),
-        ({"trainer__report_to": "tensorboard"}, "trainer.report_to: tensorboard is not installed: pip install"),
+        ({"trainer__report_to": "comet_ml"}, "trainer.report_to: comet_ml is not installed: pip install"),
     ],
 )
 def test_values_that_transformers_refuses_are_the_recipes(settings, message, tmp_path):

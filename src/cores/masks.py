@@ -30,7 +30,9 @@ def encode(mask: Mask) -> RLE:
     """
     if mask.ndim != 2 or mask.dtype != np.bool_:
         raise DataError(f"a mask is a (h, w) array of bool, found shape {mask.shape} of {mask.dtype}")
-    found = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    pixels = mask.view(np.uint8)
+    # one column after the other: numpy takes several times as long
+    found = coco.encode(cv2.transpose(pixels).T if mask.size else np.asfortranarray(pixels))
     return {"size": [int(n) for n in found["size"]], "counts": found["counts"].decode("ascii")}
 
 

@@ -19,6 +19,7 @@ from cores.prompts.settings import PromptSection
 from cores.recipe_files import Said, read
 from cores.typed_yaml import describe, fits, nearest
 
+Encoder = Literal["segmenter", "projector"]
 Part = Literal[
     "lora",
     "vision_tower",
@@ -112,7 +113,9 @@ class DataSection:
     for never. `steps_per_epoch`: optimiser steps that make an epoch; None: as many draws as there are images, in
     whole steps. `on_bad`: images that cannot be used end the run, or are left out, up to one in a hundred. `dir`: the
     data directory. `features`: a folder to keep the frozen segmenter's features in, up to `features_gb`, so that each
-    picture is encoded once; `features_dtype`: exactly, or rounded to bfloat16 at half the size.
+    picture is encoded once; `features_dtype`: exactly, or rounded to bfloat16 at half the size. `pixels`: how large
+    pictures are made small: `exact`, as everywhere else; `close`, in a third of the time and within one grey level;
+    `draft`, JPEGs decoded at fewer pixels, faster still and not so close.
     """
 
     dir: str | None = None
@@ -123,8 +126,10 @@ class DataSection:
     on_bad: Literal["error", "skip"] = "error"
     steps_per_epoch: int | None = None
     features: str | None = None
+    features_of: list[Encoder] = field(default_factory=lambda: ["segmenter"])
     features_dtype: Literal["exact", "bfloat16"] = "exact"
     features_gb: float = 100.0
+    pixels: Literal["exact", "close", "draft"] = "exact"
 
     def problems(self) -> Iterator[str]:
         """No source, rates of families that are not there, numbers out of their range; a line each."""
@@ -135,8 +140,12 @@ class DataSection:
                 yield f"data.rates.{family}: there is no data.sources.{family}{nearest(family, self.sources)}"
             elif rate <= 0:
                 yield f"data.rates.{family}: found {rate}, expected more than 0; leave out what is not drawn"
+        if not self.features_of or len(set(self.features_of)) < len(self.features_of):
+            yield f"data.features_of: found {self.features_of}, expected segmenter, projector or both"
         if not self.features_gb > 0:
             yield f"data.features_gb: found {self.features_gb}, expected more than 0"
+        if self.features is not None and self.pixels != "exact":
+            yield f"data.features: are of exact pictures; data.pixels is {self.pixels}: take exact, or no features"
         for name in ("questions_per_image", "steps_per_epoch"):
             if (getattr(self, name) or 1) < 1:
                 yield f"data.{name}: found {getattr(self, name)}, expected at least 1"

@@ -1,7 +1,7 @@
 """From what a model said to what it points at: the chains of grounding tokens in answers, and their masks.
 
-Legend: levels = of the chain, chains = targets of one answer, masks = chains of all answers on one flat axis, dim = of
-a prompt token, (h, w) = low-res masks.
+Legend: images = pictures asked about, levels = of the chain, chains = targets of one answer, masks = chains of all
+answers on one flat axis, dim = of a prompt token, (h, w) = low-res masks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,26 +58,23 @@ def find_chains(ids: Sequence[int], token_ids: Sequence[int]) -> list[Chain]:
 
 @torch.no_grad()
 def segment_answers(
-    model: CoresModel, features: Features, said: Sequence[Said], masks_per_pass: int
+    model: CoresModel, features: Sequence[Features], said: Sequence[Said], of: Sequence[int], masks_per_pass: int
 ) -> list[Answered]:
-    """Project the grounding tokens' states to prompt tokens and run the chains of all answers about one image.
+    """Project the grounding tokens' states to prompt tokens and run the chains of all answers.
 
-    Args: `features` of the image, from `model.encode`; `masks_per_pass`: most chains in one call of the mask
-    decoder. Returns: one `Answered` an answer, in order.
+    Args: `features` of each image, from `model.encode`; `of`: each answer's image, by its number; `masks_per_pass`:
+    most chains in one call of the mask decoder. Returns: one `Answered` an answer, in order.
     """
     chains = [find_chains(one.ids, model.config.token_ids) for one in said]
     flat = [(row, chain) for row, found in enumerate(chains) for chain in found]
-    levels, size = len(model.config.levels), model.segmenter.mask_size
-    tokens = features.new_zeros((levels, len(flat), model.segmenter.dim))
-    low_res = [features.new_zeros((len(flat), size, size)) for _ in range(levels)]
-    for number, (row, chain) in enumerate(flat):
-        for level, place in enumerate(chain):
-            if place is not None:
-                tokens[level, number] = model.projection(said[row].states[place]).to(tokens.dtype)
+    tokens = _prompt_tokens(model, features[0], said, flat)
+    size = model.segmenter.mask_size
+    low_res = [features[0].new_zeros((len(flat), size, size)) for _ in tokens]
     whole = [n for n, (_, chain) in enumerate(flat) if None not in chain]
     bare = [n for n, (_, chain) in enumerate(flat) if None in chain]  # only the last level, as if it were the first
     for numbers, used in ((whole, slice(None)), (bare, slice(-1, None))):
-        found = decode(model, features, tokens[used][:, numbers], masks_per_pass)
+        owners = [of[flat[n][0]] for n in numbers]
+        found = decode(model, features, tokens[used][:, numbers], owners, masks_per_pass)
         for target, logits in zip(low_res[used], found, strict=True):
             target[numbers] = logits.to(target.dtype)
     result, first = [], 0
@@ -89,16 +86,45 @@ def segment_answers(
     return result
 
 
+def _prompt_tokens(
+    model: CoresModel, like: Features, said: Sequence[Said], flat: Sequence[tuple[int, Chain]]
+) -> Tensor:
+    """Prompt tokens (levels, masks, dim) of chains, each with its answer's number; zeros where a level is not said."""
+    tokens = like.new_zeros((len(model.config.levels), len(flat), model.segmenter.dim))
+    places = [
+        (level, number, said[row].states[place])
+        for number, (row, chain) in enumerate(flat)
+        for level, place in enumerate(chain)
+        if place is not None
+    ]
+    if places:
+        levels, numbers, states = zip(*places, strict=True)
+        tokens[list(levels), list(numbers)] = model.projection(torch.stack(states)).to(tokens.dtype)
+    return tokens
+
+
 @torch.no_grad()
 def decode(
-    model: CoresModel, features: Features, tokens: Tensor, masks_per_pass: int, use_location: bool = True
+    model: CoresModel,
+    features: Sequence[Features],
+    tokens: Tensor,
+    of: Sequence[int],
+    masks_per_pass: int,
+    use_location: bool = True,
 ) -> list[Tensor]:
-    """Low-res logits (masks, h, w) of each level, of prompt tokens (levels, masks, dim) about one image."""
-    if not tokens.shape[1]:
-        side = model.segmenter.mask_size
-        return [features.new_zeros((0, side, side)) for _ in tokens]
-    image_index = torch.zeros(tokens.shape[1], dtype=torch.long, device=tokens.device)
-    return model.segment(features, tokens, image_index, use_location, masks_per_pass)
+    """Low-res logits (masks, h, w) of each level, of prompt tokens (levels, masks, dim).
+
+    Args: `features` of each image; `of`: each mask's image, by its number; `use_location` False: the last level
+    without mask prompt and refiner.
+    """
+    side = model.segmenter.mask_size
+    parts = [[features[0].new_zeros((0, side, side)) for _ in tokens]]
+    for some in passes(len(of), masks_per_pass):  # each with the features of its own images alone
+        images = list(dict.fromkeys(of[some]))
+        index = torch.tensor([images.index(image) for image in of[some]], device=tokens.device)
+        seen = features[images[0]] if len(images) == 1 else Features.cat([features[image] for image in images])
+        parts.append(model.segment(seen, tokens[:, some], index, use_location, masks_per_pass))
+    return [torch.cat(level) for level in zip(*parts, strict=True)]
 
 
 def passes(count: int, size: int) -> Iterator[slice]:

@@ -1,13 +1,13 @@
-"""A model and its processor before one image: features and prefix once, then any number of questions.
+"""A model and its processor before images: features and prefixes once, then any number of questions, in batches.
 
-Legend: questions = about one image, levels = of the chain, masks = any number of chains, dim = of a prompt token,
-(h, w) = low-res masks, (H, W) = the picture's own size in pixels.
+Legend: questions = about one image or several, levels = of the chain, masks = any number of chains, dim = of a
+prompt token, (h, w) = low-res masks, (H, W) = the picture's own size in pixels.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from PIL import Image
@@ -15,24 +15,30 @@ from torch import Tensor
 
 from cores.asking.answerer import Answerer, Query
 from cores.asking.answers import Answered, decode, passes, segment_answers
+from cores.asking.drafts import Drafts
 from cores.asking.prefixes import Prefixes
 from cores.data.sample import Form, Turn
 from cores.errors import UserError
-from cores.modeling.generation import generate, read_prefix, teacher_force
+from cores.modeling.generation import Said, generate, teacher_force
 from cores.modeling.model import CoresModel
+from cores.modeling.prefix_cache import PrefixCache, read_prefixes
 from cores.modeling.segmenters.base import Features
+from cores.processing.language_pixels import join
 from cores.processing.pixels import Picture
 from cores.processing.processor import CoresProcessor
 from cores.processing.reading import Reading
 
 QUESTIONS_PER_PASS = 16  # each has a copy of the prefix's cache: 0.2 GB for 7B in 16 bits and a prefix of 400 tokens
+PICTURES_PER_PASS = 4  # that are encoded together, and whose prefixes are read together
+
+DraftsFrom = Literal["call", "run", "off"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class EncodedImage:
     """An image that a model has looked at; any number of questions may follow. Belongs to the model that made it.
 
-    `pixels`: for the language model, on its device; `features`: the segmenter's own.
+    `pixels`: for the language model, on its device; `features`: the segmenter's own (`picture` has no pixels for it).
     """
 
     picture: Picture
@@ -50,6 +56,22 @@ class EncodedImage:
         return self.picture.resized
 
 
+@dataclass(slots=True)
+class Tally:
+    """What answers took. `tokens`: that were said, without what closes them; `passes`: of the language model, counted
+    once an answer that was said in them."""
+
+    answers: int = 0
+    tokens: int = 0
+    passes: int = 0
+
+    def count(self, said: Sequence[Said]) -> None:
+        """Count some more answers."""
+        self.answers += len(said)
+        self.tokens += sum(len(one.ids) for one in said)
+        self.passes += sum(one.passes for one in said)
+
+
 class Asker(Answerer[EncodedImage]):
     """Asks a model questions about images.
 
@@ -59,8 +81,12 @@ class Asker(Answerer[EncodedImage]):
         questions_per_pass: most questions that the language model, and masks that the mask decoder, work on at once;
             it bounds the memory and changes no answer.
         prefixes: those that the same model has read, for askers that come one after the other.
+        drafts: what generated answers are guessed from, which changes no word of them, but how fast they come.
+            `call`: the prompt's templates, and answers of the same call; so the last bits of an answer's numbers
+            depend on the call alone. `run`: all answers that this asker gave. `off`: nothing, a token a pass.
 
-    Raises UserError when `max_new_tokens` or `questions_per_pass` is no whole number from 1.
+    `tally`: what its generated answers took so far.
+    Raises UserError when `max_new_tokens` or `questions_per_pass` is no whole number from 1, or for other drafts.
     """
 
     has_tokens = True
@@ -73,6 +99,7 @@ class Asker(Answerer[EncodedImage]):
         max_new_tokens: int | None = None,
         questions_per_pass: int = QUESTIONS_PER_PASS,
         prefixes: Prefixes | None = None,
+        drafts: DraftsFrom = "call",
     ) -> None:
         self.model, self.processor, self.seed = model, processor, seed
         self.prefixes = Prefixes() if prefixes is None else prefixes
@@ -82,16 +109,31 @@ class Asker(Answerer[EncodedImage]):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise UserError(f"{name}: found {value!r:.40}, expected a whole number from 1")
+        if drafts not in get_args(DraftsFrom):
+            raise UserError(f"drafts: found {drafts!r:.40}, expected one of {', '.join(get_args(DraftsFrom))}")
+        self.drafts, self.tally = drafts, Tally()
+        self._drafts: Drafts | None = None  # made when it is needed
         self.levels = [str(level["name"]) for level in model.config.levels]
         self.canvas, self.fit = model.segmenter.image_size, model.segmenter.fit
 
-    @torch.no_grad()
     def encode_image(self, image: Path | str | Image.Image) -> EncodedImage:
         """Look at an image once. Raises DataError when it cannot be read."""
-        picture = self.processor.picture(image)
-        device, dtype = self.model.device, self.model.dtype
-        features = self.model.encode(picture.segmenter_pixels[None].to(device, dtype))
-        return EncodedImage(picture, self.processor.language_pixels([picture], device, dtype), features)
+        (found,) = self.encode_images([image])
+        return found
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[Path | str | Image.Image]) -> list[EncodedImage]:
+        """Look at several images once, in their order. Raises DataError when one cannot be read."""
+        device, dtype, found = self.model.device, self.model.dtype, []
+        for some in passes(len(images), PICTURES_PER_PASS):
+            pictures = [self.processor.picture(image) for image in images[some]]
+            pixels = torch.stack([picture.segmenter_pixels for picture in pictures])
+            features = self.model.encode(pixels.to(device, dtype))
+            for number, picture in enumerate(pictures):
+                language = self.processor.language_pixels([picture], device, dtype)
+                looked = replace(picture, segmenter_pixels=picture.segmenter_pixels[:0].clone())  # seen already
+                found.append(EncodedImage(looked, language, features[[number]]))
+        return found
 
     def check(self, query: str, form: Form) -> None:
         """Raises UserError for an empty query or an unknown form, DataError for one that holds the picture's marks."""
@@ -106,35 +148,89 @@ class Asker(Answerer[EncodedImage]):
 
         Raises UserError for an empty query or an unknown form, DataError for one that holds the picture's marks.
         """
-        return self._answers(image, queries, None)
+        return self.generate_batch([image], [queries])[0]
+
+    def generate_batch(
+        self, images: Sequence[EncodedImage], queries: Sequence[Sequence[Query]]
+    ) -> list[list[Answered]]:
+        """`generate` for several images, each with its own queries (none is allowed), in their order."""
+        return self._answers(images, queries, None)
 
     def teacher_force(
         self, image: EncodedImage, queries: Sequence[Query], answers: Sequence[Turn | str | None]
     ) -> list[Answered]:
         """The same with given answers, as `CoresProcessor.answer_ids` takes them: only their states are read."""
-        return self._answers(image, queries, answers)
+        return self.teacher_force_batch([image], [queries], [answers])[0]
+
+    def teacher_force_batch(
+        self,
+        images: Sequence[EncodedImage],
+        queries: Sequence[Sequence[Query]],
+        answers: Sequence[Sequence[Turn | str | None]],
+    ) -> list[list[Answered]]:
+        """`teacher_force` for several images, each with its own queries and answers, in their order."""
+        return self._answers(images, queries, answers)
 
     def _answers(
-        self, image: EncodedImage, queries: Sequence[Query], given: Sequence[Turn | str | None] | None
+        self,
+        images: Sequence[EncodedImage],
+        queries: Sequence[Sequence[Query]],
+        given: Sequence[Sequence[Turn | str | None]] | None,
+    ) -> list[list[Answered]]:
+        """All questions of all images, `questions_per_pass` at a time, whoever's they are."""
+        processor = self.processor
+        of = [number for number, (_, asked) in enumerate(zip(images, queries, strict=True)) for _ in asked]
+        questions = [processor.question(query, form) for asked in queries for query, form in asked]
+        answers = None if given is None else [processor.answer_ids(answer) for own in given for answer in own]
+        found: list[list[Answered]] = [[] for _ in images]
+        if given is None and (self._drafts is None or self.drafts == "call"):
+            self._drafts = None if self.drafts == "off" else Drafts.of(processor)
+        for some in passes(len(of), self.questions_per_pass):
+            told = self._pass(images, of[some], questions[some], None if answers is None else answers[some])
+            for number, answer in zip(of[some], told, strict=True):
+                found[number].append(answer)
+        return found
+
+    def _pass(
+        self,
+        images: Sequence[EncodedImage],
+        of: Sequence[int],
+        questions: Sequence[Tensor],
+        answers: Sequence[Tensor] | None,
     ) -> list[Answered]:
-        device, processor, closing = self.model.device, self.processor, self.processor.closing
-        questions = [processor.question(query, form).to(device) for query, form in queries]
-        if not questions:
-            return []
-        prefix_ids = processor.prefix(self.seed, image.picture.key, image.picture).to(device)
-        prefix = self.prefixes.of(image, prefix_ids, partial(read_prefix, self.model, image.pixels))
-        answers = None if given is None else [processor.answer_ids(answer).to(device) for answer in given]
-        said = []
-        for some in passes(len(questions), self.questions_per_pass):
-            if answers is None:
-                said += generate(self.model, prefix, questions[some], closing, self.max_new_tokens)
-            else:
-                said += teacher_force(self.model, prefix, questions[some], answers[some], closing)
-        return segment_answers(self.model, image.features, said, self.questions_per_pass)
+        """Questions side by side, each `of` the image of this number; `answers`: ids, None for the model's own."""
+        numbers = list(dict.fromkeys(of))
+        asked = [images[number] for number in numbers]
+        own = dict(zip(numbers, self._prefixes(asked), strict=True))
+        prefixes, closing = [own[number] for number in of], self.processor.closing
+        if answers is None:
+            drafter = self._drafts
+            said = generate(self.model, prefixes, questions, closing, self.max_new_tokens, drafter=drafter)
+            self.tally.count(said)
+        else:
+            said = teacher_force(self.model, prefixes, questions, answers, closing)
+        features, rows = [image.features for image in asked], [numbers.index(number) for number in of]
+        return segment_answers(self.model, features, said, rows, self.questions_per_pass)
+
+    def _prefixes(self, images: Sequence[EncodedImage]) -> list[PrefixCache]:
+        """What stands before the questions about these images; what is not kept is read, some of them at a time."""
+        pictures = [image.picture for image in images]
+        ids = [self.processor.prefix(self.seed, picture.key, picture) for picture in pictures]
+
+        def read(missing: Sequence[int]) -> list[PrefixCache]:
+            found = []
+            for some in passes(len(missing), PICTURES_PER_PASS if self.model.mllm.packs else 1):
+                pixels = join([images[number].pixels for number in missing[some]])
+                words = [ids[number].to(self.model.device) for number in missing[some]]
+                found += read_prefixes(self.model, pixels, words)
+            return found
+
+        return self.prefixes.of(images, ids, read)
 
     def decode(self, image: EncodedImage, tokens: Tensor, use_location: bool = True) -> list[Tensor]:
         """Low-res logits (masks, h, w) of each level, of prompt tokens (levels, masks, dim).
 
         `use_location` False: the last level without mask prompt and refiner.
         """
-        return decode(self.model, image.features, tokens, self.questions_per_pass, use_location)
+        of = [0] * tokens.shape[1]
+        return decode(self.model, [image.features], tokens, of, self.questions_per_pass, use_location)

@@ -1,12 +1,12 @@
 """Prefixes that were read already, kept for the next question about the same picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
-from cores.modeling.generation import PrefixCache
+from cores.modeling.prefix_cache import PrefixCache
 
 KEPT = 4  # pictures: 0.2 GB each for 7B in 16 bits and a prefix of 400 tokens
 
@@ -21,12 +21,18 @@ class Prefixes:
     def __reduce__(self) -> tuple[type["Prefixes"], tuple[int]]:
         return Prefixes, (self.most,)  # copies and pickles begin empty
 
-    def of(self, image: Any, ids: Tensor, read: Callable[[Tensor], PrefixCache]) -> PrefixCache:
-        """The prefix of `ids` (prefix,) before this picture; `read` reads it where it is not kept."""
-        said, found = ids.tolist(), self.kept.pop(image, None)
-        if found is None or found[0] != said:
-            found = (said, read(ids))
-        self.kept[image] = found  # last: the latest
+    def of(
+        self, images: Sequence[Any], ids: Sequence[Tensor], read: Callable[[Sequence[int]], Sequence[PrefixCache]]
+    ) -> list[PrefixCache]:
+        """The prefixes of `ids` (prefix,) before these pictures; `read` reads those, by number, that are not kept."""
+        said = [one.tolist() for one in ids]
+        found = [self.kept.pop(image, None) for image in images]
+        missing = [n for n, (one, words) in enumerate(zip(found, said, strict=True)) if one is None or one[0] != words]
+        for number, prefix in zip(missing, read(missing) if missing else (), strict=True):
+            found[number] = (said[number], prefix)
+        for image, one in zip(images, found, strict=True):
+            assert one is not None
+            self.kept[image] = one  # last: the latest
         for old in list(self.kept)[: -self.most]:
             del self.kept[old]
-        return found[1]
+        return [one[1] for one in found if one is not None]

@@ -18,6 +18,7 @@ VERBS = {
     "train": ("cores.cli.train:main", "train a model by a recipe"),
     "merge": ("cores.cli.merge:main", "make a plain model of a training run"),
     "eval": ("cores.cli.eval:main", "score a model on questions with known masks"),
+    "ablate": ("cores.cli.ablate:main", "train and score the rows of an ablation, over several seeds"),
     "reproduce": ("cores.cli.reproduce:main", "the paper's tables: what each row needs, its figures beside ours"),
     "predict": ("cores.cli.predict:main", "ask a model about pictures"),
     "label": ("cores.cli.label:main", "label pictures by queries, as labelme files to correct and train on"),

@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     download.add_argument("--keep", action="store_true", help="keep archives after unpacking")
     download.set_defaults(run=_download)
 
-    features = verbs.add_parser("features", help="fill a recipe's cache of the frozen segmenter's features")
+    features = verbs.add_parser("features", help="fill a recipe's caches of frozen encoders' features")
     features.add_argument("recipe", metavar="RECIPE", help="a name from `cores recipes ls`, or a file")
     features.add_argument("settings", nargs="*", metavar="section.key=value", help="settings to put over the recipe")
     features.add_argument("--data", type=Path, metavar="DIR", help="the data directory; scenes need none")
@@ -257,6 +257,6 @@ def _features(args: argparse.Namespace) -> int:
         bar: Iterable[object] = tqdm(batches, desc="features", total=count, unit="batch", disable=args.quiet)
         return bar
 
-    pictures, encoded, folder = fill_features(recipe, open_source, watch, args.device)
-    sys.stdout.write(f"{folder}: {pictures:,} pictures, {encoded:,} encoded now\n")
+    pictures, encoded, folders = fill_features(recipe, open_source, watch, args.device)
+    sys.stdout.write(f"{', '.join(map(str, folders))}: {pictures:,} pictures, {encoded:,} encoded now\n")
     return 0

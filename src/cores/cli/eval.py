@@ -1,29 +1,27 @@
-"""`cores eval MODEL --on SOURCE...`: score a model, print a table, write results.json and an HTML report."""
+"""`cores eval MODEL --on SOURCE...`: score a model, print tables, write results.json and an HTML report."""
 
 import argparse
+import os
 import sys
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cores.cli.eval_results import SHIPPED, write_results
 from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder
 from cores.errors import UserError
-from cores.whole import whole_files
+from cores.training.ranks import is_first, leave, together
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from cores.asking.answerer import Answerer
-    from cores.data.sample import Sample
-    from cores.data.sources import Source
     from cores.evaluation.sample_asker import Mode
 
-SHIPPED = "cores-tiny (comes with cores)"
 ANSWERS: dict[str, tuple["Mode", ...]] = {
     "generated": ("generated",),
     "teacher-forced": ("teacher-forced",),
     "both": ("generated", "teacher-forced"),
 }
+PICTURES = 8  # asked together
 
 
 def main(argv: list[str]) -> int:
@@ -32,20 +30,64 @@ def main(argv: list[str]) -> int:
     Raises UserError for flags that cannot be used and a folder that is there, DataError for sources, CheckpointError
     for a model.
     """
+    if argv[:1] == ["compare"]:
+        from cores.cli.eval_compare import main as compare
+
+        return int(compare(argv[1:]))
+    args = _parser().parse_args(argv)
+    if args.against is not None:
+        from cores.cli.eval_predictions import score
+
+        return int(score(args))
+    if not args.on:
+        raise UserError("which sources? Say --on SOURCE..., such as ReasonSeg|val or scenes|test")
+    for name in ("limit", "max_new_tokens", "pictures"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least 1")
+    if args.protocol == "published" and (args.answers or "teacher-forced") != "teacher-forced":
+        raise UserError("--protocol published: its answers are given: take --answers teacher-forced, or leave it out")
+    from cores.evaluation.journal import FOLDER, held
+
+    _join()
+    with ExitStack() as stack:
+        out: Path = args.out
+        with together():
+            if is_first():
+                out = stack.enter_context(taken_folder(out, args.overwrite or (out / FOLDER).is_dir()))
+                stack.enter_context(held(out))
+        code = _run(args, out / FOLDER)
+        leave()
+        return code
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cores eval",
         description="Score a model on sources of questions with known masks.",
         epilog="--out gets results.json (every figure), answers.jsonl (every question, its answer and its masks) and "
-        "report.html (tables and pictures in one file).",
+        "report.html (tables and pictures in one file). Killed and started again by the same command, it goes on. "
+        "cores eval compare A B: what differs between two such folders. cores eval PREDICTIONS --against SOURCE: "
+        "score the masks of any other program.",
     )
     parser.add_argument(
         "model", nargs="?", help="model folder, run folder or hub id; words:... (default: what comes with cores)"
     )
-    parser.add_argument("--on", nargs="+", required=True, metavar="SOURCE", help="such as ReasonSeg|val, scenes|test")
+    parser.add_argument("--on", nargs="+", metavar="SOURCE", help="such as ReasonSeg|val, scenes|test")
+    parser.add_argument("--against", metavar="SOURCE", help="score predictions (JSON lines or a folder of PNGs)")
     parser.add_argument("--data", type=Path, help="the data directory; scenes need none")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--answers", choices=ANSWERS, help="who writes the answer (default: both, where it can be)")
+    parser.add_argument(
+        "--protocol",
+        choices=("ours", "published"),
+        default="ours",
+        help="published: the sums and the given answers of the published programs, a picture at a time",
+    )
+    parser.add_argument(
+        "--texts", choices=("first", "all"), default="first", help="of a ReasonSeg picture (default: first)"
+    )
     parser.add_argument("--limit", type=int, help="only the first so many pictures of each source")
+    parser.add_argument("--pictures", type=int, help=f"asked together (default: {PICTURES})")
     parser.add_argument(
         "--no-sanity", action="store_true", help="leave out the swap test and the one without location"
     )
@@ -53,72 +95,107 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
     base_option(parser, "of a run: ")
     model_options(parser)
-    args = parser.parse_args(argv)
-    for name in ("limit", "max_new_tokens"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least 1")
-    with taken_folder(args.out, args.overwrite) as out:
-        return _run(args, out)
+    return parser
 
 
-class Pictures:
-    """The first `count` samples of a source, and the picture of each."""
-
-    def __init__(self, source: "Source", count: int | None) -> None:
-        self.source = source
-        self.count = len(source) if count is None else min(count, len(source))
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator["Sample"]:
-        return (self.source[i] for i in range(self.count))
-
-    def picture(self, i: int) -> "Image":
-        """The picture of sample i, after EXIF rotation. Raises DataError when it cannot be read."""
-        from cores.processing.pixels import open_picture
-
-        return open_picture(self.source[i].image)
-
-
-def _run(args: argparse.Namespace, out: Path) -> int:
-    from cores import __version__
+def _run(args: argparse.Namespace, home: Path) -> int:
     from cores.checkpoints.runs.origin import moved
     from cores.data.sources import open_source
-    from cores.evaluation import result_files as files
-    from cores.evaluation import tables
-    from cores.evaluation.evaluator import evaluate_asker
-    from cores.evaluation.report import Chapter
+    from cores.evaluation import evaluator
+    from cores.evaluation.journal import Journal, begin, found_in
+    from cores.evaluation.part import Numbered, Part
 
-    check_device(args.device)
-    parts = {name: Pictures(open_source(name, args.data, evaluation=True), args.limit) for name in args.on}
-    with moved(places_of(args.base)):
-        asker = _asker(args)
-    answers = ANSWERS[args.answers or ("both" if asker.has_tokens else "generated")]
-    chapters = []
-    for name, part in parts.items():
-        if not args.quiet:
-            sys.stderr.write(f"{name}: {len(part)} pictures\n")
-        result = evaluate_asker(asker, part, answers, progress=not args.quiet, sanity=not args.no_sanity, records=True)
-        chapters.append(Chapter(name, result, part.picture, getattr(part.source, "note", "")))
+    rank, world = _rank(), _world()
+    with together():
+        args.device = _own_device(args.device)
+        check_device(args.device)
+        first = args.texts == "first"
+        parts = {name: Part(open_source(name, args.data, evaluation=first), args.limit) for name in args.on}
+        with moved(places_of(args.base)):
+            asker = _asker(args)
+        published = args.protocol == "published"
+        default = "teacher-forced" if published else "both" if asker.has_tokens else "generated"
+        answers = ANSWERS[args.answers or default]
+        evaluator.check_answers(asker, answers)
+        pictures = args.pictures or (1 if published else PICTURES)
+        settings = _settings(args, answers, pictures, {name: len(part) for name, part in parts.items()})
+        if is_first():
+            begin(home, settings, args.overwrite)
+            places = found_in(home)
+            for name, part in parts.items():
+                part.check_same({number: place for (source, number), place in places.items() if source == name})
+    places = found_in(home)
+    with together(), Journal(home, rank) as journal:
+        loud = not args.quiet and is_first()
+        for name, part in parts.items():
+            done = {number for source, number in places if source == name}
+            if loud:
+                sys.stderr.write(f"{name}: {len(part)} pictures{f', {len(done)} of them done' if done else ''}\n")
+            numbers = part.share(done, pictures, rank, world)
+            journal.source = name
+            evaluator.evaluate_asker(
+                asker,
+                Numbered(part, numbers),
+                answers,
+                progress=loud,
+                sanity=not args.no_sanity,
+                records=True,
+                pictures=pictures,
+                numbers=numbers,
+                keep=journal.write,
+            )
+    if is_first():
+        write_results(args, _about(args, answers, settings), home, parts, answers)
+    return 0
+
+
+def _about(args: argparse.Namespace, answers: "tuple[Mode, ...]", settings: dict[str, Any]) -> dict[str, str]:
+    """Facts of the whole evaluation, for its files."""
+    import torch
+    import transformers
+
     about = {
         "model": args.model or SHIPPED,
         "answers": "both" if len(answers) > 1 else answers[0],
         "seed": str(args.seed),
-        "cores": __version__,
+        "cores": settings["cores"],
+        "protocol": args.protocol,
+        "texts": args.texts,
+        "weights": settings["weights"] or "not known",
+        "pictures": str(settings["pictures"]),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
     }
     if args.limit:
         about["limit"] = f"the first {args.limit} pictures of each source"
-    with whole_files(out) as folder:
-        files.write(folder, about, chapters, args.seed)
-    sys.stdout.write(f"{tables.summary({c.name: c.result for c in chapters})}\n")
-    for chapter in chapters:
-        mode, score = next(iter(chapter.result.scores.items()))  # the report has those of the other mode, too
-        table = tables.sanity(score)
-        if table.rows:
-            sys.stdout.write(f"\n{chapter.name}, {mode}. {table}\n")
-    sys.stdout.write(f"\nreport: {args.out / 'report.html'}\n")
-    return 0
+    return about
+
+
+def _settings(
+    args: argparse.Namespace, answers: "tuple[Mode, ...]", pictures: int, sources: dict[str, int]
+) -> dict[str, Any]:
+    """All that an answer depends on: an unfinished evaluation goes on where they are the same."""
+    from cores import __version__
+    from cores.checkpoints.find import find
+    from cores.checkpoints.runs.fingerprint import fingerprint
+    from cores.words.load import is_words
+
+    weights = None if is_words(args.model) else fingerprint(find(args.model))
+    return {
+        "cores": __version__,
+        "model": None if weights else args.model,
+        "weights": weights,
+        "sources": sources,
+        "answers": list(answers),
+        "protocol": args.protocol,
+        "texts": args.texts,
+        "pictures": pictures,
+        "sanity": not args.no_sanity,
+        "max_new_tokens": args.max_new_tokens,
+        "seed": args.seed,
+        "dtype": args.dtype,
+        "device": (args.device or "default").partition(":")[0],
+    }
 
 
 def _asker(args: argparse.Namespace) -> "Answerer[Any]":
@@ -133,3 +210,30 @@ def _asker(args: argparse.Namespace) -> "Answerer[Any]":
         return chain if args.max_new_tokens is None else chain.saying(args.max_new_tokens)
     check_static(args.model)
     return Asker(*load(args.model, args.device, args.dtype), args.seed, args.max_new_tokens)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _world() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _join() -> None:
+    """Join the other processes of a launcher: they only wait for each other, however long that takes."""
+    if _world() > 1:
+        from datetime import timedelta
+
+        import torch
+
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
+
+
+def _own_device(device: str | None) -> str | None:
+    """Of several processes on one machine each takes a device of its own."""
+    import torch
+
+    if _world() > 1 and device in (None, "cuda") and torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return device

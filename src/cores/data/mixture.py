@@ -13,14 +13,14 @@ import numpy as np
 from PIL import Image
 
 from cores.data.bad import BadItems, OnBad
-from cores.data.sample import Sample
+from cores.data.sample import Raster, Sample
 from cores.data.sources.base import FileSource, Source
 from cores.errors import DataError
 
 STREAM = 1  # keeps these draws apart from the prompts', which are seeded with (seed, epoch, index) too
 REDRAWS = 100  # images with nothing to ask that are passed over before a source is called empty
 
-OpenPicture = Callable[[Path | Image.Image], Image.Image]
+OpenPicture = Callable[[Path | Image.Image], Image.Image | Raster]
 
 
 class Mixture:
@@ -36,7 +36,7 @@ class Mixture:
         rename: parts are also called "the part of the obj".
         on_bad: what is done about images that cannot be used.
         open_picture: decodes the picture of every sample, so that one that cannot be decoded is a bad item here and
-            not a crash later; the sample then carries the decoded picture. None: samples name their files.
+            not a crash later; the sample then carries what it gives. None: samples name their files.
 
     Raises DataError for a source without images and a rate that is no positive number.
     """
@@ -98,9 +98,10 @@ class Mixture:
         if self.open_picture is None or not sample.conversations:
             return sample
         picture = self.open_picture(sample.image)
-        if (picture.height, picture.width) != sample.size:
-            raise DataError(f"{sample.image}: is {picture.height} x {picture.width}, its header said {sample.size}")
-        return replace(sample, image=picture)
+        size = picture.size if isinstance(picture, Raster) else (picture.height, picture.width)
+        if size != sample.size:
+            raise DataError(f"{sample.image}: is {size[0]} x {size[1]}, its header said {sample.size}")
+        return replace(sample, raster=picture) if isinstance(picture, Raster) else replace(sample, image=picture)
 
     def statistics(self, epoch: int, indices: Iterable[int]) -> dict[str, int]:
         """How often each source is drawn in these draws of an epoch, as "family: source". Reads no files."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from cores.errors import DataError
@@ -52,12 +54,23 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
+class Raster:
+    """A decoded picture as an array, upright: `values` (rows, columns, 3), uint8, red first.
+
+    `size`: (h, w) of its file, upright. A draft has whole-number times fewer rows and columns than that.
+    """
+
+    values: NDArray[np.uint8]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image and its questions.
 
     `image`: a file, or a picture where there is no file. `size`: (h, w) in pixels of the picture *after* EXIF
     rotation; so are all masks. `ignore`: pixels that neither train nor score. `meta`: where it came from, for reports
-    only.
+    only. `raster`: the picture as training reads it quickly, where it does.
 
     Raises DataError when a mask is of another size than the picture.
     """
@@ -67,6 +80,7 @@ class Sample:
     conversations: tuple[Conversation, ...]
     ignore: RLE | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    raster: Raster | None = None
 
     @property
     def name(self) -> str:

@@ -1,7 +1,9 @@
 """Asks a model every question of some samples and counts what it answers, in one or both modes of answering."""
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,27 @@ from cores.asking.asker import QUESTIONS_PER_PASS, Asker
 from cores.data.sample import Sample
 from cores.errors import UserError
 from cores.evaluation import sanity as checks
-from cores.evaluation.metrics import MaskMetrics
-from cores.evaluation.result import Family, Record, Result, Score, size_bin
-from cores.evaluation.sample_asker import MODES, Mode, Question, SampleAsker, asked_in, questions_of
+from cores.evaluation.counts import Counts, compared, covered
+from cores.evaluation.result import Record, Result, Sanity, Score
+from cores.evaluation.sample_asker import MODES, Mode, Question, SampleAsker, ask_all, asked_in, questions_of
 from cores.masks import Mask
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
+
+
+@dataclass
+class Judged:
+    """What was found about one sample: how many questions it has, what each answer counts, the sanity sums by mode.
+
+    `records`: one an answer, as `counts`; none unless they were asked for.
+    """
+
+    number: int
+    sample: Sample
+    questions: int
+    counts: list[Counts] = field(default_factory=list)
+    sanity: dict[str, Sanity] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
 
 
 def evaluate(
@@ -36,6 +53,7 @@ def evaluate(
     records: bool = False,
     max_new_tokens: int | None = None,
     questions_per_pass: int = QUESTIONS_PER_PASS,
+    pictures: int = 1,
 ) -> Result:
     """Score a model on samples. Results of several ranks, each with its own samples, add up with `+`.
 
@@ -53,6 +71,7 @@ def evaluate(
         records: keep one `Record` a question, with its masks, for the report.
         max_new_tokens: most tokens of a generated answer; None: the checkpoint's own.
         questions_per_pass: most questions that are worked on at once: bounds the memory, changes no figure.
+        pictures: asked together in one batch; figures may differ by the rounding of fp32.
 
     Returns: a `Result`; its figures are fractions of 1. The model comes back in the mode (train or eval) it was in.
     Raises UserError for an unknown mode or none, and for a number that is not whole from 1; DataError that names the
@@ -60,7 +79,9 @@ def evaluate(
     """
     asker = Asker(model, processor, seed, max_new_tokens, questions_per_pass)
     with evaluating(model):
-        return evaluate_asker(asker, samples, answers, progress=progress, sanity=sanity, records=records)
+        return evaluate_asker(
+            asker, samples, answers, progress=progress, sanity=sanity, records=records, pictures=pictures
+        )
 
 
 @torch.no_grad()
@@ -72,61 +93,102 @@ def evaluate_asker(
     progress: bool = True,
     sanity: bool = True,
     records: bool = False,
+    pictures: int = 1,
+    numbers: Iterable[int] | None = None,
+    keep: Callable[[list[Judged]], None] | None = None,
 ) -> Result:
     """As `evaluate`, of whoever answers. Without grounding tokens there is nothing to exchange: no sanity figures.
 
+    `numbers`: of the samples, where they do not count from 0. `keep` gets what was found about each batch of samples,
+    with its records if they are asked for; they are in no result then, so that memory does not grow.
     Raises UserError for teacher-forced answers of one that has no tokens.
     """
+    check_answers(asker, answers)
+    result = Result({mode: Score() for mode in answers})
+    total = len(samples) if isinstance(samples, Sized) else None
+    numbered = zip(range(10**12) if numbers is None else numbers, samples, strict=False)
+    with tqdm(total=total, desc="eval", unit="img", disable=not progress) as bar:
+        while batch := list(islice(numbered, pictures)):
+            judged = judge(asker, batch, answers, sanity and asker.has_tokens, records)
+            for one in judged:
+                add(result, one)
+                if keep is None:
+                    result.records += one.records
+            if keep is not None:
+                keep(judged)
+            bar.set_postfix_str(f"gIoU {result.scores[answers[0]].masks.compute()['giou']:.3f}", refresh=False)
+            bar.update(len(batch))
+    return result
+
+
+def check_answers(asker: Answerer[Any], answers: Sequence[str]) -> None:
+    """Raises UserError for an unknown mode or none, and for teacher-forced answers of one that has no tokens."""
     unknown = [mode for mode in answers if mode not in MODES]
     if unknown or not answers:
         raise UserError(f"answers: found {unknown or 'none'}; take one or both of {', '.join(MODES)}")
     if "teacher-forced" in answers and not asker.has_tokens:
         raise UserError("answers: a chain in words has no tokens to be teacher-forced: take generated alone")
-    result = Result({mode: Score() for mode in answers})
-    total = len(samples) if isinstance(samples, Sized) else None
-    with tqdm(total=total, desc="eval", unit="img", disable=not progress) as bar:
-        for number, sample in enumerate(samples):
-            questions = list(questions_of(sample))
-            before = SampleAsker(asker, sample)
-            for mode in answers:
-                asked = asked_in(mode, questions)
-                answered = before.ask(asked, mode)
-                score = result.scores[mode]
-                for question, answer in zip(asked, answered, strict=True):
-                    drawn = before.full_size(answer.low_res_logits[-1])
-                    ious = _count(before, question, answer, drawn, mode, score)
-                    if records:
-                        result.records.append(_record(before, number, question, answer, drawn, ious, mode))
-                if sanity and asker.has_tokens:
-                    checks.swap(before, asked, answered, score.sanity)
-                    checks.without_location(before, asked, answered, score.sanity)
-            result.images += 1
-            result.questions += len(questions)
-            bar.set_postfix_str(f"gIoU {result.scores[answers[0]].masks.compute()['giou']:.3f}", refresh=False)
-            bar.update()
-    return result
 
 
-def _count(
-    asker: SampleAsker, question: Question, answer: Answered, drawn: list[Mask], mode: Mode, score: Score
-) -> tuple[float, ...]:
-    """Count one answer, whose chains drew these masks (H, W); the IoU of each target."""
-    family = score.kinds.setdefault(question.kind, Family()) if question.kind else Family()
+def add(result: Result, judged: Judged) -> None:
+    """Count one sample."""
+    result.images += 1
+    result.questions += judged.questions
+    for counts in judged.counts:
+        result.scores[counts.mode].add(counts)
+    for mode, found in judged.sanity.items():
+        result.scores[mode].sanity += found
+
+
+def judge(
+    asker: Answerer[Any], batch: Sequence[tuple[int, Sample]], answers: Sequence[Mode], sanity: bool, records: bool
+) -> list[Judged]:
+    """Ask all questions about some samples (with their numbers) together, and count the answers.
+
+    Raises DataError as `evaluate` does.
+    """
+    before = SampleAsker.look(asker, [sample for _, sample in batch])
+    questions = [list(questions_of(sample)) for _, sample in batch]
+    judged = [Judged(n, sample, len(own)) for (n, sample), own in zip(batch, questions, strict=True)]
+    for mode in answers:
+        asked = [asked_in(mode, own) for own in questions]
+        answered = ask_all(before, asked, mode)
+        for into, one, own, found in zip(judged, before, asked, answered, strict=True):
+            for question, answer in zip(own, found, strict=True):
+                counts, levels = _count(one, question, answer, mode)
+                into.counts.append(counts)
+                if records:
+                    into.records.append(_record(one, into.number, question, answer, levels, counts))
+            if sanity:
+                sums = into.sanity[mode] = Sanity()
+                checks.swap(one, own, found, sums)
+                checks.without_location(one, own, found, sums)
+    return judged
+
+
+def _count(asker: SampleAsker, question: Question, answer: Answered, mode: Mode) -> tuple[Counts, list[list[Mask]]]:
+    """What one answer counts, and its masks (H, W): of each level its chains'."""
+    levels = [asker.full_size(logits) for logits in answer.low_res_logits]
+    drawn, said = levels[-1], [None not in chain for chain in answer.chains]
     nothing = np.zeros(asker.sample.size, dtype=bool)
     wanted = question.truth or ((nothing,) if mode == "teacher-forced" else ())
-    ious = []
-    for i, truth in enumerate(wanted):
-        one = MaskMetrics()
-        ious.append(one.update(drawn[i] if i < len(drawn) else nothing, truth, asker.ignore))
-        score.masks += one
-        family.masks += one
-        if question.truth:
-            score.sizes[size_bin(float(truth.mean()))] += one
-    if mode == "generated":
-        refused = asker.asker.read(answer).status == "absent"
-        for into in (score.answers, family.answers):
-            into.update(len(question.truth), len(drawn), refused, any(mask.any() for mask in drawn))
-    return tuple(ious)
+    overlaps, matched = compared(drawn, wanted, asker.ignore)
+    status = asker.asker.read(answer).status
+    locations = [mask if whole else None for mask, whole in zip(levels[0], said, strict=True)]
+    counts = Counts(
+        mode=mode,
+        kind=kind_of(asker.sample, question),
+        targets=len(question.truth),
+        chains=len(drawn),
+        refused=status == "absent",
+        masked=any(mask.any() for mask in drawn),
+        right_form=not answer.cut and (status == "absent" or (status == "segmented" and all(said))),
+        overlaps=overlaps,
+        matched=matched,
+        shares=tuple(float(truth.mean()) for truth in question.truth),
+        covered=covered(locations, question.truth) if len(levels) > 1 else (),
+    )
+    return counts, levels
 
 
 def _record(
@@ -134,31 +196,37 @@ def _record(
     number: int,
     question: Question,
     answer: Answered,
-    drawn: list[Mask],
-    ious: tuple[float, ...],
-    mode: Mode,
+    drawn: list[list[Mask]],
+    counts: Counts,
 ) -> Record:
     reading, sample, names = asker.asker.read(answer), asker.sample, asker.asker.levels
-    steps = [*map(asker.full_size, answer.low_res_logits[:-1]), drawn]  # a level: its chains' masks (H, W)
     levels = tuple(
-        {names[k]: masks.encode(steps[k][i]) for k, position in enumerate(chain) if position is not None}
+        {names[k]: masks.encode(drawn[k][i]) for k, position in enumerate(chain) if position is not None}
         for i, chain in enumerate(answer.chains)
     )
     return Record(
         sample=number,
         question=question.number,
         image=sample.image.name if isinstance(sample.image, Path) else sample.name,
-        mode=mode,
+        mode=counts.mode,
         query=question.turn.query,
         sentence=reading.text,
         status=reading.status,
         score=answer.score,
         cut=answer.cut,
-        ious=ious,
+        ious=tuple(found.iou for found in counts.overlaps),
         truth=tuple(target.mask for target in question.turn.targets),
         levels=levels,
-        kind=question.kind,
+        kind=counts.kind,
+        counts=counts,
     )
+
+
+def kind_of(sample: Sample, question: Question) -> str | None:
+    """The kind that a question counts under: its source's, or ReasonSeg's own two, by whether the text is a phrase."""
+    if question.kind is None and str(sample.meta.get("source", "")).startswith("ReasonSeg|"):
+        return "short query" if question.turn.form == "phrase" else "long query"
+    return question.kind
 
 
 @contextmanager

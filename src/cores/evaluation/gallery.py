@@ -48,7 +48,7 @@ class Gallery:
         return [found for source in self.sources for found in islice(_asked(source, each), each)][: self.count]
 
     def _row(self, asker: Asker, sample: Sample, question: Question) -> Iterator[tuple[Image.Image, str]]:
-        before = SampleAsker(asker, sample)
+        (before,) = SampleAsker.look(asker, [sample])
         (answer,) = before.ask([question], self.answers)
         levels = [before.full_size(logits) for logits in answer.low_res_logits]
         nothing = np.zeros(sample.size, dtype=bool)

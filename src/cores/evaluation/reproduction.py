@@ -85,7 +85,7 @@ def training_commands(row: Row, places: Places) -> list[list[str]]:
 def scoring_command(row: Row, places: Places) -> list[str]:
     """What scores a row's model, as a list of words."""
     model, out = str(places.models / row.model), str(places.out / row.model)
-    how = ["--answers", ANSWERS]
+    how = ["--answers", ANSWERS, "--protocol", "published"]
     return ["cores", "eval", model, "--on", *row.figures, "--data", str(places.data), "--out", out, *how]
 
 

@@ -1,10 +1,11 @@
 """What an evaluation found: sums that add up over ranks and sources, and one record a question for the report."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from cores.evaluation.metrics import AnswerMetrics, MaskMetrics
+from cores.evaluation.counts import Counts
+from cores.evaluation.metrics import AnswerMetrics, MaskMetrics, Ratio, values
 from cores.masks import RLE
 
 # Upper ends of the bins by a target's share of the picture (the published `train_ds` logs these three).
@@ -27,6 +28,10 @@ class Family:
 
     def __add__(self, other: "Family") -> "Family":
         return Family(self.masks + other.masks, self.answers + other.answers)
+
+    def ratios(self) -> dict[str, Ratio]:
+        """Every figure by name as a sum over a sum."""
+        return {**self.masks.ratios(), **self.answers.ratios()}
 
     def compute(self) -> dict[str, Any]:
         """Every figure by name: how many masks, those of the masks, those of the answers."""
@@ -56,26 +61,43 @@ class Sanity:
             self.without_location + other.without_location,
         )
 
+    def ratios(self) -> dict[str, Ratio]:
+        """gIoU of each by name as a sum over a count."""
+        names = ("own", "swapped", "foreground", "without_location")
+        return {f"{name}_giou": getattr(self, name).ratios()["giou"] for name in names}
+
     def compute(self) -> dict[str, Any]:
         """gIoU of each by name, fractions of 1 (nan for none), and how many questions were paired."""
-        return {
-            "questions": self.own.count,
-            "own_giou": self.own.compute()["giou"],
-            "swapped_giou": self.swapped.compute()["giou"],
-            "foreground_giou": self.foreground.compute()["giou"],
-            "without_location_giou": self.without_location.compute()["giou"],
-        }
+        return {"questions": self.own.count, **values(self.ratios())}
 
 
 @dataclass
 class Score:
-    """All sums for one way of answering. `masks` is over targets, a missing one counting 0."""
+    """All sums for one way of answering. `masks` is over targets, a missing one counting 0.
+
+    `best`: as `masks`, with each target's mask found by best assignment instead of by the answer's order.
+    """
 
     masks: MaskMetrics = field(default_factory=MaskMetrics)
     answers: AnswerMetrics = field(default_factory=AnswerMetrics)
     sizes: dict[str, MaskMetrics] = field(default_factory=lambda: {name: MaskMetrics() for name in SIZES})
     kinds: dict[str, Family] = field(default_factory=dict)
     sanity: Sanity = field(default_factory=Sanity)
+    best: MaskMetrics = field(default_factory=MaskMetrics)
+
+    def add(self, counts: Counts) -> None:
+        """Count one answer."""
+        family = self.kinds.setdefault(counts.kind, Family()) if counts.kind else Family()
+        for found in counts.overlaps:
+            self.masks.add(found)
+            family.masks.add(found)
+        for found in counts.matched:
+            self.best.add(found)
+        for found, share in zip(counts.overlaps, counts.shares, strict=False):  # what is absent has no size
+            self.sizes[size_bin(share)].add(found)
+        if counts.mode == "generated":
+            for into in (self.answers, family.answers):
+                into.update(counts.targets, counts.chains, counts.refused, counts.masked, counts.right_form)
 
     def __add__(self, other: "Score") -> "Score":
         return Score(
@@ -84,13 +106,27 @@ class Score:
             _join(self.sizes, other.sizes),
             _join(self.kinds, other.kinds),
             self.sanity + other.sanity,
+            self.best + other.best,
         )
+
+    def ratios(self) -> dict[tuple[str, ...], Ratio]:
+        """Every figure as a sum over a sum, by its path in `compute`."""
+        parts: dict[tuple[str, ...], dict[str, Ratio]] = {
+            (): self.masks.ratios(),
+            ("best_assignment",): self.best.ratios(),
+            ("answers",): self.answers.ratios(),
+            **{("sizes", name): found.ratios() for name, found in self.sizes.items()},
+            **{("kinds", name): self.kinds[name].ratios() for name in sorted(self.kinds)},
+            ("sanity",): self.sanity.ratios(),
+        }
+        return {(*path, name): ratio for path, found in parts.items() for name, ratio in found.items()}
 
     def compute(self) -> dict[str, Any]:
         """Every figure by name; fractions of 1, nan where there was nothing to count."""
         return {
             "masks": self.masks.count,
             **self.masks.compute(),
+            "best_assignment": {"masks": self.best.count, **self.best.compute()},
             "answers": self.answers.compute(),
             "sizes": {name: {"masks": m.count, **m.compute()} for name, m in self.sizes.items()},
             "kinds": {name: self.kinds[name].compute() for name in sorted(self.kinds)},
@@ -105,7 +141,8 @@ class Record:
     `sample` and `question`: the numbers of the sample and of the question within it. `image`: its file's name.
     `levels`: for every chain, the run lengths of each level's mask by the level's name. `truth`: the targets' run
     lengths, in order. `ious`: one a mask that counts: a target, or for an image without targets, given an answer, the
-    one that should be empty. `cut`: the answer reached the most tokens allowed before it ended.
+    one that should be empty. `cut`: the answer reached the most tokens allowed before it ended. `counts`: all that
+    figures are made of.
     """
 
     sample: int
@@ -121,6 +158,16 @@ class Record:
     levels: tuple[dict[str, RLE], ...]
     kind: str | None = None
     cut: bool = False
+    counts: Counts | None = None
+
+    @classmethod
+    def read(cls, line: Mapping[str, Any]) -> "Record":
+        """From a line of `answers.jsonl`, read as JSON."""
+        found = {field.name: line[field.name] for field in fields(cls) if field.name in line}
+        score = float("nan") if found["score"] is None else found["score"]
+        counts = None if found.get("counts") is None else Counts.read(found["counts"])
+        lists = {name: tuple(found[name]) for name in ("ious", "truth", "levels")}
+        return cls(**{**found, **lists, "score": score, "counts": counts})
 
     @property
     def iou(self) -> float:

@@ -58,32 +58,34 @@ def asked_in(mode: Mode, questions: Sequence[Question]) -> list[Question]:
 
 
 class SampleAsker:
-    """Whoever answers, before one sample's image. Encodes it when made; everything after that is questions.
+    """Whoever answers, before one sample's image, which it has looked at; everything after that is questions.
 
-    Raises DataError when the picture cannot be read or is of another size than the sample says.
+    Raises DataError when the picture is of another size than the sample says.
     """
 
-    def __init__(self, asker: Answerer[Any], sample: Sample) -> None:
-        self.asker, self.sample = asker, sample
+    def __init__(self, asker: Answerer[Any], sample: Sample, image: Any) -> None:
+        self.asker, self.sample, self.image = asker, sample, image
         self.ignore = None if sample.ignore is None else masks.decode(sample.ignore)
-        self.image = asker.encode_image(sample.image)
         if self.image.size != sample.size:
             raise DataError(f"{sample.name}: the picture is {self.image.size} (h, w), its masks are {sample.size}")
 
-    def ask(self, questions: Sequence[Question], mode: Mode) -> Sequence[Answered]:
-        """The answers to the questions, in their order. Raises DataError that names one that cannot be asked."""
+    @classmethod
+    def look(cls, asker: Answerer[Any], samples: Sequence[Sample]) -> list["SampleAsker"]:
+        """One before each sample. Raises DataError when a picture cannot be read or is of another size."""
+        images = asker.encode_images([sample.image for sample in samples])
+        return [cls(asker, *pair) for pair in zip(samples, images, strict=True)]
+
+    def check(self, questions: Sequence[Question]) -> None:
+        """Raises DataError that names a question which cannot be asked."""
         for question in questions:
             try:
                 self.asker.check(question.turn.query, question.turn.form)
             except UserError as error:
                 raise DataError(f"{self.sample.name}: question {question.number}: {error}") from None
-        turns = [question.turn for question in questions]
-        queries = [(turn.query, turn.form) for turn in turns]
-        if mode == "generated":
-            return self.asker.generate(self.image, queries)
-        # the chains alone: an explanation comes after them and changes nothing; for what is absent the usual answer
-        given = [replace(turn, answer=None) if turn.targets else None for turn in turns]
-        return self.asker.teacher_force(self.image, queries, given)
+
+    def ask(self, questions: Sequence[Question], mode: Mode) -> Sequence[Answered]:
+        """The answers to the questions, in their order. Raises DataError that names one that cannot be asked."""
+        return ask_all([self], [questions], mode)[0]
 
     def segment(self, tokens: Tensor, use_location: bool = True) -> list[Mask]:
         """The last level's masks (H, W) of prompt tokens (levels, masks, dim), where answers have such."""
@@ -93,3 +95,24 @@ class SampleAsker:
     def full_size(self, low_res: Tensor) -> list[Mask]:
         """Masks (H, W) at the picture's size of low-res logits (masks, h, w)."""
         return [full.mask for full in self.asker.full_size(self.image, low_res)]
+
+
+def ask_all(
+    before: Sequence[SampleAsker], questions: Sequence[Sequence[Question]], mode: Mode
+) -> Sequence[Sequence[Answered]]:
+    """The answers to the questions about several images, each its own, in one batch. All are before one who answers.
+
+    Raises DataError that names a question which cannot be asked.
+    """
+    if not before:
+        return []
+    for one, asked in zip(before, questions, strict=True):
+        one.check(asked)
+    asker, images = before[0].asker, [one.image for one in before]
+    turns = [[question.turn for question in asked] for asked in questions]
+    queries = [[(turn.query, turn.form) for turn in own] for own in turns]
+    if mode == "generated":
+        return asker.generate_batch(images, queries)
+    # the chains alone: an explanation comes after them and changes nothing; for what is absent the usual answer
+    given = [[replace(turn, answer=None) if turn.targets else None for turn in own] for own in turns]
+    return asker.teacher_force_batch(images, queries, given)

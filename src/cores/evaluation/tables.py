@@ -4,6 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cores.evaluation.causes import BY_LEVEL, CAUSES
+from cores.evaluation.figures import Figures
+from cores.evaluation.glance import BINS, Glance
+from cores.evaluation.intervals import Interval
 from cores.evaluation.metrics import THRESHOLDS
 from cores.evaluation.result import Family, Result, Score
 
@@ -59,6 +63,35 @@ def summary(results: Mapping[str, Result]) -> Table:
     return Table("Summary", columns, tuple(rows), note)
 
 
+def with_interval(value: float, found: Interval | None) -> str:
+    """A figure and the two ends of its interval."""
+    if found is None or math.isnan(value) or math.isnan(found[0]):
+        return number(value)
+    return f"{value:.3f} ({found[0]:.3f} to {found[1]:.3f})"
+
+
+def intervals(figures: Mapping[str, Figures]) -> Table:
+    """The figures of each source and mode with their intervals, and the gap between the modes."""
+    names = {"giou": "gIoU", "ciou": "cIoU", "miou": "mIoU", "boundary_iou": "boundary IoU"}
+    rows = []
+    for source, found in figures.items():
+        for mode, score in found.result.scores.items():
+            known = {**score.masks.compute(), **(found.published or {})}
+            cells = [with_interval(known[name], found.intervals.get((mode, name))) for name in names]
+            best = with_interval(score.best.compute()["giou"], found.intervals.get((mode, "best_assignment", "giou")))
+            form = percent(score.answers.compute()["right_form"])
+            rows.append((f"{source}, {mode}", *cells, best, form))
+        if found.gaps:
+            gaps = [with_interval(*found.gaps[name]) if name in found.gaps else NOTHING for name in names]
+            rows.append((f"{source}, generated - teacher-forced", *gaps, NOTHING, NOTHING))
+    note = (
+        "In brackets: 95 % intervals, by drawing pictures again. Best assignment: each target with the mask that fits "
+        "it, whatever the answer's order. Right form: answers that are a refusal or whole chains."
+    )
+    columns = ("source, answers", *names.values(), "gIoU, best assignment", "right form")
+    return Table("With intervals", columns, tuple(rows), note)
+
+
 def sizes(score: Score) -> Table:
     """Masks by the share of the picture that the target covers."""
     rows = tuple(
@@ -100,6 +133,38 @@ def sanity(score: Score) -> Table:
             ),
         ]
     return Table("Does it use its tokens?", ("masks drawn from", "masks", "gIoU"), tuple(rows), note)
+
+
+def spread(seen: Glance) -> Table:
+    """How the targets' IoUs are spread."""
+    largest = max(seen.bins)
+    rows = tuple(
+        (f"{i / BINS:.2f} to {(i + 1) / BINS:.2f}", str(n), "█" * round(24 * n / largest) if n else "")
+        for i, n in enumerate(seen.bins)
+    )
+    return Table("Targets by their IoU", ("IoU", "targets", ""), rows if largest else ())
+
+
+def failures(seen: Glance) -> Table:
+    """Why targets were missed."""
+    of = {**dict.fromkeys(CAUSES, seen.targets), **dict.fromkeys(BY_LEVEL, seen.located)}
+    rows = tuple(
+        (cause, str(seen.causes[cause]), percent(seen.causes[cause] / of[cause]) if of[cause] else NOTHING)
+        for cause in (*CAUSES, *BY_LEVEL)
+        if seen.causes[cause]
+    )
+    note = (
+        "A target is missed below an IoU of 0.5; its place is wrong below 0.1. A location is right when it covers "
+        "half of the target; shares there are of the targets that have one."
+    )
+    return Table("Failures by cause", ("cause", "targets", "share"), rows, note)
+
+
+def calibration(seen: Glance) -> Table:
+    """Does the model's score tell good answers from bad ones?"""
+    rows = tuple((f"{score:.3f}", number(iou), str(count)) for score, iou, count in seen.calibration)
+    note = "Answers in groups of equal size by their score: the mean probability of the answer's tokens."
+    return Table("Score and IoU", ("score", "mean IoU", "answers"), rows, note)
 
 
 def _kind(name: str, family: Family) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from cores.asking.asker import QUESTIONS_PER_PASS, Asker, EncodedImage
+from cores.asking.asker import QUESTIONS_PER_PASS, Asker, DraftsFrom, EncodedImage
 from cores.asking.prefixes import Prefixes
 from cores.checkpoints.load import load as load_checkpoint
 from cores.errors import UserError
@@ -24,6 +24,7 @@ class Cores(Segmenting[EncodedImage]):
         seed: for in-context exemplars drawn at random, where the checkpoint was trained with such; an answer depends
             on the seed, the picture and the query, never on the other queries.
         questions_per_pass: most questions that are worked on at once: bounds the memory, changes no answer.
+        drafts: what answers are guessed from, to be said in fewer passes; `off` says a token a pass (see `Asker`).
 
     Pickling raises UserError for a model with LoRA layers.
     """
@@ -34,9 +35,10 @@ class Cores(Segmenting[EncodedImage]):
         processor: CoresProcessor,
         seed: int = 0,
         questions_per_pass: int = QUESTIONS_PER_PASS,
+        drafts: DraftsFrom = "call",
     ) -> None:
         self.model, self.processor, self.seed = model.eval(), processor, seed
-        self.questions_per_pass = questions_per_pass
+        self.questions_per_pass, self.drafts = questions_per_pass, drafts
         self.prefixes = Prefixes()
 
     def __repr__(self) -> str:
@@ -63,7 +65,7 @@ class Cores(Segmenting[EncodedImage]):
         return self.processor.tokenizer
 
     def _asker(self, max_new_tokens: int | None = None) -> Asker:
-        how = (self.seed, max_new_tokens, self.questions_per_pass, self.prefixes)
+        how = (self.seed, max_new_tokens, self.questions_per_pass, self.prefixes, self.drafts)
         return Asker(self.model, self.processor, *how)
 
 

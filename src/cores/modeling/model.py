@@ -40,7 +40,6 @@ class CoresOutput(ModelOutput):
     of those before it (`location_bce_loss`, ...); `location_loss`: of the levels before the last together, weighted as
     in `mask_loss`. `low_res_logits`: a tuple of (masks, H, W), one a level; `tokens` (levels, masks, dim): prompt
     tokens before the refiner; `hidden_states` (images, tokens, width): last layer, after the final norm.
-    `features`: of the pictures in `segmenter_pixels`, where they were looked at.
     """
 
     loss: Tensor | None = None
@@ -51,7 +50,6 @@ class CoresOutput(ModelOutput):
     low_res_logits: tuple[Tensor, ...] | None = None
     tokens: Tensor | None = None
     hidden_states: Tensor | None = None
-    features: Features | None = None
 
     def __getattr__(self, name: str) -> Tensor | None:
         """The parts of the mask loss by name."""
@@ -154,6 +152,11 @@ class CoresModel(PreTrainedModel):
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.mllm.set_output_embeddings(value)
 
+    @property
+    def loss_mask_size(self) -> int | None:
+        """Side of the low-res masks at which the losses are taken; None where they are at the pictures' own sizes."""
+        return self.segmenter.mask_size if self.config.loss_resolution == "low" else None
+
     def encode(self, segmenter_pixels: Tensor) -> Features:
         """The segmenter's features of pictures (images, 3, side, side); do it once per image and ask often."""
         found: Features = self.segmenter.encode(segmenter_pixels)
@@ -188,7 +191,6 @@ class CoresModel(PreTrainedModel):
         resized: Sequence[Size] | None = None,
         features: Features | None = None,
         pixel_extras: Mapping[str, Tensor] | None = None,
-        feature_order: Tensor | None = None,
         supervised: Tensor | None = None,
         rows: Sequence[int] | None = None,
         counts: Mapping[str, Tensor | int] | None = None,
@@ -197,23 +199,21 @@ class CoresModel(PreTrainedModel):
 
         Args: `input_ids`, `segment_ids`, `labels` (images, tokens), see `packing`; `pixel_values` (images, 3, s, s)
         for the language model, or as its family has them, with `pixel_extras`, what else its image processor gives;
-        `segmenter_pixels` (images, 3, S, S) or ready `features`, or, with `feature_order` (images,), these of some
-        pictures and those of the others: it says where each picture stands in `features` and, behind them, what the
-        pixels give; `token_positions` (levels, masks): where each grounding token is predicted; `image_index`
-        (masks,): its row; `truth`, `location_truth`: one (h, w) bool a mask; `ignore`: one (h, w) bool or None an
-        image; `sizes`, `resized`: (h, w) of each picture and of it inside the segmenter's square, in pixels.
-        `supervised` (supervised,): see `packing.supervised_places`; `rows`: `image_index` as plain numbers; without
-        them the device is asked, and waited for. `counts`: how many of each of `loss_keys.COUNTED` the losses are
-        means over, more than are here where this is a part of a step; numbers or int64 scalars. None: as are here.
+        `segmenter_pixels` (images, 3, S, S), or ready `features` of the pictures; `token_positions` (levels, masks):
+        where each grounding token is predicted; `image_index` (masks,): its row; `truth`, `location_truth`: one (h, w)
+        bool a mask; `ignore`: one (h, w) bool or None an image; `sizes`, `resized`: (h, w) of each picture and of it
+        inside the segmenter's square, in pixels. `supervised` (supervised,): see `packing.supervised_places`; `rows`:
+        `image_index` as plain numbers; without them the device is asked, and waited for. `counts`: how many of each of
+        `loss_keys.COUNTED` the losses are means over, more than are here where this is a part of a step; numbers or
+        int64 scalars. None: as are here.
         Raises ValueError when masks or their losses are asked for without what they are made of.
         """
-        looked = None
-        if token_positions is not None and image_index is not None and len(image_index):
+        if features is None and image_index is not None and len(image_index):
             # before the language model keeps its states: what the encoder takes meanwhile is free again by then
-            features, looked = self._features(segmenter_pixels, features, feature_order)
+            features = self._features(segmenter_pixels)
         pixels = {"pixel_values": pixel_values, **(pixel_extras or {})}
         states = packed_states(self.mllm, input_ids, segment_ids, pixels)
-        output = CoresOutput(hidden_states=states, features=looked)
+        output = CoresOutput(hidden_states=states)
         if labels is not None:
             output.text_loss = self._text_loss(states, labels, supervised, counts)
 
@@ -241,20 +241,13 @@ class CoresModel(PreTrainedModel):
             output.loss = self.config.mask_weight * output.mask_loss
         return output
 
-    def _features(
-        self, pixels: Tensor | None, known: Features | None, order: Tensor | None
-    ) -> tuple[Features, Features | None]:
-        """The features of all pictures, and of those that were looked at for it."""
-        if known is not None and order is None:
-            return known, None
+    def _features(self, pixels: Tensor | None) -> Features:
+        """The features of a batch's pictures."""
         if pixels is None:
             raise ValueError("masks are asked for: give segmenter_pixels, or features of them")
-        if known is not None and not len(pixels):
-            return known[order], None
         trains = any(p.requires_grad for p in self.segmenter.vision_encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
-            found = self.encode(pixels)
-        return (found if known is None else Features.cat([known, found])[order]), found
+            return self.encode(pixels)
 
     def _text_loss(
         self,

@@ -38,7 +38,8 @@ def level_losses(
 
     Args: `low_res_logits` (masks, H, W); `truth`: one (h, w) bool a mask, None for one without a loss; `rows`: which
     picture each belongs to. `resolution`: `original`, or `low`: at the picture's part of the low-res grid, against
-    the share of each cell that the truth covers. `balanced`: see `balanced_bce_loss`.
+    the share of each cell that the truth covers; the truth may also be such shares already. `balanced`: see
+    `balanced_bce_loss`.
     Raises ValueError when logits, truth and rows are not as many.
     """
     groups: dict[tuple[Size, Size, bool], list[tuple[Tensor, Tensor, Tensor | None]]] = {}  # one call's masks

@@ -8,9 +8,11 @@ Legend: rows = images of the batch, or questions behind one prefix; queries, key
 can be looked at.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -93,26 +95,57 @@ def supervised_places(labels: Tensor) -> Tensor:
     return asked.flatten().nonzero()[:, 0]
 
 
-def follow(prefix: int, real: Tensor) -> Sight:
-    """Questions that go on from one prefix, padded on the left so that all end at the same place.
+@dataclass(frozen=True, slots=True, eq=False)
+class Past:
+    """What rows have read so far, as a cache holds it side by side.
 
-    Args: `prefix`: its tokens; `real` (questions, length), bool: False for padding.
+    `seen` (rows, keys), bool: False for padding, and for drafts that were not said; `keys` (rows, keys), int64: where
+    each stands in its own conversation; `next`: where each row's next token will stand.
     """
-    rows, length = real.shape
-    order = ((prefix - 1) + real.cumsum(1)) * real
-    before = torch.arange(prefix, device=real.device).expand(rows, prefix)
-    causal = torch.ones((length, length), dtype=torch.bool, device=real.device).tril()
-    own = (causal & real[:, None, :]) | torch.eye(length, dtype=torch.bool, device=real.device)
-    seen = torch.cat([own.new_ones((rows, length, prefix)), own], dim=2)
-    return Sight(order, torch.cat([before, order], dim=1), known=seen)
 
+    seen: Tensor
+    keys: Tensor
+    next: list[int]
 
-def grow(sight: Sight) -> Sight:
-    """One more token in every row, which sees what the last one saw, and itself."""
-    own = sight.seen.new_ones((len(sight.seen), 1, 1))
-    at = sight.queries[:, -1:] + 1
-    known = torch.cat([sight.seen[:, -1:], own], dim=2)
-    return Sight(at, torch.cat([sight.keys, at], dim=1), known=known)
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device) -> "Past":
+        """Rows that begin with so many tokens each, padded on the right."""
+        index = torch.arange(max(lengths), device=device).expand(len(lengths), -1)
+        seen = index < torch.tensor(lengths, device=device)[:, None]
+        return cls(seen, index * seen, list(lengths))
+
+    def behind(self, before: Sequence[Sequence[int]]) -> Sight:
+        """The next tokens of every row, padded on the right: each sees what was read, what it follows, and itself.
+
+        `before`: of each token, the number among them of the one that it follows, smaller than its own; -1 for those
+        that follow what was read. So several drafts may go on from one token, and do not see each other.
+        """
+        rows, longest = len(before), max(map(len, before))
+        own = np.zeros((rows, longest, longest), dtype=bool)
+        own[:, range(longest), range(longest)] = True
+        order = np.zeros((rows, longest), dtype=np.int64)
+        for row, followed in enumerate(before):
+            for number, parent in enumerate(followed):
+                order[row, number] = self.next[row] if parent < 0 else order[row, parent] + 1
+                if parent >= 0:
+                    own[row, number] |= own[row, parent]
+        device = self.seen.device
+        places, sees = torch.from_numpy(order).to(device), torch.from_numpy(own).to(device)
+        seen = self.seen[:, None].expand(-1, longest, -1)
+        known = torch.cat([seen, sees], dim=2)
+        return Sight(places, torch.cat([self.keys, places], dim=1), known=known)
+
+    def grown(self, sight: Sight, said: Sequence[Sequence[int]]) -> "Past":
+        """With the tokens of `behind`, of which a row's later ones see those that are `said` alone, by number."""
+        kept = torch.zeros(sight.queries.shape, dtype=torch.bool)
+        for row, numbers in enumerate(said):
+            kept[row, list(numbers)] = True
+        after = [place + len(numbers) for place, numbers in zip(self.next, said, strict=True)]
+        return Past(torch.cat([self.seen, kept.to(self.seen.device)], dim=1), sight.keys, after)
+
+    def __getitem__(self, rows: Sequence[int]) -> "Past":
+        """Of these rows alone."""
+        return Past(self.seen[rows], self.keys[rows], [self.next[row] for row in rows])
 
 
 def require(holds: Tensor, message: str) -> None:

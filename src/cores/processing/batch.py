@@ -14,9 +14,9 @@ from torch import Tensor
 from cores.data.sample import Sample, Target
 from cores.errors import DataError
 from cores.geometry import Size
-from cores.masks import RLE, decode
 from cores.processing.pixels import Picture
 from cores.processing.tokens import Tokens
+from cores.processing.truth import nothing, truth_of
 from cores.vocabulary import PADDING, UNSUPERVISED
 
 
@@ -28,8 +28,9 @@ class Batch(TypedDict):
     `segmenter_pixels` (images, 3, S, S), without pictures whose features are known; `token_positions` (levels, masks):
     the positions that predict each grounding token; `image_index` (masks,): the row of each mask; `truth`,
     `location_truth`: one (h, w) bool a mask, or None where no location is known; `ignore`: one (h, w) bool or None an
-    image; `sizes`, `resized`: (h, w) of each picture, and of it inside the segmenter's square. So that no loss asks
-    the device, and waits:
+    image; where losses are taken at the low resolution, these are of cells: the share that is inside, (h', w'), fp32,
+    and which of them are ignored; `sizes`, `resized`: (h, w) of each picture, and of it inside the segmenter's square.
+    So that no loss asks the device, and waits:
     `supervised` (supervised,), int64: where the states stand that predict supervised tokens, counted along all rows in
     turn; `rows`: `image_index` as plain numbers; `counts`: of each of `loss_keys.COUNTED`, how many are here.
     `dropped`: conversations left out or cut, for the log alone.
@@ -133,8 +134,12 @@ def make_batch(
     samples: Sequence[Sample],
     pixels: Mapping[str, Tensor],
     pad: int,
+    cells: Sequence[Size | None],
 ) -> Batch:
-    """Rows as padded tensors, and the masks of all rows on one axis; `pixels`: of all pictures, as their rule says."""
+    """Rows as padded tensors, and the masks of all rows on one axis.
+
+    Args: `pixels`: of all pictures, as their rule says; `cells` (h', w') of each picture's masks, None for its pixels.
+    """
     longest = max(len(row.ids) for row in rows)
     levels = len(rows[0].places)
 
@@ -150,11 +155,15 @@ def make_batch(
     of_mask = [number for number, row in enumerate(rows) for _ in row.targets]
     places = [[place for row in rows for place in row.places[level]] for level in range(levels)]
     truth, locations = [], []
-    for row, picture in zip(rows, pictures, strict=True):
+    for row, picture, size in zip(rows, pictures, cells, strict=True):
         for target in row.targets:
-            truth.append(torch.zeros(picture.size, dtype=torch.bool) if target is None else _mask(target.mask))
+            truth.append(nothing(picture.size, size) if target is None else truth_of(target.mask, size))
             location = None if target is None else target.location
-            locations.append(None if location is None else _mask(location))
+            locations.append(None if location is None else truth_of(location, size))
+    ignored = [
+        None if sample.ignore is None else truth_of(sample.ignore, size) > 0.5
+        for sample, size in zip(samples, cells, strict=True)
+    ]
     return {
         "input_ids": padded([row.ids for row in rows], pad),
         "segment_ids": padded([row.segments for row in rows], PADDING),
@@ -166,7 +175,7 @@ def make_batch(
         "image_index": torch.tensor(of_mask, dtype=torch.long),
         "truth": truth,
         "location_truth": locations,
-        "ignore": [None if sample.ignore is None else _mask(sample.ignore) for sample in samples],
+        "ignore": ignored,
         "sizes": [picture.size for picture in pictures],
         "resized": [picture.resized for picture in pictures],
         "supervised": torch.tensor(supervised, dtype=torch.long),
@@ -179,7 +188,3 @@ def _seen(squares: Sequence[Tensor]) -> Tensor:
     """Those (3, S, S) that the segmenter is to see, together; of the others there is nothing, (0, S, S)."""
     side = squares[0].shape[-1]
     return torch.cat([square.view(-1, 3, side, side) for square in squares])
-
-
-def _mask(rle: RLE) -> Tensor:
-    return torch.from_numpy(decode(rle))

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedTokenizerBase
 
 from cores.checkpoint_errors import checkpoint_errors, in_words
+from cores.data.sample import Raster
 from cores.errors import CheckpointError, DataError
 from cores.processing.picture_layouts import LAYOUTS, Facts, Layout, Pixels
 from cores.processing.pixels import for_language
@@ -36,7 +37,7 @@ class PixelRule(Protocol):
     around: tuple[str, str]
     last: str
 
-    def __call__(self, image: Image.Image) -> dict[str, Tensor]:
+    def __call__(self, image: Image.Image | Raster) -> dict[str, Tensor]:
         """One RGB picture: `pixel_values` and what else its family gives, each with a first axis of 1 or more."""
 
     def text(self, pixels: Pixels) -> str:
@@ -63,7 +64,7 @@ class SquareRule:
         self._image = _token(tokenizer, sizes.image_token_id)
         self.last = self._image or IM_END
 
-    def __call__(self, image: Image.Image) -> dict[str, Tensor]:
+    def __call__(self, image: Image.Image | Raster) -> dict[str, Tensor]:
         return {"pixel_values": for_language(image, self.sizes.mllm_image_size, self.sizes.clip_fit)[None]}
 
     def text(self, pixels: Pixels) -> str:
@@ -101,7 +102,9 @@ class ImageProcessorRule:
         self.around = self._layout.around
         self.last = self._layout.needs[-1] if self._layout.needs else image
 
-    def __call__(self, image: Image.Image) -> dict[str, Tensor]:
+    def __call__(self, image: Image.Image | Raster) -> dict[str, Tensor]:
+        if isinstance(image, Raster):
+            image = Image.fromarray(image.values)
         try:
             found = self.processor(images=[image], return_tensors="pt", **self._layout.asks)
         except Exception as error:  # each family has its own limits, and its own errors for them

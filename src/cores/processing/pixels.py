@@ -13,12 +13,13 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from cores.data.sample import Raster
 from cores.errors import DataError
 from cores.geometry import Size
 from cores.picture_errors import opened_picture, picture_errors
+from cores.processing.scaling import BAND, scaled, scaled_square, size_of
 from cores.prompts.styles import ClipFit
 
-BAND = 512  # rows that are worked on at once
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of grey values 0..1
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -80,42 +81,22 @@ def _rgb(image: Image.Image, name: str | Path) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def for_language(image: Image.Image, side: int, fit: ClipFit) -> Tensor:
+def for_language(picture: Image.Image | Raster, side: int, fit: ClipFit) -> Tensor:
     """(3, side, side), normalised, bicubic.
 
     `crop`: short side to `side`, and the middle cut out, so that the ends of a long picture are not seen (LLaVA v1,
     published CoReS and LISA); `pad`: first made square with the mean colour on both sides (LLaVA-1.5).
     """
-    width, height = image.size
     if fit == "pad":
-        seen = _padded(image, side)
+        red, green, blue = (int(255 * value) for value in CLIP_MEAN)
+        seen = scaled_square(picture, side, (red, green, blue))
     else:
-        shortest = min(image.size)
-        width, height = (int(side * length / shortest) for length in image.size)
-        left, top = (width - side) // 2, (height - side) // 2
-        seen = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
-    values = torch.from_numpy(np.array(seen, dtype=np.float32) / 255)  # (side, side, 3)
+        shortest = min(size_of(picture))
+        height, width = (int(side * length / shortest) for length in size_of(picture))
+        top, left = (height - side) // 2, (width - side) // 2
+        seen = scaled(picture, (height, width), "bicubic")[top : top + side, left : left + side]
+    values = torch.from_numpy(seen.astype(np.float32) / 255)  # (side, side, 3)
     return ((values - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)).permute(2, 0, 1).contiguous()
-
-
-def _padded(image: Image.Image, side: int) -> Image.Image:
-    """The picture in the middle of a square of the mean colour, scaled to `side`, bicubic.
-
-    Pillow scales rows first and columns then, so that bands of rows give the same pixels as the whole square, which
-    for a large picture would be larger still.
-    """
-    longest = max(image.size)
-    left, top = (longest - image.width) // 2, (longest - image.height) // 2
-    mean = tuple(int(255 * value) for value in CLIP_MEAN)
-    narrow = Image.new("RGB", (side, longest))
-    for first in range(0, longest, BAND):
-        rows = min(BAND, longest - first)
-        band = Image.new("RGB", (longest, rows), mean)
-        begin, end = max(first, top), min(first + rows, top + image.height)
-        if begin < end:
-            band.paste(image.crop((0, begin - top, image.width, end - top)), (left, begin - first))
-        narrow.paste(band.resize((side, rows), Image.Resampling.BICUBIC), (0, first))
-    return narrow.resize((side, side), Image.Resampling.BICUBIC)
 
 
 def key_of(image: Image.Image) -> str:

@@ -18,13 +18,15 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from cores.data.sample import Conversation, Form, Sample, Target, Turn
+from cores.data.sample import Conversation, Form, Raster, Sample, Target, Turn
 from cores.errors import DataError, UserError
+from cores.geometry import content_size
 from cores.processing.batch import Asked, Batch, Row, fit, make_batch
 from cores.processing.chat_formats import chat_format
 from cores.processing.language_pixels import pixel_rule, read_image_processor
 from cores.processing.pixels import Picture, key_of, open_picture
 from cores.processing.reading import Reading, read_answer
+from cores.processing.scaling import size_of
 from cores.processing.segmenter_pixels import for_segmenter
 from cores.processing.stored import SQUARE, ProcessorSizes, fetch_processor, read_processor, write_processor
 from cores.processing.tokens import Tokens, encode_conversation, encode_prompt, find_ids
@@ -108,17 +110,17 @@ class CoresProcessor:
 
     # -- one picture, for asking -----------------------------------------------------------------------------------
 
-    def picture(self, image: Path | str | Image.Image, unseen: bool = False, keyed: bool = True) -> Picture:
+    def picture(self, image: Path | str | Image.Image | Raster, unseen: bool = False, keyed: bool = True) -> Picture:
         """A picture for both; `unseen`: not for the segmenter; `keyed` False: without its key, which takes time.
 
-        Raises DataError when it cannot be read.
+        Raises DataError when it cannot be read. A raster has no key.
         """
-        opened = open_picture(image)
+        opened = image if isinstance(image, Raster) else open_picture(image)
         pixels, resized = for_segmenter(opened, self.sizes.segmenter_image_size, self.sizes.segmenter, unseen)
         seen = self.rule(opened)
         layout = tuple(self.rule.layout(seen))
-        key = key_of(opened) if keyed else ""
-        return Picture(seen, layout, pixels, (opened.height, opened.width), resized, key)
+        key = key_of(opened) if keyed and not isinstance(opened, Raster) else ""
+        return Picture(seen, layout, pixels, size_of(opened), resized, key)
 
     def language_pixels(
         self, pictures: Sequence[Picture], device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -176,19 +178,22 @@ class CoresProcessor:
         indices: Sequence[int],
         mode: Mode = "train",
         unseen: Collection[int] = (),
+        mask_size: int | None = None,
     ) -> Batch:
         """The batch of these samples, as `CoresModel.forward` takes it.
 
         `train` draws exemplars and wordings: those of a sample are a function of (seed, epoch, its index), whatever
         else is in the batch. A conversation that `max_text_tokens` has no room for is left out or cut (`fit`), and
         counted in `dropped`. `val` takes the validation wordings and cuts nothing. `unseen`: numbers of the samples
-        that are left out of `segmenter_pixels`, since their features are known.
+        that are left out of `segmenter_pixels`, since their features are known. `mask_size`: side of the low-res masks
+        at which the losses are taken, if they are: then the truth is made at their size.
 
         Raises DataError when a picture cannot be read, is of another size than its masks, or an answer's chains do
         not go with its targets.
         """
         keyed = mode != "train"  # in training nothing is drawn by a picture's key
-        pictures = [self.picture(sample.image, number in unseen, keyed) for number, sample in enumerate(samples)]
+        opened = [sample.raster or sample.image for sample in samples]
+        pictures = [self.picture(image, number in unseen, keyed) for number, image in enumerate(opened)]
         rows = []
         for sample, picture, index in zip(samples, pictures, indices, strict=True):
             rng = Random(f"{seed} {epoch} {index}") if mode == "train" else None
@@ -196,8 +201,10 @@ class CoresProcessor:
                 rows.append(self._row(sample, picture, rng, seed))
             except DataError as error:
                 raise DataError(f"{sample.name}: {error}") from None
-        pad = self.tokenizer.pad_token_id
-        return make_batch(rows, pictures, samples, self.language_pixels(pictures), 0 if pad is None else int(pad))
+        canvas = self.sizes.segmenter_image_size
+        cells = [None if mask_size is None else content_size(one.resized, canvas, mask_size) for one in pictures]
+        pad = self.tokenizer.pad_token_id or 0
+        return make_batch(rows, pictures, samples, self.language_pixels(pictures), int(pad), cells)
 
     def _row(self, sample: Sample, picture: Picture, rng: Random | None, seed: int) -> Row:
         if sample.size != picture.size:

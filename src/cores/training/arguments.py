@@ -85,11 +85,6 @@ def _refuse(arguments: TrainingArguments, recipe: Recipe) -> None:
     """Raise RecipeError for what would not do what it says, and for libraries that are not here."""
     if arguments.fsdp or str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "false")):
         raise RecipeError(f"trainer.fsdp: {NO_FSDP1}")
-    if recipe.data.features and (is_zero3(arguments) or recipe.trainer.get("fsdp")):
-        raise RecipeError(
-            "data.features: with trainer.fsdp and ZeRO-3 all processes have to run the encoder together, also where "
-            "one finds its features kept: leave it out, or take DDP or ZeRO-2"
-        )
     if is_zero3(arguments) and recipe.model.dtype == "bfloat16" and not arguments.bf16:
         raise RecipeError(
             "trainer.deepspeed: ZeRO-3 wants weights of one dtype: with model.dtype=bfloat16 set trainer.bf16=true"

@@ -16,8 +16,9 @@ from cores.data.sources.base import Source
 from cores.errors import DataError
 from cores.processing.pixels import open_picture
 from cores.processing.processor import CoresProcessor
+from cores.processing.rasters import QuickReader
 from cores.recipe import Recipe
-from cores.training.feature_cache import FeatureCache, Known
+from cores.training.kept import Caches, read_kept, with_kept
 
 OpenSource = Callable[[str, Path | None], Source]  # a source by name, in a data directory or none
 Key = tuple[int, int]  # epoch, index
@@ -34,6 +35,12 @@ class Draws(Dataset[Drawn | DataError]):
     def __init__(self, mixture: Mixture, length: int | None = None) -> None:
         self.mixture = mixture
         self.length = length or sum(len(source) for sources in mixture.sources for source in sources)
+
+    def read_for(self, processor: CoresProcessor, pixels: str) -> None:
+        """From now on pictures are read as `data.pixels` says, for this processor."""
+        self.mixture.open_picture = (
+            open_picture if pixels == "exact" else QuickReader(processor.sizes, draft=pixels == "draft")
+        )
 
     def __len__(self) -> int:
         return self.length
@@ -71,13 +78,15 @@ class Collate:
 
     `questions`: how many it asks; `named`: what its samples are called; both for the trainer alone.
 
-    With a cache, the pictures whose features are kept are not prepared for the segmenter: `features` has theirs (kept,
-    ...) by name, `segmenter_pixels` (missing, 3, S, S) the others, `feature_order` (images,) says for each picture
-    where it stands in both together, and `feature_keys` names the missing ones for the cache.
+    With caches, `kept` is what they have of the batch's pictures (see `read_kept`), which are prepared no more.
+
+    `mask_size`: see `CoresProcessor.collate`.
     """
 
-    def __init__(self, processor: CoresProcessor, seed: int, cache: FeatureCache | None = None) -> None:
-        self.processor, self.seed, self.cache = processor, seed, cache
+    def __init__(
+        self, processor: CoresProcessor, seed: int, caches: Caches | None = None, mask_size: int | None = None
+    ) -> None:
+        self.processor, self.seed, self.caches, self.mask_size = processor, seed, caches or {}, mask_size
 
     def __call__(self, drawn: Sequence[Drawn | DataError]) -> dict[str, Any] | Failed:
         for one in drawn:
@@ -91,12 +100,12 @@ class Collate:
     def _batch(self, drawn: Sequence[Drawn]) -> dict[str, Any]:
         samples, epochs, indices = zip(*drawn, strict=True)
         self.processor.dropped.clear()
-        known = Known.of(samples, self.cache)
+        kept = read_kept(samples, self.caches)
+        unseen = kept["segmenter"]["rows"] if "segmenter" in kept else ()
         drawing = {"seed": self.seed, "epoch": epochs[0], "indices": indices}
-        batch = self.processor.collate(samples, **drawing, unseen=known.rows)
+        batch = self.processor.collate(samples, **drawing, unseen=unseen, mask_size=self.mask_size)
         return {
-            **batch,
-            **known.batch(len(samples)),
+            **(with_kept(batch, kept) if kept else batch),
             "dropped": self.processor.dropped.total(),
             "questions": int(batch["segment_ids"].amax(1).sum()),  # a row's conversations are numbered from 1
             "named": [called(sample) for sample in samples],

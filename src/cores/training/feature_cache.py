@@ -1,4 +1,4 @@
-"""Features of a frozen segmenter kept on disk: what one epoch computed, the next ones read.
+"""Features of frozen encoders kept on disk: what one epoch computed, the next ones read.
 
 One safetensors file a picture, named by the picture's content, in a folder named by the encoder's: weights, number
 type and how pictures are prepared. Ranks, workers and runs share a folder; a file is there whole or not at all.
@@ -9,24 +9,15 @@ Legend: images = pictures of a batch.
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers import TrainingArguments
 
-from cores.data.sample import Sample
-from cores.errors import RecipeError, UserError
-from cores.modeling.model import CoresModel
-from cores.modeling.segmenters.base import Features, Segmenter
-from cores.processing.pixels import open_picture
-from cores.processing.processor import CoresProcessor
-from cores.processing.stored import ProcessorSizes
-from cores.recipe import Recipe
+from cores.errors import UserError
+from cores.modeling.segmenters.base import Features
 from cores.whole import is_full, whole_file
 
 log = logging.getLogger(__name__)
@@ -106,74 +97,8 @@ class FeatureCache:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """The pictures of a batch whose features are kept. `rows`: which; `missing`: the keys of the others."""
-
-    rows: list[int]
-    features: list[Features]
-    missing: list[str]
-
-    @classmethod
-    def of(cls, samples: Sequence[Sample], cache: FeatureCache | None) -> "Known":
-        """What a cache has of these samples' pictures; nothing, where there is no cache."""
-        known = cls([], [], [])
-        for row, sample in enumerate(samples if cache is not None else ()):
-            assert cache is not None
-            key = picture_key(open_picture(sample.image))
-            features = cache.read(key)
-            if features is None:
-                known.missing.append(key)
-            else:
-                known.rows.append(row)
-                known.features.append(features)
-        return known
-
-    def batch(self, images: int) -> dict[str, Any]:
-        """What is added to a batch of so many pictures; tensors by name, so that any Trainer can move them."""
-        found: dict[str, Any] = {"feature_keys": self.missing} if self.missing else {}
-        if self.features:
-            together = Features.cat(self.features)
-            found["features"] = {"coarse": together.coarse, "fine": together.fine}
-            others = [row for row in range(images) if row not in self.rows]
-            found["feature_order"] = torch.tensor([*self.rows, *others]).argsort()
-        return found
-
-
 def picture_key(picture: Image.Image) -> str:
     """A picture's content, as 32 hexadecimal digits: the same for the same RGB pixels, whatever the file is called."""
     digest = hashlib.blake2b(repr((picture.mode, picture.size)).encode(), digest_size=16)
     digest.update(picture.tobytes())
     return digest.hexdigest()
-
-
-def fingerprint(segmenter: Segmenter, sizes: ProcessorSizes, computing: torch.dtype) -> str:
-    """What features depend on beside the picture, as 32 hexadecimal digits.
-
-    Weights of all that comes before the prompt encoder and the mask decoder, their attention, the number type that is
-    computed in, and how pictures are prepared.
-    """
-    after = (*segmenter.parts["prompt_encoder"], *segmenter.parts["mask_decoder"])
-    attention = getattr(segmenter.config, "_attn_implementation", None)
-    said = (sizes.segmenter, sizes.segmenter_image_size, str(computing), attention)
-    digest = hashlib.blake2b(repr(said).encode(), digest_size=16)
-    for name, value in sorted(segmenter.state_dict().items()):  # type: ignore[attr-defined]
-        if not name.startswith(after):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def open_cache(
-    recipe: Recipe, model: CoresModel, processor: CoresProcessor, arguments: TrainingArguments
-) -> FeatureCache | None:
-    """The cache of a recipe, None where it names none. Raises RecipeError when what it would keep trains."""
-    data = recipe.data
-    if data.features is None:
-        return None
-    if "image_encoder" in recipe.model.train:
-        raise RecipeError("data.features: image_encoder trains, so its features change: take one of them out")
-    computing = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
-    encoder = fingerprint(model.segmenter, processor.sizes, computing)
-    folder, most = Path(data.features).expanduser().absolute(), data.features_gb * 1e9
-    return FeatureCache(folder, encoder, data.features_dtype == "bfloat16", most, arguments.world_size)

@@ -21,7 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Cut(BaseException):
+class Cut(BaseException):
     """Raised where a signal comes, out of work that is done anew after a resume."""
 
 
@@ -53,17 +53,20 @@ class Interruption(TrainerCallback):
             for number, handler in zip(signals, before, strict=True):
                 signal.signal(number, handler)
 
-    def cut(self, work: Callable[P, T]) -> Callable[P, T | None]:
-        """The same work, which a signal ends at once; it gives None then."""
+    def cut(self, work: Callable[P, T], at_once: bool = True) -> Callable[P, T | None]:
+        """The same work, which a signal ends; it gives None then.
+
+        `at_once`: wherever it is; else the work itself looks at `asked`, and raises Cut where it may end.
+        """
 
         def run(*args: P.args, **kwargs: P.kwargs) -> T | None:
             try:
                 try:
-                    self.cuts = True
+                    self.cuts = at_once
                     return None if self.asked else work(*args, **kwargs)
                 finally:
                     self.cuts = False
-            except _Cut:
+            except Cut:
                 return None
 
         return run
@@ -81,7 +84,7 @@ class Interruption(TrainerCallback):
         self.asked = number
         sys.stderr.write("\ninterrupted: this step is finished and saved first; once more stops at once\n")
         if self.cuts:
-            raise _Cut
+            raise Cut
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Save and stop when any process was asked to, all of them after the same step."""

@@ -23,9 +23,9 @@ from cores.trainer_section import FSDP2
 from cores.training.arguments import training_arguments
 from cores.training.callbacks import EarlyStopping, LastStep, LogFile
 from cores.training.drawing import Collate, Draws, OpenSource, draws_of
-from cores.training.feature_cache import open_cache
 from cores.training.folder import RECIPE, clear, taken
 from cores.training.interruption import Interruption, workers_ended
+from cores.training.kept import open_caches
 from cores.training.memory import training_memory
 from cores.training.outline import positions
 from cores.training.progress import Progress
@@ -104,13 +104,14 @@ def _train(
         with loaded_whole(arguments):
             empty = (fsdp2 or zero3) and arguments.process_index > 0  # the first rank sends its weights
             base, model, processor = start(recipe, arguments.seed, empty)
+            draws.read_for(processor, recipe.data.pixels)
             torch.manual_seed(arguments.seed)
             choose_parts(model, recipe.model.train, recipe.lora)
         said += _unknown_words(processor, draws) if arguments.should_save else []
         for checkpoint in found:
             Base.load(checkpoint).check(base.fingerprints)
-        cache = open_cache(recipe, model, processor, arguments)
     with together():
+        caches = open_caches(recipe, model, processor, arguments)
         if fsdp2:
             shard(model, arguments.device)
         elif zero3:
@@ -131,9 +132,10 @@ def _train(
                 base=base,
                 processor=processor,
                 draws=draws,
-                evaluate=interruption.cut(evaluate) if evaluate is not None else None,
-                cache=cache,
-                data_collator=Collate(processor, draws.mixture.seed, cache),
+                evaluate=interruption.cut(evaluate, at_once=not (fsdp2 or zero3)) if evaluate is not None else None,
+                stopped=lambda: bool(interruption.asked),
+                caches=caches,
+                data_collator=Collate(processor, draws.mixture.seed, caches, model.loss_mask_size),
                 callbacks=callbacks,
             )
     trainer.remove_callback(PrinterCallback)  # --quiet is quiet

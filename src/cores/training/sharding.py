@@ -4,6 +4,7 @@ The model is cut before the Trainer sees it, layer by layer, so that no process 
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,11 +59,11 @@ def share_buffers(model: CoresModel, device: torch.device) -> None:
 
 
 def units(model: CoresModel) -> Iterator[nn.Module]:
-    """What is gathered at one time: each layer of the language model and of both vision encoders.
+    """What is gathered at one time: each layer of both vision encoders and of the language model, which comes last.
 
     All else is gathered with the model itself, and stays so from a step's forward to the end of its backward.
     """
-    for part in (model.mllm, model.segmenter.vision_encoder):
+    for part in (model.segmenter.vision_encoder, model.mllm):
         taken: list[str] = []
         for name, module in part.named_modules():
             if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in taken):
@@ -70,40 +71,31 @@ def units(model: CoresModel) -> Iterator[nn.Module]:
                 yield from (layer for layer in module if any(True for _ in layer.parameters()))
 
 
-def as_forward(model: CoresModel, called: nn.Module, work: Callable[[], T]) -> T:
-    """What `work` gives, run in the place of the model's forward, so that FSDP2 and DeepSpeed gather what it touches.
-
-    All ranks have to come by the same layers in the same order. `called`: the model, or what is wrapped around it.
-    """
+def as_forward(model: CoresModel, work: Callable[[], T]) -> T:
+    """What `work` gives, run in the place of the model's forward, so that FSDP2 gathers what is not in `units`."""
     found: list[T] = []
     own = model.__dict__.get("forward")  # accelerate's, which casts
     model.__dict__["forward"] = lambda: found.append(work())
     try:
         with torch.no_grad():
-            called()
+            model()
     finally:
         del model.__dict__["forward"]
         if own is not None:
             model.__dict__["forward"] = own
+        model.reset_iter_state()  # no backward follows
     return found[0]
 
 
-def score_whole(model: CoresModel, score: Callable[[], T]) -> T:
-    """What `score` gives while every rank holds all weights: each may then ask the model as often as it likes."""
-    layers = [module for module in model.modules() if isinstance(module, FSDPModule) and module is not model]
-
-    def work() -> T:
-        for layer in layers:
-            layer.set_reshard_after_forward(False, recurse=False)
-            layer.unshard()
-        return score()
-
+@contextmanager
+def held(unit: nn.Module) -> Iterator[None]:
+    """Inside, a layer of `units` is whole; all ranks enter and leave it together."""
+    assert isinstance(unit, FSDPModule)
+    unit.unshard()
     try:
-        return as_forward(model, model, work)
+        yield
     finally:
-        for layer in layers:
-            layer.set_reshard_after_forward(True, recurse=False)
-        model.reset_iter_state()  # no backward follows these forwards
+        unit.reshard()
 
 
 def gather(model: CoresModel) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from accelerate.utils import gather_object
@@ -28,14 +28,18 @@ from cores.modeling.model import CoresModel
 from cores.modeling.segmenters.base import Features
 from cores.processing.batch import Batch
 from cores.processing.processor import CoresProcessor
+from cores.training import sharding, zero3
 from cores.training.drawing import Draws, InOrder
-from cores.training.feature_cache import FeatureCache
 from cores.training.finite import Watch
 from cores.training.interruption import ignore_signals
+from cores.training.kept import Caches, complete, is_missing
+from cores.training.lockstep import Lockstep
 from cores.training.saving import Saving
-from cores.training.sharding import as_forward, is_sharded, score_whole
+from cores.training.sharding import is_sharded
 from cores.training.tally import Tally
 from cores.training.zero3 import is_zero3
+
+T = TypeVar("T")
 
 
 class Score(Protocol):
@@ -51,8 +55,8 @@ Evaluate = Callable[[CoresModel, CoresProcessor, int, int], Score | None]
 
 
 class CoresTrainer(Saving):
-    """A Trainer of one run. `base`: what the run started from; `evaluate`: says which checkpoint is the best; `cache`:
-    where the frozen segmenter's features are kept.
+    """A Trainer of one run. `base`: what the run started from; `evaluate`: says which checkpoint is the best;
+    `stopped`: was the run told to stop (see `Lockstep`); `caches`: where frozen encoders' features are kept.
 
     Training raises CheckFailed for a loss or a gradient that is no number, and what the draws raise.
     """
@@ -64,10 +68,11 @@ class CoresTrainer(Saving):
         processor: CoresProcessor,
         draws: Draws,
         evaluate: Evaluate | None,
-        cache: FeatureCache | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+        caches: Caches | None = None,
         **kwargs: Any,
     ) -> None:
-        self.cache = cache
+        self.caches = caches or {}
         self.base, self.processor, self.scorer = base, processor, evaluate
         self.order = InOrder(len(draws))
         self.control: TrainerControl
@@ -76,6 +81,11 @@ class CoresTrainer(Saving):
         # The Trainer's own name for a model that is placed and cut already. It is said after its beginning, where it
         # would refuse to save such a model: that is done below.
         self.is_distributed_loading_by_transformers = self.sharded
+        self.zero3 = is_zero3(self.args)
+        self.lockstep: Lockstep | None = None
+        if self.sharded or self.zero3:
+            whole = sharding.held if self.sharded else zero3.held
+            self.lockstep = Lockstep(list(sharding.units(self.model)), whole, stopped)
         # True: a step's losses are means over all of it (`_get_num_items_in_batch`); False: over each micro-batch
         self.loss_is_scaled_for_ga = self.model.config.loss_normalization == "batch"
         levels = [level["name"] for level in self.model.config.levels]
@@ -114,7 +124,32 @@ class CoresTrainer(Saving):
         self.tally.waited += time.monotonic() - started
         self.tally.steps += 1
         self.watch = Watch()
+        if self.caches:
+            self._encode_missing(found[0])
         return found
+
+    def _encode_missing(self, batches: list[Any]) -> None:
+        """Give a step's batches the features of all their pictures.
+
+        Before the step begins, since FSDP2 cannot go through a frozen encoder between the forwards of one. Where the
+        model is cut all ranks gather the encoder for those that have a picture to encode.
+        """
+
+        def work() -> None:
+            for batch in batches:
+                complete(batch, self.caches, self.model, self._prepare_input, self._one_graph)
+
+        missing = is_missing(batches)
+        with self.accelerator.autocast():
+            if self.lockstep is not None and self.lockstep.anybody(missing):
+                self._each_its_own(work)
+            else:
+                work()
+
+    @property
+    def _one_graph(self) -> bool:
+        """Do all ranks have to run the same graph (see `with_stand_in`)?"""
+        return self.is_deepspeed_enabled or self.sharded
 
     # Losses
 
@@ -146,16 +181,13 @@ class CoresTrainer(Saving):
         named = inputs.pop("named")
         counts = {"questions": inputs.pop("questions"), "dropped": inputs.pop("dropped")}
         counts |= {"images": len(inputs["input_ids"]), "tokens": inputs["counts"]["tokens"]}
-        one_graph = self.is_deepspeed_enabled or self.sharded
-        missing = inputs.pop("feature_keys", [])
+        one_graph = self._one_graph
         if "features" in inputs:
             inputs = {**inputs, "features": Features(**inputs["features"])}
         stand_in = one_graph and not len(inputs["image_index"])
         if num_items_in_batch is not None:
             inputs["counts"] = num_items_in_batch
         outputs = model(**(with_stand_in(inputs) if stand_in else inputs))
-        if self.cache is not None and missing and outputs.features is not None:
-            self.cache.write(missing, outputs.features)
         loss = outputs["loss"]
         known = {**outputs, **(outputs.get("mask_losses") or {})}
         if one_graph:  # ZeRO-3 runs a module backward once for each output that is used: the same two on all ranks
@@ -198,23 +230,28 @@ class CoresTrainer(Saving):
         There are none when a rank was told to stop before it had finished: a resumed run begins with this evaluation.
         """
         assert self.scorer is not None
-        zero3 = is_zero3(self.args)  # gathers a layer from all ranks whenever one asks: all ask the same
-        share = (0, 1) if zero3 else (self.args.process_index, self.args.world_size)
-        ask = partial(self.scorer, self.model, self.processor, *share)
+        ask = partial(self.scorer, self.model, self.processor, self.args.process_index, self.args.world_size)
         with self.accelerator.autocast():
-            if self.sharded:
-                score = score_whole(self.model, ask)
-            else:
-                score = as_forward(self.model, self.model_wrapped, ask) if zero3 else ask()
+            score = self._each_its_own(ask)
         scores = gather_object([score]) if self.args.world_size > 1 else [score]
         found = [one for one in scores if one is not None]
         metrics = {}
         if len(found) == len(scores):
-            figures = functools.reduce(operator.add, found[:1] if zero3 else found).compute()
+            figures = functools.reduce(operator.add, found).compute()
             metrics = {f"eval_{name}": float(value) for name, value in figures.items()}
             self.log({name: value for name, value in metrics.items() if math.isfinite(value)})  # nan: nothing to count
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _each_its_own(self, work: Callable[[], T]) -> T:
+        """What `work` gives, which each rank does with the model as often as it likes; all ranks call this."""
+        if self.lockstep is None:
+            return work()
+        run = partial(self.lockstep.run, work)
+        if self.sharded:
+            return sharding.as_forward(self.model, run)
+        with zero3.by_hand(self.model, self.model_wrapped):
+            return run()
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """The best has the highest gIoU; it is saved when it is found."""

@@ -27,12 +27,13 @@ class Pictures(TrainerCallback):
         self.picture: Image.Image | None = None
 
     def drawn_by(self, evaluate: Evaluate) -> Evaluate:
-        """The evaluation, with the drawing as its last part. All ranks draw, for all may hold a part of the model."""
+        """The evaluation, with the first rank's drawing as its last part."""
 
         def run(model: CoresModel, processor: CoresProcessor, rank: int, world: int) -> Score | None:
             self.picture = None  # of an evaluation that is cut there is none
             score = evaluate(model, processor, rank, world)
-            self.picture = self.draw(model, processor)
+            if rank == 0:
+                self.picture = self.draw(model, processor)
             return score
 
         return run

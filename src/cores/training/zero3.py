@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from cores.modeling.model import CoresModel
-from cores.training.sharding import share_buffers
+from cores.training.sharding import share_buffers, units
 
 
 def is_zero3(arguments: TrainingArguments) -> bool:
@@ -58,3 +58,29 @@ def partition(model: CoresModel, arguments: TrainingArguments) -> None:
         else:
             begun.convert_to_zero_parameters(param_list=[parameter])
     share_buffers(model, arguments.device)
+
+
+@contextmanager
+def held(unit: nn.Module) -> Iterator[None]:
+    """Inside, a module is whole; all ranks enter and leave it together."""
+    from deepspeed import zero
+
+    with zero.GatheredParameters(list(unit.parameters())):
+        yield
+
+
+@contextmanager
+def by_hand(model: CoresModel, engine: Any) -> Iterator[None]:
+    """Inside, DeepSpeed gathers nothing by itself: `sharding.units` are for `held`, everything else is whole."""
+    from deepspeed import zero
+
+    in_units = {id(parameter) for unit in units(model) for parameter in unit.parameters()}
+    offload = engine.optimizer.parameter_offload
+    for hook in (*offload.forward_hooks, *offload.backward_hooks, offload.fwd_pre_hook):
+        hook.remove()
+    offload.forward_hooks, offload.backward_hooks = [], []
+    try:
+        with zero.GatheredParameters([p for p in model.parameters() if id(p) not in in_units]):
+            yield
+    finally:
+        offload.setup_zero_stage3_hooks()

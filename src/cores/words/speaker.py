@@ -1,7 +1,7 @@
 """Asking a multimodal LLM for text: what the chain in words needs of one, and a model of ours that gives it."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cores.geometry import Size
-from cores.modeling.generation import PrefixCache, generate, read_prefix
+from cores.modeling.generation import Choose, generate
 from cores.modeling.model import CoresModel
+from cores.modeling.prefix_cache import read_prefix
 from cores.processing.processor import CoresProcessor
 from cores.words.grounding import Grounding
 
@@ -64,7 +65,7 @@ class CoresSpeaker:
     ) -> None:
         self.model, self.processor, self.grounding = model.eval(), processor, grounding
         self.tokenizer = processor.tokenizer
-        self.questions_per_pass = questions_per_pass if model.mllm.packs else 1  # draws are a row's own
+        self.questions_per_pass = questions_per_pass
 
     def look(self, image: Image.Image) -> Look:
         """Read the prefix with the picture in it."""
@@ -74,13 +75,13 @@ class CoresSpeaker:
         return Look(picture.size, picture.size, picture.key, read_prefix(self.model, pixels, ids))
 
     def ask(self, look: Look, prompts: Sequence[str], max_new_tokens: int, draw: int | None = None) -> list[Spoken]:
-        prefix: PrefixCache = look.held
         found: list[Spoken] = []
         for first in range(0, len(prompts), self.questions_per_pass):
             some = prompts[first : first + self.questions_per_pass]
             questions = [self.processor.question(prompt, "raw").to(self.model.device) for prompt in some]
             choose = None if draw is None else _drawing([seed_of(draw, look.key, prompt) for prompt in some])
-            for said in generate(self.model, prefix, questions, self.processor.closing, max_new_tokens, choose):
+            prefixes, closing = [look.held] * len(questions), self.processor.closing
+            for said in generate(self.model, prefixes, questions, closing, max_new_tokens, choose):
                 text = self.processor.parse_answer(said.ids).text
                 found.append(Spoken(text, said.score, len(said.ids), said.cut))
         return found
@@ -91,13 +92,14 @@ def seed_of(draw: int, key: str, prompt: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{draw} {key} {prompt}".encode()).digest()[:7], "big")
 
 
-def _drawing(seeds: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """A choice of next tokens by chance, each row with a generator of its own."""
+def _drawing(seeds: Sequence[int]) -> Choose:
+    """A choice of next tokens by chance, each question with a generator of its own."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    def choose(chances: Tensor) -> Tensor:
+    def choose(chances: Tensor, numbers: Sequence[int]) -> Tensor:
         weights = (chances / TEMPERATURE).softmax(-1).cpu()
-        drawn = [torch.multinomial(row, 1, generator=own) for row, own in zip(weights, generators, strict=True)]
+        pairs = zip(weights, numbers, strict=True)
+        drawn = [torch.multinomial(row, 1, generator=generators[number]) for row, number in pairs]
         return torch.cat(drawn).to(chances.device)
 
     return choose

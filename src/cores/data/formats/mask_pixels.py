@@ -12,9 +12,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from cores.data.formats.picture_headers import Header, read_header
 from cores.errors import DataError
@@ -45,7 +46,9 @@ def read_inside(path: Path, content: bytes | None = None, fits: Header | None = 
             raise DataError(f"{path}: is {image.mode}, expected a grey, palette or RGB picture: {RULE}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd EXIF
-            upright = ImageOps.exif_transpose(image)
+            image.load()  # Pillow turns a TIFF by itself here
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+            upright = ImageOps.exif_transpose(image) if turned else image  # a copy takes as long as reading it
         colored = upright.mode in COLORS or _sees_through(upright)
         levels = _grey_of(upright, str(path)) if colored else np.asarray(upright)
     return inside_numbers(levels, str(path), noisy)
@@ -63,7 +66,7 @@ def inside_numbers(values: NDArray[Any], where: str, noisy: bool = False) -> Mas
     low, top = values.min(), values.max()
     if not np.isfinite(low) or not np.isfinite(top) or low < 0:
         raise DataError(f"{where}: has values from {low:g} to {top:g}, expected 0 outside and 1 or 255 inside")
-    found = np.unique(values)
+    found = _present(values)
     scale = 1 if values.dtype.kind == "f" and top <= 1 else next((s for s in (255, 0xFFFF) if top <= s), float(top))
     plain = not top or top >= scale / 2 or (top == int(top) and not noisy)
     if plain and (len(found) == 1 or (len(found) == 2 and low == 0)):
@@ -114,12 +117,27 @@ def _grey_of(image: Image.Image, where: str) -> NDArray[np.uint8]:
 
     Raises DataError when it can be seen through, has two colours besides black, or a palette hides a difference.
     """
+    if image.mode == "P":  # what is asked of its pixels can be asked of the indices that they have
+        indices = np.asarray(image)
+        used, level_of = _present(indices), np.zeros(256, np.uint8)
+        strip = Image.frombytes("P", (len(used), 1), used.tobytes())
+        strip.putpalette(image.getpalette() or [])
+        strip.info = image.info
+        level_of[used] = _grey_of_colours(strip, where)[0]
+        return cv2.LUT(indices, level_of).astype(np.uint8, copy=False)
+    return _grey_of_colours(image, where)
+
+
+def _grey_of_colours(image: Image.Image, where: str) -> NDArray[np.uint8]:
+    """As `_grey_of`, from the colour of each pixel."""
     if _sees_through(image) or image.mode in ("RGBA", "LA", "PA"):
         if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
             raise DataError(f"{where}: can be seen through in places: {RULE}; save it without transparency")
-    colors = np.asarray(image.convert("RGBA" if _sees_through(image) else "RGB"))[..., :3]  # (h, w, 3)
-    levels: NDArray[np.uint8] = colors.max(-1)
-    if image.mode != "P" and np.array_equal(levels, colors.min(-1)):
+    wanted = "RGBA" if _sees_through(image) else "RGB"
+    colors = np.asarray(image if image.mode == wanted else image.convert(wanted))[..., :3]  # (h, w, 3)
+    planes = [np.ascontiguousarray(colors[..., n]) for n in range(3)]
+    levels: NDArray[np.uint8] = np.maximum(np.maximum(*planes[:2]), planes[2])
+    if image.mode != "P" and np.array_equal(levels, np.minimum(np.minimum(*planes[:2]), planes[2])):
         return levels
     packed = colors.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     known = np.unique(packed)
@@ -133,6 +151,14 @@ def _grey_of(image: Image.Image, where: str) -> NDArray[np.uint8]:
     if len(shares) and np.abs(shares - np.median(shares, axis=0)).max() > HUES:
         raise DataError(f"{where}: has {len(known)} colours, which may be labels: {RULE}; keep one object a mask")
     return levels
+
+
+def _present(values: NDArray[Any]) -> NDArray[Any]:
+    """Which values there are, sorted; of bytes in a twentieth of NumPy's time."""
+    if values.dtype != np.uint8:
+        return np.unique(values)
+    counts = cv2.calcHist([np.ascontiguousarray(values)], [0], None, [256], [0, 256])
+    return np.flatnonzero(counts).astype(np.uint8)
 
 
 def _sees_through(image: Image.Image) -> bool:

@@ -14,6 +14,7 @@ from cores.modeling.mllms.base import Masks, MultimodalLLM, Pixels, cached
 from cores.modeling.packing import require
 
 PROJECTORS = ("linear", "mlp2x_gelu")
+PATCHES = "patches"  # in the place of `pixel_values`: what was made of them before
 
 
 class LlavaMLLM(MultimodalLLM, LlavaForConditionalGeneration):
@@ -42,7 +43,9 @@ class LlavaMLLM(MultimodalLLM, LlavaForConditionalGeneration):
         return int(patches if self.config.vision_feature_select_strategy == "default" else patches + 1)
 
     def encode_images(self, pixels: Pixels) -> Tensor:
-        """Projected patches (images, patches, width) of `pixel_values` (images, 3, side, side)."""
+        """Projected patches (images, patches, width) of `pixel_values` (images, 3, side, side), or ready ones."""
+        if (ready := pixels.get(PATCHES)) is not None:
+            return ready
         found = self.model.get_image_features(
             pixel_values=pixels["pixel_values"].to(self.model.vision_tower.dtype),
             vision_feature_layer=self.config.vision_feature_layer,

@@ -73,7 +73,8 @@ class LeanMaskDecoder:
         queries, taken = points, seen
         for layer in self.transformer.layers:
             queries, seen = _two_way(layer, queries, points, seen, positions)
-        asked, whose = queries[:, self.read], points[:, self.read]
+        # indexed one by one: a tuple as an index is copied to the device, and the host waits for that
+        asked, whose = (torch.stack([of[:, i] for i in self.read], dim=1) for of in (queries, points))
         last = self.transformer
         asked = asked + _token_to_image(last.final_attn_token_to_image, asked + whose, seen, positions)
         asked = last.layer_norm_final_attn(asked)

@@ -1,0 +1,79 @@
+"""Guesses of how an answer goes on: from the checkpoint's own templates, and from what it has said since.
+
+Answers follow templates, so that a few words say which comes next. A table of word sequences gives the shares of what
+followed; the likeliest continuations are proposed, as long as they are likely enough to be worth their reading.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from heapq import heappop, heappush
+
+from cores.modeling.drafting import DRAFT_TOKENS
+from cores.processing.processor import CoresProcessor
+
+LOOKS_BACK = 4  # tokens that say what comes next
+LEAST = 0.08  # likely enough: reading one more token costs about so much of a pass
+OWN = 8  # how often an answer of the model's own counts, against one of a template
+BEGIN = -1  # stands before an answer's first token
+CHAINS = 3  # most targets that a template is written for: from then on, it repeats itself
+
+Shares = dict[tuple[int, ...], Counter[int]]
+
+
+class Drafts:
+    """A `Drafter` for answers of one checkpoint. It changes no answer; what it has learned changes how fast they come.
+
+    `known`: ids of answers, closed, that it begins with.
+    """
+
+    def __init__(self, known: Sequence[Sequence[int]]) -> None:
+        self.table: Shares = defaultdict(Counter)
+        for answer in known:
+            _count(self.table, (BEGIN, *answer), 1)
+
+    @classmethod
+    def of(cls, processor: CoresProcessor) -> "Drafts":
+        """With the answers that a checkpoint's prompt teaches: templates of one target and several, and refusals."""
+        words = processor.writer.words
+        templates = [processor.writer.fill(answer) for answer in words.answers]
+        several = [processor.writer.answer([None] * count) for count in range(1, CHAINS + 1)]
+        return cls([processor.answer_ids(text).tolist() for text in [*templates, *several, *words.refusals]])
+
+    def learn(self, said: Sequence[int]) -> None:
+        """An answer of the model's own."""
+        _count(self.table, (BEGIN, *said), OWN)
+
+    def propose(self, question: Sequence[int], said: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Ids that may come next, likeliest first: each is one that was proposed before, and one token more."""
+        asked: Shares = defaultdict(Counter)
+        _count(asked, question, 1)
+        past = (BEGIN, *said)[-LOOKS_BACK:]
+        waiting: list[tuple[float, tuple[int, ...]]] = [(-1.0, ())]
+        while waiting:
+            chance, path = heappop(waiting)
+            if path:
+                yield path
+            if len(path) == DRAFT_TOKENS:
+                continue  # a table may go round in a circle
+            found = self._next((*past, *path)[-LOOKS_BACK:], asked)
+            total = sum(found.values())
+            for word, count in found.items():
+                if -chance * count / total >= LEAST:
+                    heappush(waiting, (chance * count / total, (*path, word)))
+
+    def _next(self, past: tuple[int, ...], asked: Shares) -> Counter[int]:
+        """What followed the longest end of the past that was met: in answers, or in the question, whose words a name
+        repeats."""
+        for first in range(len(past)):
+            for table in (asked, self.table):
+                if past[first:] in table:
+                    return table[past[first:]]
+        return Counter()
+
+
+def _count(table: Shares, ids: Sequence[int], times: int) -> None:
+    """Count each token behind what stands before it."""
+    words = tuple(ids)
+    for place in range(1, len(words)):
+        for first in range(max(0, place - LOOKS_BACK), place):
+            table[words[first:place]][words[place]] += times

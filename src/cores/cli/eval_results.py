@@ -1,0 +1,71 @@
+"""The end of `cores eval`: what was found is added up, written and printed."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cores.whole import whole_files
+
+if TYPE_CHECKING:
+    from cores.evaluation.part import Part
+
+SHIPPED = "cores-tiny (comes with cores)"
+
+
+def write_results(
+    args: argparse.Namespace,
+    about: Mapping[str, str],
+    home: Path,
+    parts: "Mapping[str, Part]",
+    answers: Sequence[str],
+) -> None:
+    """Add up what was found of each source, write the results with `about`, and print the tables."""
+    from cores.evaluation import result_files as files
+    from cores.evaluation import tables
+    from cores.evaluation.figures import figures
+    from cores.evaluation.journal import finish, found_in, read_back
+    from cores.evaluation.protocol import PUBLISHED_COUNTS, Protocol, has_seen
+    from cores.evaluation.report import Chapter
+
+    places = found_in(home)
+    protocol = Protocol(args.protocol, args.texts)
+    chapters, beside = [], {}
+    for name, part in parts.items():
+        found = figures(read_back(places, name), answers, args.seed, args.protocol == "published")
+        note = getattr(part.source, "note", "")
+        kept = files.KeptAnswers(places, name)
+        chapters.append(Chapter(name, found.result, part.picture, note, found, kept))
+        seen = has_seen(args.model or SHIPPED, name, _trained_on(args.model))
+        beside[name] = {"protocol": protocol.rules, "published_images": PUBLISHED_COUNTS.get(name), "seen": seen}
+    with whole_files(args.out) as folder:
+        files.write(folder, about, chapters, args.seed, beside)
+    finish(home)
+    sys.stdout.write(f"{tables.summary({c.name: c.result for c in chapters})}\n")
+    sys.stdout.write(f"\n{tables.intervals({c.name: c.figures for c in chapters if c.figures})}\n")
+    for chapter in chapters:
+        mode, score = next(iter(chapter.result.scores.items()))  # the report has those of the other mode, too
+        table = tables.sanity(score)
+        if table.rows:
+            sys.stdout.write(f"\n{chapter.name}, {mode}. {table}\n")
+        published = PUBLISHED_COUNTS.get(chapter.name)
+        if published not in (None, chapter.result.images):
+            sys.stdout.write(f"\n{chapter.name}: {chapter.result.images} pictures, published are {published}\n")
+        if beside[chapter.name]["seen"]:
+            sys.stdout.write(f"\n{chapter.name}: THESE WEIGHTS WERE TRAINED ON IT\n")
+    sys.stdout.write(f"\nreport: {args.out / 'report.html'}\n")
+
+
+def _trained_on(model: str | None) -> tuple[str, ...]:
+    """The sources of the run that a model folder is of, where its recipe is beside it."""
+    import yaml
+
+    for folder in (Path(model or ""), Path(model or "").parent):
+        try:
+            recipe = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
+            sources = recipe["data"]["sources"]
+            return tuple(str(name) for names in sources.values() for name in names)
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+            continue
+    return ()

@@ -1,0 +1,57 @@
+"""By which rules a figure was made, and what a reader must know of its data and weights."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Name = Literal["ours", "published"]
+Texts = Literal["first", "all"]
+
+# Pictures of the splits as their authors give them.
+PUBLISHED_COUNTS = {
+    "ReasonSeg|train": 239,
+    "ReasonSeg|val": 200,
+    "ReasonSeg|test": 779,
+    **{f"{name}|unc|{split}": n for name in ("refcoco", "refcoco+", "grefcoco") for split, n in (
+        ("val", 1500), ("testA", 750), ("testB", 750)
+    )},
+    "refcocog|umd|val": 1300,
+    "refcocog|umd|test": 2600,
+}  # fmt: skip
+
+# Published weights by their name, and what they are known to have been trained on beyond a train split.
+SEEN = ((re.compile(r"LISA-\d+B(-llama\d)?-v1(?!\d)(-explanatory)?", re.IGNORECASE), ("ReasonSeg|val",)),)
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """`published`: the counting rule, the given answer, the first text and the batch of the published programs."""
+
+    name: Name = "ours"
+    texts: Texts = "first"
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """The rules in words."""
+        if self.name == "published":
+            union = "an empty union counts 1; fp32; 1e-5 on each union and on the count, 1e-10 on cIoU's union"
+            return {"name": self.name, "answers": "given (teacher-forced)", "sums": union, "texts": self.texts}
+        union = "an empty union counts 1; pixels to ignore are in no sum"
+        return {"name": self.name, "sums": union, "texts": self.texts}
+
+
+def has_seen(model: str, source: str, trained_on: tuple[str, ...] = ()) -> bool | None:
+    """Have these weights been trained on this split? None: not known. `trained_on`: sources of the run, if known."""
+    parts = _splits(source)
+    if any(parts & _splits(one) for one in trained_on):
+        return True
+    for name, splits in SEEN:
+        if name.search(model) and any(parts & _splits(one) for one in splits):
+            return True
+    return False if trained_on else None
+
+
+def _splits(source: str) -> set[str]:
+    """`ReasonSeg|train_val` is two splits; every other source one."""
+    head, bar, split = source.rpartition("|")
+    return {f"{head}|{part}" for part in split.split("_")} if bar and head == "ReasonSeg" else {source}
