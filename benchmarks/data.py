@@ -230,11 +230,13 @@ def main() -> int:
     parser.add_argument("--rows", type=int, nargs="*", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--seconds", type=float, default=10.0, help="for which samples are made (default: 10)")
     parser.add_argument("--parts", action="store_true", help="only: what samples take of the CPU's time, by part")
+    parser.add_argument("--sizes", nargs="+", default=["3000x4000", "480x640"], help="of --parts' pictures, (h, w)")
     parser.add_argument("--rounds", type=int, default=3, help="of --parts, taking turns (default: 3)")
     args = parser.parse_args()
     if args.parts:
-        for size in ((3000, 4000), (480, 640)):
-            by_part(size, args.seconds, args.rounds)
+        for size in args.sizes:
+            height, width = map(int, size.split("x"))
+            by_part((height, width), args.seconds, args.rounds)
         return 0
     head = ["rows", "cold s", "cold MB", "warm s", "warm MB", "first s"]
     say(f"{'source':28}" + "".join(f"{name:>11}" for name in head) + f"{'samples/s':>11}{'files/min':>11}")

@@ -34,13 +34,13 @@ from cores.processing import CoresProcessor
 WAYS = ("off", "call", "run")
 
 
-def answers_of(pictures: int) -> tuple[list[list[Any]], list[list[list[int]]]]:
-    """Queries about so many scenes, and the ids that the shipped model answers, with what closes them."""
+def answers_of(pictures: int, questions: int) -> tuple[list[list[Any]], list[list[list[int]]]]:
+    """So many queries about each of so many scenes, and what the shipped model answers: ids, with what closes them."""
     model, processor = load(None, "cpu")
     asker, source = Asker(model.eval(), processor), open_source("scenes|test", None)
     samples = [source[number] for number in range(pictures)]
     turns = [[turn for talk in sample.conversations for turn in talk.turns] for sample in samples]
-    queries = [[(turn.query, turn.form) for turn in own] for own in turns]
+    queries = [[(turn.query, turn.form) for turn in own][:questions] for own in turns]
     told = asker.generate_batch(asker.encode_images([sample.image for sample in samples]), queries)
     return queries, [[[*one.ids, *processor.closing] for one in own] for own in told]
 
@@ -65,7 +65,7 @@ class ByHeart(generation._Telling):
 
 def measure(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    queries, told = answers_of(args.pictures)
+    queries, told = answers_of(args.pictures, args.questions)
     processor = CoresProcessor.from_pretrained(shipped("cores-tiny"))
     words = len(processor.tokenizer)
     sizes = {"mllm_image_size": 224, "image_tokens": 256, "image_token_id": words, "segmenter_image_size": 1024}
@@ -129,6 +129,7 @@ def main() -> int:
         "--batches", type=int, nargs="+", default=[1, 4, 16], help="pictures that are asked about at once"
     )
     parser.add_argument("--pictures", type=int, default=16)
+    parser.add_argument("--questions", type=int, default=3, help="about each picture")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="on the CPU, its seconds are counted (default)")

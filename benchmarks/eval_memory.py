@@ -63,8 +63,8 @@ def main() -> None:
     result = total.result
     print(  # noqa: T201
         f"{result.images} pictures, {result.questions} questions: {peak() - before:.0f} MB beside the imports; "
-        f"writing         f"{written - start:.0f} s, adding up {added - written:.0f} s, files {end - added:.0f} s of CPU; report.html "
-        f"{size:.1f} MB, answers.jsonl {answers:.0f} MB"
+        f"writing {written - start:.0f} s, adding up {added - written:.0f} s, files {end - added:.0f} s of CPU; "
+        f"report.html {size:.1f} MB, answers.jsonl {answers:.0f} MB"
     )
 
 

@@ -8,6 +8,9 @@ PAPER = ("cores-7b", "cores-13b", "cores-llava15-13b", "cores-llama2-13b", "lisa
 ABLATION = (
     "ablation-none",
     "ablation-inc",
+    "ablation-cor",
+    "ablation-cos",
+    "ablation-cos-refiner",
     "ablation-cor-cos",
     "ablation-cor-cos-refiner",
     "ablation-inc-cor-cos",

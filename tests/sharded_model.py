@@ -6,13 +6,16 @@ sharded_model.py RECIPE
 import sys
 from functools import partial
 
+import pytest
 import torch
 from torch import distributed
 from torch.distributed.tensor import DTensor
 
 from cores.asking.asker import Asker
 from cores.checkpoints.probe import drawn_picture, probe
+from cores.errors import DataError, UserError
 from cores.recipe import load_recipe
+from cores.training.interruption import Cut
 from cores.training.lockstep import Lockstep
 from cores.training.sharding import as_forward, gather, held, shard, units
 from cores.training.start import start
@@ -84,5 +87,28 @@ assert as_forward(model, partial(lockstep.run, partial(answers, model))) == writ
 for handle in handles:
     handle.remove()
 assert set(whole_at_once) == {1}, "never more than one layer is whole"
+polls = iter([False] * 9)
+stopping = Lockstep(layers, held, stopped=lambda: rank == 0 and next(polls, True))
+
+
+def cut_short():
+    try:
+        return ask(2)
+    except Cut:
+        return "cut"
+
+
+def fail_on_the_second():
+    if rank == 1:
+        ask(1)
+        raise DataError("a picture is gone")
+    return ask(3)
+
+
+assert as_forward(model, partial(stopping.run, cut_short)) == "cut", "told to stop, one rank stops all"
+with pytest.raises(UserError, match="a picture is gone" if rank == 1 else "another process of this run has ended"):
+    as_forward(model, partial(lockstep.run, fail_on_the_second))
+(again,) = as_forward(model, partial(lockstep.run, partial(ask, 1)))
+assert all(torch.equal(one, other) for one, other in zip(again, said, strict=True))
 assert all(isinstance(parameter, DTensor) for parameter in model.parameters()), "cut again afterwards"
 distributed.destroy_process_group()

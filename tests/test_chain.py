@@ -5,6 +5,7 @@ import torch
 from tiny import tiny_config, tiny_model
 from transformers.models.sam.modeling_sam import SamMaskDecoder
 
+from cores.errors import CheckpointError
 from cores.modeling import CoresModel
 from cores.modeling.refiner import mask_average
 from cores.modeling.segmenters.base import Features
@@ -68,3 +69,28 @@ def test_without_location_only_the_last_level_changes(model: CoresModel) -> None
     torch.testing.assert_close(guided[:2], bare[:2])
     torch.testing.assert_close(bare[2], model.segmenter.decode(features, tokens[2][:, None], INDEX))
     assert (guided[2] - bare[2]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_masks_apart_and_one_token_twice() -> None:
+    """The paper's rows of one chain without the other: what they are in terms of the whole chain."""
+    both = tiny_model(tiny_config(2, "none"))
+    features, tokens = both.encode(torch.randn(2, 3, 64, 64)), torch.randn(2, 5, both.segmenter.dim)
+    apart = tiny_model(tiny_config(2, "none", segmenting="apart"))
+    apart.load_state_dict(both.state_dict())
+    found = apart.segment(features, tokens, INDEX)
+    for level in range(2):
+        (alone,) = both.segment(features, tokens[level : level + 1], INDEX)
+        torch.testing.assert_close(found[level], alone)
+
+    both = tiny_model(tiny_config(2, "paper"))
+    twice = tiny_model(tiny_config(1, "paper", segmenting="twice"))
+    twice.load_state_dict(both.state_dict())
+    (found,) = twice.segment(features, tokens[:1], INDEX)
+    torch.testing.assert_close(found, both.segment(features, tokens[:1].expand(2, -1, -1), INDEX)[1])
+    (first,) = twice.segment(features, tokens[:1], INDEX, use_location=False)
+    torch.testing.assert_close(first, both.segment(features, tokens[:1], INDEX)[0])
+    with pytest.raises(CheckpointError, match="found twice and 2 levels"):
+        tiny_config(2, "paper", segmenting="twice")
+    with pytest.raises(CheckpointError, match="made apart there is nothing to refine by"):
+        tiny_config(2, "paper", segmenting="apart")

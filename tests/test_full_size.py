@@ -82,6 +82,17 @@ def test_what_trains_is_what_the_paper_trains(recipe: str) -> None:
 ROWS = {  # what a row of the paper's ablation lacks or has otherwise; LISA's form is several keys in one
     "ablation-none": {"model.levels", "model.style", "model.refiner", "model.train", "prompt.exemplars", *LISAS},
     "ablation-inc": {"model.levels", "model.style", "model.refiner", "model.train", *LISAS},
+    "ablation-cor": {"model.refiner", "model.train", "model.segmenting", "prompt.exemplars"},
+    "ablation-cos": {
+        "model.levels",
+        "model.style",
+        "model.refiner",
+        "model.train",
+        "model.segmenting",
+        "prompt.exemplars",
+        *LISAS,
+    },
+    "ablation-cos-refiner": {"model.levels", "model.style", "model.segmenting", "prompt.exemplars", *LISAS},
     "ablation-cor-cos": {"model.refiner", "model.train", "prompt.exemplars"},
     "ablation-cor-cos-refiner": {"prompt.exemplars"},
     "ablation-inc-cor-cos": {"model.refiner", "model.train"},

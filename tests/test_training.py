@@ -19,7 +19,7 @@ from cores.checkpoints.probe import probe
 from cores.data.mixture import Mixture
 from cores.errors import CheckFailed, RecipeError
 from cores.evaluation.metrics import MaskMetrics
-from cores.recipe import PAPER_PARTS, LoraSection
+from cores.recipe import PAPER_PARTS, LoraSection, load_recipe
 from cores.training.arguments import training_arguments
 from cores.training.drawing import Collate, Draws, InOrder
 from cores.training.run import train
@@ -130,6 +130,27 @@ def test_training_learns_and_logs_every_part_of_the_loss(tmp_path):
     model, processor = load(run)
     assert not model.training
     assert processor.token_ids == model.config.token_ids
+
+
+@pytest.mark.parametrize("row", ["ablation-cor", "ablation-cos", "ablation-cos-refiner"])
+def test_rows_of_one_chain_train_and_are_loaded(row, tmp_path):
+    said = load_recipe(row).model
+    chain = {
+        f"model__{key}": value for key in ("levels", "refiner", "segmenting", "style") if (value := getattr(said, key))
+    }
+    trainer = train(
+        tiny_recipe(tmp_path, **chain, model__train=said.train, trainer__max_steps=2, trainer__save_steps=2),
+        tmp_path / "run",
+        Squares,
+        device="cpu",
+        quiet=True,
+    )
+    assert all(map(math.isfinite, logged(tmp_path / "run", "mask_loss")))
+    assert (trainer.model.refiner is not None) == ("refiner" in said.train)
+    model, processor = load(tmp_path / "run" / "checkpoint-2")
+    assert model.config.segmenting == said.segmenting
+    for one, other in zip(probe(model, processor), probe(trainer.model.eval(), processor), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_activation_checkpointing_changes_nothing_but_memory(tmp_path):

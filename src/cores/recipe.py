@@ -37,7 +37,7 @@ PAPER_PARTS: tuple[Part, ...] = ("lora", "embeddings", "head", "projection", "re
 
 
 # What a model of bases is where the recipe does not say.
-OF_BASES: dict[str, Any] = {"levels": 2, "refiner": "paper", "style": "paper"}
+OF_BASES: dict[str, Any] = {"levels": 2, "refiner": "paper", "segmenting": "chain", "style": "paper"}
 
 
 @dataclass(kw_only=True)
@@ -47,7 +47,8 @@ class ModelSection:
     `start`: a CoReS checkpoint to go on from (model folder, run folder, hub id; `shipped`: the one that comes with
     cores). `bases`: a folder that holds `mllm/` and `segmenter/` (`shipped`: the tiny ones). `mllm`, `segmenter`:
     folders or hub ids in transformers' format. `levels` (1: target; 2: location, target; 3: location, part, target),
-    `refiner` and `style`: with `start` the checkpoint's own, else 2 and `paper`. `train`: the parts that train;
+    `refiner`, `style` and `segmenting` (chain: each mask guides the next; apart: the last by itself; twice: the only
+    one twice): with `start` the checkpoint's own, else 2, `paper` and `chain`. `train`: the parts that train;
     everything else is frozen. `dtype`: of frozen weights. `masks_per_pass`: most masks that the mask decoder works on
     at once: fewer take less memory and a little more time, and change no number. `checkpoint_decoder`: each level of
     masks is computed again for its gradients, so that memory is that of one; `compile_decoder`: by `torch.compile`.
@@ -60,6 +61,7 @@ class ModelSection:
     segmenter: str | None = None
     levels: Literal[1, 2, 3] | None = None
     refiner: Literal["none", "paper", "published", "region"] | None = None
+    segmenting: Literal["chain", "apart", "twice"] | None = None
     style: Literal["paper", "published", "lisa"] | None = None
     train: list[Part] = field(default_factory=lambda: list(PAPER_PARTS))
     dtype: Literal["float32", "bfloat16"] = "float32"

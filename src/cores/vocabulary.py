@@ -13,6 +13,10 @@ LEVEL_NAMES: dict[int, tuple[LevelName, ...]] = {
     2: ("location", "target"),
     3: ("location", "part", "target"),
 }
+# How a chain's masks go together. chain: each guides the next. The other two are rows of the paper's ablation. apart:
+# all tokens are said, and the last one's mask is made by itself. twice: one token is said, its mask is made twice, and
+# the first one guides the second.
+SEGMENTING = ("chain", "apart", "twice")
 TOKENS: dict[LevelName, str] = {"location": "[LOC]", "part": "[PART]", "target": "[SEG]"}
 PUBLISHED_LOCATION = "[SEG_SEMA]"  # the published programs' word for [LOC]
 PUBLISHED_TOKENS: dict[LevelName, str] = {**TOKENS, "location": PUBLISHED_LOCATION}

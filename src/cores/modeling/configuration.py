@@ -8,7 +8,7 @@ from transformers.configuration_utils import SubConfigSpec
 from cores.errors import CheckpointError
 from cores.loss_keys import LOSS_KEYS
 from cores.prompts.styles import STYLE_NAMES
-from cores.vocabulary import LEVEL_NAMES, TOKENS
+from cores.vocabulary import LEVEL_NAMES, SEGMENTING, TOKENS
 
 REFINERS = ("none", "paper", "published", "region")
 
@@ -18,7 +18,8 @@ class CoresConfig(PreTrainedConfig):
 
     `mllm_config`: of a LLaVA; its extra field `projector` is `linear` or `mlp2x_gelu`. `segmenter_config`: of a family
     in `SEGMENTERS`. `levels`: coarse to fine, each {"name", "token", "token_id"}; one level is LISA, two are CoReS,
-    three the paper's ablation. `refiner`: none | paper | published | region (one level has none). `style`: paper |
+    three the paper's ablation. `segmenting`: see `vocabulary.SEGMENTING`. `refiner`: none | paper | published | region
+    (where no mask guides another, none; with one level it is left out). `style`: paper |
     published | lisa, sets what is not said of the losses. Those are in `LOSS_KEYS`: the weights `text_weight`,
     `mask_weight`, `bce_weight`, `dice_weight`; `location_loss`, the weight of the mask losses on all levels before
     the last; `balanced_bce`: inside and outside of a mask weigh the same, for training from scratch; `ignore_255`:
@@ -38,6 +39,7 @@ class CoresConfig(PreTrainedConfig):
     segmenter_config: dict[str, Any] | PreTrainedConfig | None = None
     levels: list[dict[str, Any]] | None = None
     refiner: str = "paper"
+    segmenting: str = "chain"
     style: str = "paper"
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -52,9 +54,18 @@ class CoresConfig(PreTrainedConfig):
         for field, allowed in (
             ("refiner", REFINERS),
             ("style", STYLE_NAMES),
+            ("segmenting", tuple(SEGMENTING)),
         ):
             if getattr(self, field) not in allowed:
                 wrong.append(f"{field}: found {getattr(self, field)!r}, expected one of {', '.join(allowed)}")
+        if self.segmenting != "chain" and (self.segmenting == "twice") != (len(names) == 1):
+            wrong.append(
+                f"segmenting: found {self.segmenting} and {len(names)} levels; twice is for one, apart for more"
+            )
+        if self.segmenting == "apart" and self.refiner != "none":
+            wrong.append(
+                f"refiner: found {self.refiner}, but where masks are made apart there is nothing to refine by"
+            )
         if wrong:
             raise CheckpointError("the model's config cannot be used. " + "; ".join(wrong))
         for key in LOSS_KEYS:
@@ -64,6 +75,12 @@ class CoresConfig(PreTrainedConfig):
             if allowed and getattr(self, key.config) not in allowed:
                 expected = f"{key.config}: found {getattr(self, key.config)!r}, expected {' or '.join(allowed)}"
                 raise CheckpointError(f"the model's config cannot be used. {expected}")
+
+    @property
+    def is_guided(self) -> bool:
+        """Does a mask guide another?"""
+        assert self.levels is not None
+        return self.segmenting == "twice" or (self.segmenting == "chain" and len(self.levels) > 1)
 
     @property
     def token_ids(self) -> list[int]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 DRAFT_TOKENS = 48  # most that the drafts of a row take in a pass
+FEW_TOKENS = 4  # the same of a row whose last drafts were wrong
 
 
 class Drafter(Protocol):

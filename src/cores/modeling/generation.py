@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cores.modeling.drafting import DRAFT_TOKENS, Block, Drafter
+from cores.modeling.drafting import DRAFT_TOKENS, FEW_TOKENS, Block, Drafter
 from cores.modeling.model import CoresModel
 from cores.modeling.prefix_cache import PrefixCache, Rows
 
@@ -135,7 +135,7 @@ class _Telling:
                 path.append(number)
         self.passes += 1
         if block.drafted:  # who says something else is given less to read
-            self.room = DRAFT_TOKENS if len(path) > 1 else self.room // 2
+            self.room = DRAFT_TOKENS if len(path) > 1 else max(self.room // 2, FEW_TOKENS)
         return path
 
     def over(self, score: float) -> Said:

@@ -86,11 +86,11 @@ class CoresModel(PreTrainedModel):
         self.post_init()
 
     def _add_new_parts(self) -> None:
-        """What neither base has: the projection and, from the second level on, the refiner."""
+        """What neither base has: the projection and, where a mask guides another, the refiner."""
         width, dim = self.mllm.width, self.segmenter.dim
         # from a state of the language model to a prompt token (paper section 3.2)
         self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dim))
-        self.refiner = make_refiner(self.config.refiner, dim) if len(self.config.levels) > 1 else None
+        self.refiner = make_refiner(self.config.refiner, dim) if self.config.is_guided else None
 
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: every part begins as PyTorch or its own family made it; `from_bases` says what is new."""
@@ -173,7 +173,11 @@ class CoresModel(PreTrainedModel):
         """Low-res logits (masks, H, W) of each level. Args: as `run_chain`'s; `masks_per_pass` None: the model's."""
         most = self.masks_per_pass if masks_per_pass is None else masks_per_pass
         again = self.checkpoint_decoder
-        return run_chain(self.segmenter, self.refiner, features, tokens, image_index, use_location, most, again)
+        guided = use_location and self.config.is_guided
+        twice = guided and self.config.segmenting == "twice"
+        steps = torch.cat([tokens, tokens[-1:]]) if twice else tokens
+        masks = run_chain(self.segmenter, self.refiner, features, steps, image_index, guided, most, again)
+        return masks[1:] if twice else masks  # one a level
 
     def forward(
         self,
@@ -208,7 +212,7 @@ class CoresModel(PreTrainedModel):
         int64 scalars. None: as are here.
         Raises ValueError when masks or their losses are asked for without what they are made of.
         """
-        if features is None and image_index is not None and len(image_index):
+        if features is None and image_index is not None and len(image_index):  # without masks nothing is looked at
             # before the language model keeps its states: what the encoder takes meanwhile is free again by then
             features = self._features(segmenter_pixels)
         pixels = {"pixel_values": pixel_values, **(pixel_extras or {})}
@@ -221,7 +225,7 @@ class CoresModel(PreTrainedModel):
             # (levels, masks, width): the state that predicts the token, which the head reads too
             grounding = states[image_index[None], token_positions].to(next(self.projection.parameters()).dtype)
             output.tokens = self.projection(grounding)
-            if features is not None and len(image_index):  # a batch without masks is not looked at
+            if features is not None and len(image_index):
                 output.low_res_logits = tuple(self.segment(features, output.tokens, image_index))
             else:
                 side = self.segmenter.mask_size

@@ -81,6 +81,7 @@ def published_config(recipe: Recipe) -> CoresConfig:
             for number, name in enumerate(names)
         ],
         refiner=chain.refiner or OF_BASES["refiner"],
+        segmenting=chain.segmenting or OF_BASES["segmenting"],
         style=style,
     )
 

@@ -74,6 +74,7 @@ def _from_checkpoint(recipe: Recipe, base: Base) -> Plan:
     folder = find(base.paths["start"])
     config, processor = read_config(folder), CoresProcessor.from_pretrained(folder)
     found = {"levels": len(config.levels or ()), "refiner": config.refiner, "style": config.style}
+    found["segmenting"] = config.segmenting
     for name, value in found.items():
         wanted = getattr(recipe.model, name)
         if wanted not in (None, value):
@@ -101,6 +102,7 @@ def _from_bases(recipe: Recipe, base: Base) -> Plan:
         segmenter_config=segmenter,
         levels=[{"name": n, "token": t, "token_id": tokenizer.convert_tokens_to_ids(t)} for n, t in tokens.items()],
         refiner=chain["refiner"],
+        segmenting=chain["segmenting"],
         style=style,
         **_said(recipe.losses, LOSS_FIELDS),
     )

@@ -35,7 +35,7 @@ def _of_mllm(model: CoresModel, own: str) -> tuple[Part, ...]:
 
 def _of_segmenter(model: CoresModel, own: str) -> tuple[Part, ...]:
     segmenter = model.segmenter
-    unguided = len(model.config.levels) == 1 and own.startswith(MASK_PROMPT)  # no mask prompts the only level
+    unguided = not model.config.is_guided and own.startswith(MASK_PROMPT)  # no mask prompts another
     if unguided or segmenter.never_trained.search(own):
         return ()
     return tuple(part for part, begins in segmenter.parts.items() if own.startswith(begins))

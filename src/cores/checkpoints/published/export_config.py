@@ -87,6 +87,8 @@ def refuse_what_is_not_held(config: CoresConfig, shapes: Mapping[str, tuple[int,
         for number, (level, token) in enumerate(zip(levels, expected, strict=True)):
             if level["token"] != token:
                 wrong.append(f"levels[{number}].token: found {level['token']}, its programs look for {token}")
+    if config.segmenting != "chain":
+        wrong.append(f"segmenting: found {config.segmenting}, its programs make masks in a chain alone")
     if config.refiner not in ("none", "published"):
         wrong.append(f"refiner: found {config.refiner}, the layout holds none or published")
     if not wrong:
