@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import cores
+from cores.modeling import objective
 from cores.modeling.losses import bce_loss, dice_loss, mask_losses
 from cores.modeling.objective import Frames, level_losses
 
@@ -96,3 +97,16 @@ def test_a_loss_key_is_one_row_of_one_file(tmp_path):
     assert line["mask_loss"] == pytest.approx(parts)
     config = json.loads((tmp_path / "run" / "checkpoint-1" / "config.json").read_text())
     assert config["far_weight"] == 0.25
+
+
+def test_losses_in_pieces_are_those_of_all_masks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 16, 16, generator=chance)
+    truth = [torch.rand(40, 64, generator=chance) > 0.5 for _ in range(5)]
+    frames = objective.Frames(64, [(40, 64)], [(40, 64)], [None], "pad")
+    found = []
+    for pixels in (1, 2 * 40 * 64, 2**20):
+        monkeypatch.setattr(objective, "CACHED", pixels)
+        found.append(objective.level_losses(logits, truth, [0] * 5, frames))
+    torch.testing.assert_close(found[0], found[2], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found[1], found[2], rtol=1e-6, atol=1e-6)

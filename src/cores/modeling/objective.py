@@ -3,7 +3,7 @@
 Legend: masks = all targets of the batch on one flat axis, (H, W) = low-res masks, h, w = a picture's own size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,10 @@ from torch import Tensor
 from cores.geometry import Fit, Size, content_size, restore, shrink
 from cores.loss_keys import MASK_LOSSES
 from cores.modeling.losses import mask_losses
+
+CACHED = 2**20  # pixels of masks whose losses a CPU computes at once
+Alike = tuple[Size, Size, bool]  # of masks of one call: sizes of their pictures, resized, without ignored pixels
+Masks = tuple[Tensor, Tensor, Tensor | None]  # one: logits, truth, ignored pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ def level_losses(
     `balanced_bce_loss`.
     Raises ValueError when logits, truth and rows are not as many.
     """
-    groups: dict[tuple[Size, Size, bool], list[tuple[Tensor, Tensor, Tensor | None]]] = {}  # one call's masks
+    groups: dict[Alike, list[Masks]] = {}
     for logits, mask, row in zip(low_res_logits.unbind(), truth, rows, strict=True):
         if mask is not None:
             left_out = frames.ignore[row]
@@ -51,7 +55,7 @@ def level_losses(
     if not groups:
         return (low_res_logits * 0.0).sum().expand(len(MASK_LOSSES))  # 0, still part of the graph
     found = []
-    for (size, resized, _), group in groups.items():
+    for (size, resized, _), group in _pieces(groups, low_res_logits.device.type):
         each, masks = torch.stack([one for one, _, _ in group]), torch.stack([one for _, one, _ in group])
         ignored = [one for _, _, one in group if one is not None]  # all of them, or none
         ignore = torch.stack(ignored) if ignored else None
@@ -63,6 +67,15 @@ def level_losses(
             each = restore(each, frames.canvas, resized, size, frames.fit)
         found.append(mask_losses(each, masks, ignore, balanced).sum(dim=1))
     return torch.stack(found).sum(dim=0)
+
+
+def _pieces(groups: Mapping[Alike, Sequence[Masks]], device: str) -> Iterator[tuple[Alike, Sequence[Masks]]]:
+    """Groups of masks in pieces that a CPU's cache holds; whole for anything else."""
+    for alike, group in groups.items():
+        height, width = alike[0]
+        most = max(1, CACHED // (height * width)) if device == "cpu" else len(group)
+        for first in range(0, len(group), most):
+            yield alike, group[first : first + most]
 
 
 def share(total: Tensor, count: Tensor | int) -> Tensor:
