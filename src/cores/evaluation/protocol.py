@@ -7,12 +7,12 @@ from typing import Literal
 Name = Literal["ours", "published"]
 Texts = Literal["first", "all"]
 
-# Pictures of the splits as their authors give them.
+# Pictures of the splits: ReasonSeg's by its authors, the others by TensorFlow Datasets' page of ref_coco.
 PUBLISHED_COUNTS = {
     "ReasonSeg|train": 239,
     "ReasonSeg|val": 200,
     "ReasonSeg|test": 779,
-    **{f"{name}|unc|{split}": n for name in ("refcoco", "refcoco+", "grefcoco") for split, n in (
+    **{f"{name}|unc|{split}": n for name in ("refcoco", "refcoco+") for split, n in (
         ("val", 1500), ("testA", 750), ("testB", 750)
     )},
     "refcocog|umd|val": 1300,
