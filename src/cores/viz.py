@@ -75,6 +75,22 @@ def overlay(
     return Image.fromarray(pixels)
 
 
+def heat(
+    picture: Image.Image, values: NDArray[np.float32], color: Color = VERMILION, opacity: float = 0.8
+) -> Image.Image:
+    """The faded picture with more colour where a value is higher, none where it is the lowest or nan.
+
+    Args: `values` (h, w) of the picture's size; `opacity` at the highest, 0 to 1. Raises DataError for another size.
+    """
+    pixels = np.array(fade(picture), np.float32)  # (h, w, 3)
+    if values.shape != pixels.shape[:2]:
+        raise DataError(f"values of shape {values.shape} do not fit a picture of {pixels.shape[:2]} (h, w)")
+    known = np.where(np.isnan(values), np.nanmin(values), values)
+    share = opacity * (known - known.min()) / max(float(np.ptp(known)), 1e-12)
+    drawn = (1 - share[..., None]) * pixels + share[..., None] * np.array(color, np.float32)
+    return Image.fromarray(drawn.round().astype(np.uint8))
+
+
 def caption(picture: Image.Image, text: str, size: int = 14, color: Color | None = None) -> Image.Image:
     """The picture with the text below it, wrapped to its width; `size` of the letters in pixels.
 

@@ -22,7 +22,8 @@ class Answered:
     """One answer. `ids`: its tokens without the closing ones; `score`: their mean log-probability (closing counted).
 
     `cut`: it reached the most tokens allowed before it closed. `chains`: one for each target, where in `ids` each
-    level's token stands (None: not said). `tokens` (levels, chains, dim): prompt tokens, zeros where not said.
+    level's token stands (None: not said). `states` (levels, chains, width): the language model's, that predicted
+    them; `tokens` (levels, chains, dim): prompt tokens made of those; zeros where not said.
     `low_res_logits`: (chains, h, w) a level, zeros (an empty mask) for a level that was not said.
     """
 
@@ -30,6 +31,7 @@ class Answered:
     score: float
     cut: bool
     chains: list[Chain]
+    states: Tensor
     tokens: Tensor
     low_res_logits: list[Tensor]
 
@@ -67,7 +69,8 @@ def segment_answers(
     """
     chains = [find_chains(one.ids, model.config.token_ids) for one in said]
     flat = [(row, chain) for row, found in enumerate(chains) for chain in found]
-    tokens = _prompt_tokens(model, features[0], said, flat)
+    states = _grounding_states(model, said, flat)
+    tokens = _prompt_tokens(model, features[0], states, flat)
     size = model.segmenter.mask_size
     low_res = [features[0].new_zeros((len(flat), size, size)) for _ in tokens]
     whole = [n for n, (_, chain) in enumerate(flat) if None not in chain]
@@ -81,25 +84,32 @@ def segment_answers(
     for one, found_chains in zip(said, chains, strict=True):
         last = first + len(found_chains)
         parts = [level[first:last] for level in low_res]
-        result.append(Answered(one.ids, one.score, one.cut, found_chains, tokens[:, first:last], parts))
+        own = slice(first, last)
+        result.append(Answered(one.ids, one.score, one.cut, found_chains, states[:, own], tokens[:, own], parts))
         first = last
     return result
 
 
-def _prompt_tokens(
-    model: CoresModel, like: Features, said: Sequence[Said], flat: Sequence[tuple[int, Chain]]
-) -> Tensor:
-    """Prompt tokens (levels, masks, dim) of chains, each with its answer's number; zeros where a level is not said."""
-    tokens = like.new_zeros((len(model.config.levels), len(flat), model.segmenter.dim))
-    places = [
-        (level, number, said[row].states[place])
-        for number, (row, chain) in enumerate(flat)
-        for level, place in enumerate(chain)
-        if place is not None
-    ]
-    if places:
-        levels, numbers, states = zip(*places, strict=True)
-        tokens[list(levels), list(numbers)] = model.projection(torch.stack(states)).to(tokens.dtype)
+def _grounding_states(model: CoresModel, said: Sequence[Said], flat: Sequence[tuple[int, Chain]]) -> Tensor:
+    """States (levels, masks, width) that predicted the grounding tokens of chains, each with its answer's number;
+    zeros where a level is not said."""
+    found = torch.zeros((len(model.config.levels), len(flat), model.mllm.width), device=model.device)
+    for number, (row, chain) in enumerate(flat):
+        for level, place in enumerate(chain):
+            if place is not None:
+                found[level, number] = said[row].states[place]
+    return found.to(said[0].states.dtype) if said else found
+
+
+def _prompt_tokens(model: CoresModel, like: Features, states: Tensor, flat: Sequence[tuple[int, Chain]]) -> Tensor:
+    """Prompt tokens (levels, masks, dim) of grounding states (levels, masks, width); zeros where one is not said."""
+    tokens = like.new_zeros((len(states), len(flat), model.segmenter.dim))
+    told = torch.tensor([[place is not None for place in chain] for _, chain in flat], dtype=torch.bool).reshape(
+        len(flat), len(states)
+    )
+    levels, numbers = told.T.nonzero().T.to(states.device)
+    if len(levels):
+        tokens[levels, numbers] = model.projection(states[levels, numbers]).to(tokens.dtype)
     return tokens
 
 

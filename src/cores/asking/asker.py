@@ -17,6 +17,7 @@ from cores.asking.answerer import Answerer, Query
 from cores.asking.answers import Answered, decode, passes, segment_answers
 from cores.asking.drafts import Drafts
 from cores.asking.prefixes import Prefixes
+from cores.asking.similarity import SimilarityMap, similarity_map
 from cores.data.sample import Form, Turn
 from cores.errors import UserError
 from cores.modeling.generation import Said, generate, teacher_force
@@ -226,6 +227,22 @@ class Asker(Answerer[EncodedImage]):
             return found
 
         return self.prefixes.of(images, ids, read)
+
+    @torch.no_grad()
+    def similarity(self, image: EncodedImage, answer: Answered) -> list[dict[str, SimilarityMap]]:
+        """What each grounding token of an answer about this image is like: by level, for each of its chains.
+
+        Raises UserError where the language model does not see a picture as one square of patches.
+        """
+        (prefix,) = self._prefixes([image])
+        return [
+            {
+                name: similarity_map(answer.states[level, number], prefix.patches, self.processor.sizes, image.size)
+                for level, name in enumerate(self.levels)
+                if chain[level] is not None
+            }
+            for number, chain in enumerate(answer.chains)
+        ]
 
     def decode(self, image: EncodedImage, tokens: Tensor, use_location: bool = True) -> list[Tensor]:
         """Low-res logits (masks, h, w) of each level, of prompt tokens (levels, masks, dim).

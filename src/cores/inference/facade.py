@@ -1,5 +1,6 @@
 """`cores.load(...).segment(picture, queries)`: a picture is encoded once and asked as often as one likes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ from transformers import PreTrainedTokenizerBase
 
 from cores.asking.asker import QUESTIONS_PER_PASS, Asker, DraftsFrom, EncodedImage
 from cores.asking.prefixes import Prefixes
+from cores.asking.similarity import SimilarityMap
 from cores.checkpoints.load import load as load_checkpoint
+from cores.data.sample import Form
 from cores.errors import UserError
-from cores.inference.segmenting import Segmenting
+from cores.inference.segmenting import Segmenting, worded
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
 from cores.words.chain import Seen, WordsChain
@@ -67,6 +70,23 @@ class Cores(Segmenting[EncodedImage]):
     def _asker(self, max_new_tokens: int | None = None) -> Asker:
         how = (self.seed, max_new_tokens, self.questions_per_pass, self.prefixes, self.drafts)
         return Asker(self.model, self.processor, *how)
+
+    def similarity(
+        self,
+        encoded: EncodedImage,
+        queries: Sequence[str],
+        form: Form | None = None,
+        max_new_tokens: int | None = None,
+    ) -> list[list[dict[str, SimilarityMap]]]:
+        """How like the answers' grounding tokens are to the picture's patches: of each query and target, by level.
+
+        Cosine similarity of a token's state with each patch's in the language model's last layer
+        (`SimilarityMap.at_size` has the picture's size, `viz.heat` draws it). Args and errors as `ask`; UserError for
+        a language model that does not see a picture as one square of patches, too.
+        """
+        asker = self._asker(max_new_tokens)
+        answers = asker.generate(encoded, worded(queries, form))
+        return [asker.similarity(encoded, answer) for answer in answers]
 
 
 class CoresInWords(Segmenting[Seen]):

@@ -65,7 +65,7 @@ class Segmenting(ABC, Generic[I]):
         asker, found = self._asker(max_new_tokens), []
         for some in passes(len(images), PICTURES_AT_ONCE):
             encoded = asker.encode_images([as_picture(image) for image in images[some]])
-            answered = asker.generate_batch(encoded, [_worded(own, form) for own in queries[some]])
+            answered = asker.generate_batch(encoded, [worded(own, form) for own in queries[some]])
             for image, own, answers in zip(encoded, queries[some], answered, strict=True):
                 found.append([result_of(asker, image, *pair) for pair in zip(own, answers, strict=True)])
         return found
@@ -96,9 +96,8 @@ class Segmenting(ABC, Generic[I]):
         Raises UserError for an empty query, an unknown form, and less than one token; DataError for a query that holds
         the picture's own marks.
         """
-        _check(queries)
-        asker = self._asker(max_new_tokens)
-        answered = asker.generate(encoded, _worded(queries, form))
+        asker, asked = self._asker(max_new_tokens), worded(queries, form)
+        answered = asker.generate(encoded, asked)
         return [result_of(asker, encoded, *pair) for pair in zip(queries, answered, strict=True)]
 
 
@@ -128,8 +127,9 @@ def result_of(asker: Answerer[I], encoded: I, query: str, answer: Answered) -> S
     )
 
 
-def _worded(queries: Sequence[str], form: Form | None) -> list[Query]:
-    """Each query with the form that it is put into."""
+def worded(queries: Sequence[str], form: Form | None) -> list[Query]:
+    """Each query with the form that it is put into. Raises UserError for what is no list of queries."""
+    _check(queries)
     return [(query, form_of(query) if form is None else form) for query in queries]
 
 

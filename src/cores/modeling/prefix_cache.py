@@ -26,12 +26,13 @@ class PrefixCache:
     """Keys and values of everything that stands before a question about one picture.
 
     `length`: its tokens; `shift` (1,): how much further on than that the text behind it begins (M-RoPE's pictures
-    take fewer positions than tokens).
+    take fewer positions than tokens); `patches` (places, width): the last states of the picture's places.
     """
 
     cache: Cache
     length: int
     shift: Tensor
+    patches: Tensor
 
 
 def read_prefix(model: CoresModel, pixels: Pixels, prefix_ids: Tensor) -> PrefixCache:
@@ -49,15 +50,17 @@ def read_prefixes(model: CoresModel, pixels: Pixels, prefix_ids: Sequence[Tensor
     ids = pad_sequence(list(prefix_ids), batch_first=True)  # on the right, which ends no row's own tokens
     parts = [torch.full_like(one, PREFIX) for one in prefix_ids]
     segments = pad_sequence(parts, batch_first=True, padding_value=PADDING)
-    cache, sight = mllm.new_cache(), pack(segments, mllm.is_image(ids) & (segments == PREFIX))
+    of_picture = mllm.is_image(ids) & (segments == PREFIX)
+    cache, sight = mllm.new_cache(), pack(segments, of_picture)
     positions, shift = mllm.place(ids, sight.queries, segments == PREFIX, pixels)
-    mllm.hidden_states(ids, mllm.encode_images(pixels), mllm.masks(sight), positions, cache)
+    states = mllm.hidden_states(ids, mllm.encode_images(pixels), mllm.masks(sight), positions, cache)
+    patches = [own[places] for own, places in zip(states, of_picture, strict=True)]
     if len(prefix_ids) == 1:
-        return [PrefixCache(cache, len(ids[0]), shift)]
+        return [PrefixCache(cache, len(ids[0]), shift, patches[0])]
     found = []
     for row, one in enumerate(prefix_ids):
-        own = [[states[row : row + 1, :, : len(one)].clone() for states in layer] for layer in _states(cache)]
-        found.append(PrefixCache(_filled(cache, own), len(one), shift[row : row + 1]))
+        own = [[part[row : row + 1, :, : len(one)].clone() for part in layer] for layer in _states(cache)]
+        found.append(PrefixCache(_filled(cache, own), len(one), shift[row : row + 1], patches[row]))
     return found
 
 

@@ -192,6 +192,7 @@ class WordsChain(Answerer[Seen]):
             score=sum(said.score * said.tokens for said in spoken) / max(length, 1),
             cut=any(said.cut for said in spoken),
             chains=[chain] * len(targets),
+            states=image.features.new_zeros((len(self.levels), len(targets), 0)),
             tokens=image.features.new_zeros((len(self.levels), len(targets), 0)),
             low_res_logits=[
                 torch.stack([own[level] for own in masks]) if masks else empty for level in range(len(chain))
