@@ -104,6 +104,8 @@ def test_a_signal_to_all_processes_saves_the_step_and_ends(whole, monkeypatch, n
 
     name = f"told-{code}"
     at_step(monkeypatch, 5, stop)
+    if signal.getsignal(number) is signal.SIG_IGN:  # the tests run under nohup
+        signal.signal(number, signal.SIG_DFL)
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt if code == 130 else SystemExit) as ended:
         run(whole, name, workers=2)
