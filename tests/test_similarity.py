@@ -1,5 +1,9 @@
 """Similarity maps: of the states of a plain forward pass, and lying where the language model saw the picture."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +12,7 @@ from torch.nn import functional as F
 
 from cores import load, viz
 from cores.asking.similarity import SimilarityMap, similarity_map
+from cores.cli import main
 from cores.errors import DataError, UserError
 from cores.processing.stored import ProcessorSizes
 from cores.scenes.source import open_scenes
@@ -52,12 +57,28 @@ def test_the_facade_gives_a_map_for_each_target_and_level() -> None:
         model.similarity(encoded, "the cup")
 
 
+def test_an_evaluation_keeps_and_shows_them_where_asked(tmp_path: Path) -> None:
+    command = ["eval", "--on", "scenes|test", "--limit", "1", "--answers", "teacher-forced", "--no-sanity", "--quiet"]
+    for name, more in (("with", ["--similarity"]), ("without", [])):
+        assert main([*command, "--out", str(tmp_path / name), "--device", "cpu", *more]) == 0
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / "answers.jsonl").read_text().splitlines()]
+        for name in ("with", "without")
+    ]
+    assert [line.pop("similarity") is not None for line in lines[0]] == [True] * len(lines[0])
+    assert lines[0] == lines[1]
+    shown = [
+        (tmp_path / name / "report.html").read_text().count("location: similarity") for name in ("with", "without")
+    ]
+    assert (shown[0] > 0, shown[1]) == (True, 0)
+
+
 @pytest.mark.parametrize(
     ("fit", "box", "seen"),
     [("pad", (-1, 0, 3, 4), (slice(0, 4), slice(0, 2))), ("crop", (0, 1, 2, 3), (slice(1, 3), slice(0, 2)))],
 )
 def test_it_lies_where_the_language_model_saw_the_picture(fit: str, box: tuple[int, ...], seen: tuple) -> None:
-    sizes = ProcessorSizes(**{**vars_of(SQUARE), "clip_fit": fit})
+    sizes = replace(SQUARE, clip_fit=fit)
     patches = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 1.0]])
     found = similarity_map(torch.tensor([2.0, 0.0]), patches, sizes, (4, 2))
     np.testing.assert_allclose(found.values, [[1, 0], [-1, 0.5**0.5]], atol=1e-6)
@@ -83,9 +104,3 @@ def test_heat_is_most_where_the_value_is_highest() -> None:
     with pytest.raises(DataError, match="do not fit"):
         viz.heat(Image.new("RGB", (3, 2)), values)
     assert SimilarityMap(values, (0, 0, 2, 2), (2, 2)).at_size().shape == (2, 2)
-
-
-def vars_of(sizes: ProcessorSizes) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return asdict(sizes)

@@ -8,6 +8,7 @@ Legend: rows, columns = of patches; H, W = the picture's own size in pixels.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,20 @@ class SimilarityMap:
     values: NDArray[np.float32]
     box: tuple[int, int, int, int]
     size: Size
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON, to two decimals; `of_dict` reads it."""
+        return {
+            "values": [[round(float(v), 2) for v in row] for row in self.values],
+            "box": self.box,
+            "size": self.size,
+        }
+
+    @classmethod
+    def of_dict(cls, found: dict[str, Any]) -> "SimilarityMap":
+        """What `to_dict` gave, also after JSON."""
+        height, width = found["size"]
+        return cls(np.array(found["values"], dtype=np.float32), tuple(found["box"]), (height, width))
 
     def at_size(self) -> NDArray[np.float32]:
         """(H, W) float32, bilinear; nan where the language model saw nothing of the picture."""

@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-sanity", action="store_true", help="leave out the swap test and the one without location"
     )
+    parser.add_argument(
+        "--similarity", action="store_true", help="show which of the picture's patches each grounding token is like"
+    )
     parser.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the checkpoint's)")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
     base_option(parser, "of a run: ")
@@ -118,6 +121,8 @@ def _run(args: argparse.Namespace, home: Path) -> int:
         default = "teacher-forced" if published else "both" if asker.has_tokens else "generated"
         answers = ANSWERS[args.answers or default]
         evaluator.check_answers(asker, answers)
+        if args.similarity and not asker.has_tokens:
+            raise UserError("--similarity: a chain in words has no grounding tokens: leave it out")
         settings = _settings(args, answers, pictures, {name: len(part) for name, part in parts.items()})
         if is_first():
             begin(home, settings, args.overwrite)
@@ -141,6 +146,7 @@ def _run(args: argparse.Namespace, home: Path) -> int:
                 sanity=not args.no_sanity,
                 records=True,
                 pictures=pictures,
+                similarity=args.similarity,
                 numbers=numbers,
                 keep=journal.write,
             )
@@ -191,6 +197,7 @@ def _settings(
         "texts": args.texts,
         "pictures": pictures,
         "sanity": not args.no_sanity,
+        "similarity": args.similarity,
         "max_new_tokens": args.max_new_tokens,
         "seed": args.seed,
         "dtype": args.dtype,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -96,13 +96,15 @@ def evaluate_asker(
     sanity: bool = True,
     records: bool = False,
     pictures: int = 1,
+    similarity: bool = False,
     numbers: Iterable[int] | None = None,
     keep: Callable[[list[Judged]], None] | None = None,
 ) -> Result:
     """As `evaluate`, of whoever answers. Without grounding tokens there is nothing to exchange: no sanity figures.
 
-    `numbers`: of the samples, where they do not count from 0. `keep` gets what was found about each batch of samples,
-    with its records if they are asked for; they are in no result then, so that memory does not grow.
+    `similarity`: records have each grounding token's similarity map, too. `numbers`: of the samples, where they do not
+    count from 0. `keep` gets what was found about each batch of samples, with its records if they are asked for; they
+    are in no result then, so that memory does not grow.
     Raises UserError for teacher-forced answers of one that has no tokens.
     """
     check_answers(asker, answers)
@@ -111,7 +113,7 @@ def evaluate_asker(
     numbered = zip(range(10**12) if numbers is None else numbers, samples, strict=False)
     with tqdm(total=total, desc="eval", unit="img", disable=not progress) as bar:
         while batch := list(islice(numbered, pictures)):
-            judged = judge(asker, batch, answers, sanity and asker.has_tokens, records)
+            judged = judge(asker, batch, answers, sanity and asker.has_tokens, records, similarity)
             for one in judged:
                 add(result, one)
                 if keep is None:
@@ -143,7 +145,12 @@ def add(result: Result, judged: Judged) -> None:
 
 
 def judge(
-    asker: Answerer[Any], batch: Sequence[tuple[int, Sample]], answers: Sequence[Mode], sanity: bool, records: bool
+    asker: Answerer[Any],
+    batch: Sequence[tuple[int, Sample]],
+    answers: Sequence[Mode],
+    sanity: bool,
+    records: bool,
+    similarity: bool = False,
 ) -> list[Judged]:
     """Ask all questions about some samples (with their numbers) together, and count the answers.
 
@@ -160,7 +167,8 @@ def judge(
                 counts, levels = _count(one, question, answer, mode)
                 into.counts.append(counts)
                 if records:
-                    into.records.append(_record(one, into.number, question, answer, levels, counts))
+                    record = _record(one, into.number, question, answer, levels, counts)
+                    into.records.append(replace(record, similarity=one.similarity(answer)) if similarity else record)
             if sanity:
                 sums = into.sanity[mode] = Sanity()
                 checks.swap(one, own, found, sums)

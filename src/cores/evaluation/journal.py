@@ -164,6 +164,8 @@ class Journal:
                 length = 0
                 for record in one.records:
                     line = {"source": self.source, **dataclasses.asdict(record)}
+                    if record.similarity is None:
+                        del line["similarity"]
                     length += self.answers.write((dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
                 sanity = {mode: dataclasses.asdict(found) for mode, found in one.sanity.items()}
                 entry = {"number": one.number, "digest": digest(one.sample), "questions": one.questions}

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from html import escape
 from importlib import resources
 
+import numpy as np
 from PIL import Image
 
 from cores import masks, viz
+from cores.asking.similarity import SimilarityMap
 from cores.evaluation import tables
 from cores.evaluation.figures import Figures
 from cores.evaluation.glance import Glance, chosen, glance
@@ -164,7 +166,8 @@ class Pictures:
         self.last: tuple[int, Image.Image] | None = None
 
     def panels(self, record: Record) -> list[str]:
-        """The picture, every level's masks on it, and the truth; nothing when the file is full."""
+        """The picture, every level's masks on it and what its tokens are like, and the truth; nothing when the file is
+        full."""
         if self.room < 0:
             self.left_out += 1
             return []
@@ -173,6 +176,9 @@ class Pictures:
             # A chain without this level keeps its place, so that every chain has one colour in all panels.
             chains = [masks.decode(chain[name]) if name in chain else None for chain in record.levels]
             panels.append(self.figure(record.sample, chains, name))
+            found = [SimilarityMap.of_dict(chain[name]) for chain in record.similarity or () if name in chain]
+            if found:
+                panels.append(self.heat(record.sample, found, f"{name}: similarity"))
         if record.truth:
             panels.append(self.figure(record.sample, [masks.decode(rle) for rle in record.truth], "truth"))
         self.room -= sum(map(len, panels))
@@ -180,12 +186,28 @@ class Pictures:
 
     def figure(self, sample: int, chains: Sequence[masks.Mask | None] | None, name: str) -> str:
         """The picture as it is, or (with chains, even none of them) with little colour but the masks'."""
-        if self.last is None or self.last[0] != sample:
-            self.last = (sample, self.picture(sample))
         found = [(c, m) for c, m in zip(viz.colors(len(chains or ())), chains or (), strict=True) if m is not None]
-        picture, drawn = viz.fit(self.last[1], [mask for _, mask in found], LONGEST)
+        picture, drawn = viz.fit(self.opened(sample), [mask for _, mask in found], LONGEST)
         if chains is not None:
             picture = viz.overlay(viz.fade(picture), drawn, [color for color, _ in found])
+        return self.embedded(picture, name)
+
+    def heat(self, sample: int, maps: Sequence[SimilarityMap], name: str) -> str:
+        """The picture with more colour where a token is like a patch; of several chains the most."""
+        picture, _ = viz.fit(self.opened(sample), [], LONGEST)
+        most = np.fmax.reduce([one.at_size() for one in maps])
+        small = Image.fromarray(most).resize(picture.size, Image.Resampling.NEAREST)
+        return self.embedded(viz.heat(picture, np.asarray(small)), name)
+
+    def opened(self, sample: int) -> Image.Image:
+        """The sample's picture."""
+        if self.last is None or self.last[0] != sample:
+            self.last = (sample, self.picture(sample))
+        return self.last[1]
+
+    @staticmethod
+    def embedded(picture: Image.Image, name: str) -> str:
+        """A picture with its name, as part of the file."""
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=82)
         data = base64.b64encode(file.getvalue()).decode("ascii")

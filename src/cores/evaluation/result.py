@@ -142,7 +142,7 @@ class Record:
     `levels`: for every chain, the run lengths of each level's mask by the level's name. `truth`: the targets' run
     lengths, in order. `ious`: one a mask that counts: a target, or for an image without targets, given an answer, the
     one that should be empty. `cut`: the answer reached the most tokens allowed before it ended. `counts`: all that
-    figures are made of.
+    figures are made of. `similarity`: for every chain, `SimilarityMap.to_dict` by the level's name, where asked for.
     """
 
     sample: int
@@ -159,6 +159,7 @@ class Record:
     kind: str | None = None
     cut: bool = False
     counts: Counts | None = None
+    similarity: tuple[dict[str, dict[str, Any]], ...] | None = None
 
     @classmethod
     def read(cls, line: Mapping[str, Any]) -> "Record":

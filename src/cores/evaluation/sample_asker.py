@@ -92,6 +92,12 @@ class SampleAsker:
         assert isinstance(self.asker, Asker)
         return self.full_size(self.asker.decode(self.image, tokens, use_location)[-1])
 
+    def similarity(self, answer: Answered) -> tuple[dict[str, dict[str, Any]], ...]:
+        """What the answer's grounding tokens are like, where answers have such: of each chain by level."""
+        assert isinstance(self.asker, Asker)
+        maps = self.asker.similarity(self.image, answer)
+        return tuple({name: one.to_dict() for name, one in chain.items()} for chain in maps)
+
     def full_size(self, low_res: Tensor) -> list[Mask]:
         """Masks (H, W) at the picture's size of low-res logits (masks, h, w)."""
         return [full.mask for full in self.asker.full_size(self.image, low_res)]
