@@ -28,7 +28,8 @@ Shapes = dict[str, tuple[int, ...]]
 made = cache(full_size.full_size)
 
 
-LISAS = ("prompt.clip_fit", "losses.text", "losses.mask")  # said, so that they stay as the paper's style has them
+# said, so that they stay as the paper's style has them
+LISAS = ("prompt.clip_fit", "losses.text", "losses.mask", "losses.ignore_255", "losses.loss_normalization")
 
 
 def count(model: CoresModel, *prefixes: str) -> int:
