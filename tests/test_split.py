@@ -26,8 +26,9 @@ def assert_same(run: Path, other: Path, steps: int) -> None:
     """Every loss of every step, and every tensor at the end but those whose gradient is rounding alone."""
     one, two = log_of(run), log_of(other)
     assert len(one) == len(two) == steps
-    for name in (*LOSSES, "grad_norm"):
-        np.testing.assert_allclose([x[name] for x in one], [x[name] for x in two], rtol=CLOSE, err_msg=name)
+    for name in (*LOSSES, "grad_norm"):  # the norm of what is left where gradients cancel is rounded most
+        rtol = 5 * CLOSE if name == "grad_norm" else CLOSE
+        np.testing.assert_allclose([x[name] for x in one], [x[name] for x in two], rtol=rtol, err_msg=name)
     for file in ("trained.safetensors", "adapter_model.safetensors"):
         trained, again = (load_file(r / f"checkpoint-{steps}" / file) for r in (run, other))
         assert trained.keys() == again.keys()
