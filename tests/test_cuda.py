@@ -91,15 +91,21 @@ def windowed_model(**config: Any) -> CoresModel:
     return tiny_model(made)
 
 
-@pytest.mark.parametrize("kind", QUESTIONS)
-@pytest.mark.parametrize("how", ["the paper's parts", "every part", "bf16", "low resolution", "checkpointed"])
-def test_a_step_waits_for_nothing(kind: str, how: str) -> None:
+def training_model(how: str) -> CoresModel:
+    """The same, ready to train: every part of it, or the paper's, in one of the ways that a recipe may ask for."""
     model = windowed_model(location_loss=0.5, loss_resolution="low" if how == "low resolution" else "original").train()
     if how == "every part":
         model.requires_grad_(True)
     else:
         choose_parts(model, PAPER_PARTS, LoraSection(r=2, dropout=0.1))
     model.checkpoint_decoder = how == "checkpointed"
+    return model
+
+
+@pytest.mark.parametrize("kind", QUESTIONS)
+@pytest.mark.parametrize("how", ["the paper's parts", "every part", "bf16", "low resolution", "checkpointed"])
+def test_a_step_waits_for_nothing(kind: str, how: str) -> None:
+    model = training_model(how)
     if how == "checkpointed":
         model.activation_checkpointing_enable()
     model.to("cuda")

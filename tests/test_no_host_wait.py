@@ -9,13 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_cuda import QUESTIONS, given, windowed_model
+from test_cuda import QUESTIONS, given, training_model
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from cores.recipe import PAPER_PARTS, LoraSection
-from cores.training.trainable import choose_parts
 
 
 class OneDevice(TorchDispatchMode):
@@ -49,13 +46,7 @@ def on_meta(value: Any) -> Any:
 @pytest.mark.parametrize("kind", QUESTIONS)
 @pytest.mark.parametrize("how", ["the paper's parts", "every part", "low resolution", "checkpointed"])
 def test_nothing_is_asked_of_the_device(kind: str, how: str) -> None:
-    model = windowed_model(location_loss=0.5, loss_resolution="low" if how == "low resolution" else "original").train()
-    if how == "every part":
-        model.requires_grad_(True)
-    else:
-        choose_parts(model, PAPER_PARTS, LoraSection(r=2, dropout=0.1))
-    model.checkpoint_decoder = how == "checkpointed"
-    model.to("meta")
+    model = training_model(how).to("meta")
     asked = {name: on_meta(value) for name, value in given(kind).items()}
     with OneDevice(), NoListAsIndex():
         model(**asked).loss.backward()
