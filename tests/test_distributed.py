@@ -200,6 +200,37 @@ def test_what_all_processes_find_wrong_is_said_once(alone):
     assert not (alone / "wrong").exists()
 
 
+FAILING = """
+import os, sys, time
+from cores.errors import UserError
+from cores.training import ranks
+from cores.training.ranks import end_at_once, together
+
+rank, late, patience = int(os.environ["RANK"]), float(sys.argv[1]), float(sys.argv[2])
+ranks.PATIENCE = patience
+try:
+    with together():
+        if rank == 0:
+            time.sleep(late)
+        raise UserError(f"said by {rank}")
+except UserError as error:
+    print(error, file=sys.stderr, flush=True)
+end_at_once(2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("late", "patience", "said"), [(2, 60, "said by 0"), (60, 1, "said by 1")])
+def test_whoever_finds_it_wrong_first_lets_the_first_process_say_it(tmp_path, late, patience, said):
+    """The launcher ends all as soon as one is gone. When the first says nothing, another one speaks."""
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING)
+    command = [*torchrun(), str(script), str(late), str(patience)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=100)
+    assert done.returncode != 0
+    assert [line for line in done.stderr.splitlines() if line.startswith("said by")] == [said]
+
+
 def test_one_of_several_processes_is_not_taken_apart():
     """Its threads may still want Python's lock then, which ends in an abort; all else is as in any other process."""
     code = (

@@ -2,14 +2,18 @@
 
 import atexit
 import os
+import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from cores.errors import CoresError
+
+PATIENCE = 20.0  # seconds; a launcher looks after its processes several times a second
 
 
 def is_first() -> bool:
@@ -21,7 +25,10 @@ def is_first() -> bool:
 def together() -> Iterator[None]:
     """All processes leave the block together: when it fails in some, all of them end, and the first says why.
 
-    Raises the block's error in the first process that has one, SystemExit (2) in the others.
+    Raises the block's error in the first process that has one. The others wait in silence for the launcher to end
+    them: it ends all as soon as one is gone, so whoever left early would take the word from the first. After
+    `PATIENCE` seconds nobody is coming, and they raise SystemExit (2); or their own error, where the processes have
+    not joined and the first may have none.
     """
     error: CoresError | None = None
     try:
@@ -29,10 +36,21 @@ def together() -> Iterator[None]:
     except CoresError as found:
         error = found
     speaker = _first_of(error is not None)
-    if speaker is not None:
-        if error is not None and speaker == _rank():
-            raise error
-        raise SystemExit(2)
+    if speaker is None:
+        return
+    if speaker != _rank():
+        _wait_for_the_end()
+        if _joined() is not None:
+            raise SystemExit(2)
+    assert error is not None
+    raise error
+
+
+def _wait_for_the_end() -> None:
+    """Give the launcher `PATIENCE` seconds to end this process, whatever was to be finished first until now."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(PATIENCE)
 
 
 def leave() -> None:
