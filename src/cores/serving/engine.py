@@ -6,7 +6,7 @@ and answers them in one go. What it sees of a picture is kept for the next quest
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Thread
@@ -132,7 +132,7 @@ class Engine:
 
     async def stream(
         self, picture: bytes | Image.Image, query: str, options: Options | None = None
-    ) -> AsyncIterator[str | Segmentation]:
+    ) -> AsyncGenerator[str | Segmentation, None]:
         """Pieces of the answer's text as it is said, then the whole answer. Leaving early stops the work.
 
         Raises as `segment`.
