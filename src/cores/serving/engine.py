@@ -6,7 +6,7 @@ and answers them in one go. What it sees of a picture is kept for the next quest
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Thread
@@ -80,7 +80,7 @@ class Engine:
     Args: `cores`: from `cores.load`; nobody else may use it meanwhile; `observe`: is told how many questions were
     answered together, after each batch.
 
-    `cache`: of features. `ready`: has it answered its first question?
+    `cache`: of features. `ready`: has it answered its first question? `working`: requests that are not answered yet.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Engine:
     ) -> None:
         self.cores, self.settings = cores, settings or Settings()
         self.cache = FeatureCache(self.settings.cache)
-        self.ready = False
+        self.ready, self.working = False, 0
         self._observe = observe
         self._line: Gathering[Job] = Gathering(self.settings.waiting, self.settings.batch, self.settings.gather)
         self._harmless = Harmless(cores.tokenizer)
@@ -132,7 +132,7 @@ class Engine:
 
     async def stream(
         self, picture: bytes | Image.Image, query: str, options: Options | None = None
-    ) -> AsyncIterator[str | Segmentation]:
+    ) -> AsyncGenerator[str | Segmentation, None]:
         """Pieces of the answer's text as it is said, then the whole answer. Leaving early stops the work.
 
         Raises as `segment`.
@@ -159,9 +159,22 @@ class Engine:
         options: Options,
         tell: Callable[[str], None] | None,
     ) -> list[Segmentation]:
-        """Look into the cache, open the picture where it is not there, wait in the queue."""
         asked = self._allowed(queries)
         self._line.check()
+        self.working += 1
+        try:
+            return await self._answered(picture, asked, options, tell)
+        finally:
+            self.working -= 1
+
+    async def _answered(
+        self,
+        picture: bytes | Image.Image,
+        asked: list[str],
+        options: Options,
+        tell: Callable[[str], None] | None,
+    ) -> list[Segmentation]:
+        """Look into the cache, open the picture where it is not there, wait in the queue."""
         loop = asyncio.get_running_loop()
         key = await loop.run_in_executor(self._readers, key_of_content, picture)
         seen = self.cache.get(key)

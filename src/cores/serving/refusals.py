@@ -1,18 +1,38 @@
-"""Why a server does not answer now, though nothing is wrong with the request."""
+"""What a server says instead of an answer: each refusal with its HTTP status."""
 
-from cores.errors import CoresError
+from collections.abc import Mapping
+
+from cores.errors import CoresError, DataError, UserError
 
 
-class Busy(CoresError):
-    """Too many requests are waiting. `retry_after`: seconds, until it is worth asking again."""
+class Refusal(CoresError):
+    """Said to a client in one sentence. `status`: of HTTP; `headers`: that go with it."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, dict(headers or {})
+
+
+class Busy(Refusal):
+    """Too many requests are waiting."""
 
     def __init__(self, retry_after: int = 1) -> None:
-        super().__init__(f"too many requests are waiting: ask again in {retry_after} s")
-        self.retry_after = retry_after
+        after = {"Retry-After": str(retry_after)}
+        super().__init__(503, f"too many requests are waiting: ask again in {retry_after} s", after)
 
 
-class Closing(CoresError):
+class Closing(Refusal):
     """The server is going down, and takes nothing new."""
 
     def __init__(self) -> None:
-        super().__init__("the server is going down: ask another, or this one when it is back")
+        after = {"Retry-After": "5", "Connection": "close"}
+        super().__init__(503, "the server is going down: ask again when it is back", after)
+
+
+def refusal_of(error: Exception) -> Refusal | None:
+    """What to say of an error: the caller's mistakes in their own words; None for faults of ours."""
+    if isinstance(error, Refusal):
+        return error
+    if type(error) in (UserError, DataError):  # not those of a checkpoint or a recipe, which name files
+        return Refusal(422, str(error))
+    return None

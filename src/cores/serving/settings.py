@@ -15,10 +15,14 @@ class Settings:
     cache: of the features of pictures that were seen.
     max_pixels: of a picture; pixels_at_once: of all pictures that stand decoded in memory at one time.
     max_body: of a request; body_seconds: until all of it must have come; head_seconds: the same for its headers.
+    send_seconds: until a client must have taken a piece of its answer.
     answer_seconds: until a request is given up with 504.
     max_queries: of a request; max_query: characters of each.
     max_requests: worked on at one time, those whose body is still coming included; the next one is refused with 503.
+    connections: that may be open at one time.
+    drain_seconds: that a server which is told to stop goes on answering what it has begun.
     rate: requests that one client may make in a minute, None: any number.
+    page: is there a page for people, beside the interface for programs?
     api_keys: one of them must come with each request; none: no key is asked for.
     """
 
@@ -31,9 +35,13 @@ class Settings:
     max_body: int = 32 * MEBIBYTE
     body_seconds: float = 30.0
     head_seconds: float = 10.0
+    send_seconds: float = 30.0
     answer_seconds: float = 300.0
     max_queries: int = 16
     max_query: int = 2000
     max_requests: int = 128
+    connections: int = 1000
+    drain_seconds: float = 60.0
     rate: float | None = None
+    page: bool = True
     api_keys: tuple[str, ...] = ()
