@@ -8,7 +8,7 @@ NEWEST := transformers==5.24.0
 # The fast tests in two processes of one thread each; a file stays whole, for its tests share models.
 TOGETHER := --numprocesses 2 --dist loadfile
 
-.PHONY: setup style check test newest slow cuda demo
+.PHONY: setup style check test newest slow cuda demo docs
 
 setup: $(VENV)/.installed
 
@@ -41,3 +41,6 @@ slow: setup
 
 cuda: setup
 	$(BIN)/python -m pytest -m cuda
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
