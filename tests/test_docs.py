@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import cores
 from cores.cli import VERBS
+from cores.recipe import SECTIONS
+from cores.trainer_section import trainer_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -32,6 +35,14 @@ def test_every_link_to_a_file_finds_it(page: Path) -> None:
         there = page.parent / path if path else page
         assert there.exists(), f"{page.name}: {link}"
         assert not anchor or anchor in headings(there), f"{page.name}: {link}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_recipe_key_that_is_named_exists(page: Path) -> None:
+    """`section.key`, with a value or without, where it stands as code by itself."""
+    for section, key in re.findall(rf"`({'|'.join(SECTIONS)})\.(?!py|json)(\w+)[`=:]", page.read_text("utf-8")):
+        known = trainer_arguments() if section == "trainer" else get_type_hints(SECTIONS[section])
+        assert key in known, f"{page.name}: there is no {section}.{key}"
 
 
 @pytest.mark.slow
