@@ -44,6 +44,7 @@ MAY = {
     "inference": {"modeling", "prompts", "data", "processing", "asking", "checkpoints", "scenes", "words"},
     "words": {"modeling", "processing", "asking", "checkpoints", "data.sample"},
     "serving": {"inference"},
+    "bulk": {"data", "processing", "checkpoints", "inference"},
 }
 # Leaves that build on other leaves.
 LEAVES_MAY = {
