@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cores.inference.facade import Cores, CoresInWords
     from cores.serving.settings import Settings
 
+NOTE = "This is cores-tiny, which comes with cores: it knows drawn scenes, not photographs."
 KEY = "CORES_API_KEY"  # in the environment, where no list of processes shows it
 
 
@@ -38,7 +39,8 @@ def main(argv: list[str]) -> int:
 
     check_device(args.device)
     with bound(args.host, args.port) as socket:
-        server = Server(create_app(_loaded(args), settings), settings, args.proxy, args.access_log)
+        app = create_app(_loaded(args), settings, "" if args.model else NOTE)
+        server = Server(app, settings, args.proxy, args.access_log)
         if not args.quiet:
             _say(args, socket.getsockname()[1], settings)
         server.run(sockets=[socket])

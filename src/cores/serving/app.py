@@ -4,8 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -21,6 +19,7 @@ from cores.serving.events import EventStream, event
 from cores.serving.guard import Guard, Traffic
 from cores.serving.leaving import while_there
 from cores.serving.metrics import Metrics
+from cores.serving.page import mount
 from cores.serving.reading import Asked, read
 from cores.serving.reference import reference
 from cores.serving.refusals import refusal_of
@@ -49,8 +48,8 @@ EVENTS = {
 }
 
 
-def create_app(cores: Cores | CoresInWords, settings: Settings | None = None) -> FastAPI:
-    """An application that answers with this model, which nobody else may use meanwhile.
+def create_app(cores: Cores | CoresInWords, settings: Settings | None = None, note: str = "") -> FastAPI:
+    """An application that answers with this model; `note`: what its page says about it.
 
     `app.state.engine` is its engine, started with the application and closed with it; `app.state.traffic` says what
     goes on.
@@ -78,8 +77,8 @@ def create_app(cores: Cores | CoresInWords, settings: Settings | None = None) ->
     app.add_exception_handler(HTTPException, _http_error)
     _add_questions(app, engine, settings)
     _add_health(app, engine, metrics, traffic)
-    if settings.page and find_spec("cores.serving.page"):
-        import_module("cores.serving.page").mount(app, engine, settings)
+    if settings.page:
+        mount(app, engine, settings, note)
     return app
 
 

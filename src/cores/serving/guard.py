@@ -18,8 +18,13 @@ from cores.serving.refusals import Busy, Closing, Refusal, refusal_of
 from cores.serving.settings import Settings
 
 log = logging.getLogger(__name__)
-OPEN = ("/healthz", "/readyz")  # asked by machines that have no key
 API = "/v1/"
+KEYED = (
+    API,
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+)  # health is for machines without a key; the page asks for one itself
 SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
@@ -74,7 +79,7 @@ class Guard:
         """Raises Refusal."""
         headers = Headers(scope=scope)
         client = self.keys.passed(headers)
-        if client is None and path not in OPEN:
+        if client is None and path.startswith(KEYED):
             scheme = "Bearer" if path.startswith(API) else 'Basic realm="cores", charset="UTF-8"'
             said = "an API key is needed: send it as Authorization: Bearer KEY"
             raise Refusal(401, said, {"WWW-Authenticate": scheme})

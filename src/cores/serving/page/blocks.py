@@ -3,11 +3,11 @@
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from html import escape
 from importlib import resources
-from typing import Any, cast
+from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
@@ -87,7 +87,7 @@ async def answered(engine: Engine, question: Any) -> AsyncIterator[dict[str, Any
     if picture is None:
         yield {"number": number, "gone": True, "sorry": "The picture is no longer here: drop it again."}
         return
-    text, stream = "", cast(AsyncGenerator[str | Segmentation], engine.stream(picture, query))
+    text, stream = "", engine.stream(picture, query)
     try:
         async with aclosing(stream) as pieces:  # so that leaving stops the work at once
             async for piece in pieces:
