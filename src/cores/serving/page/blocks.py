@@ -60,8 +60,8 @@ def build(engine: Engine, about: str = "") -> gr.Blocks:
 
     blocks: gr.Blocks
     with gr.Blocks(title="CoReS", analytics_enabled=False, fill_width=True, delete_cache=KEPT) as blocks:
-        look = {"html_template": html, "css_template": _file("page.css"), "apply_default_css": False}
-        page = gr.HTML(**look, js_on_load=script, about=about)
+        style = _file("page.css")
+        page = gr.HTML(html_template=html, css_template=style, js_on_load=script, apply_default_css=False, about=about)
         # Many questions at a time: it is the engine that queues them, batches them and refuses what is too much.
         once = {"queue": True, "show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         asked = page.ask(answer, None, page, **once)
