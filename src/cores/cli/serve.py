@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cores.cli.asking import SHIPPED
+from cores.cli.asking import SHIPPED, TINY
 from cores.cli.options import base_option, check_device, model_options, places_of
 from cores.errors import DataError, UserError
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cores.inference.facade import Cores, CoresInWords
     from cores.serving.settings import Settings
 
-NOTE = "This is cores-tiny, which comes with cores: it knows drawn scenes, not photographs."
 KEY = "CORES_API_KEY"  # in the environment, where no list of processes shows it
 
 
@@ -39,8 +38,7 @@ def main(argv: list[str]) -> int:
 
     check_device(args.device)
     with bound(args.host, args.port) as socket:
-        app = create_app(_loaded(args), settings, "" if args.model else NOTE)
-        server = Server(app, settings, args.proxy, args.access_log)
+        server = Server(create_app(_loaded(args), settings), settings, args.proxy, args.access_log)
         if not args.quiet:
             _say(args, socket.getsockname()[1], settings)
         server.run(sockets=[socket])
@@ -88,6 +86,8 @@ def _settings(args: argparse.Namespace) -> "Settings":
     from cores.serving.settings import MEBIBYTE, Settings
 
     found: dict[str, Any] = {"page": not args.no_page, "rate": args.rate_limit, "api_keys": _keys(args)}
+    if args.model is None:
+        found["about"] = f"{TINY}."
     scales = {
         "max_pixels": ("max_pixels", 10**6),
         "max_body": ("max_body", MEBIBYTE),

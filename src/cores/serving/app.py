@@ -48,8 +48,8 @@ EVENTS = {
 }
 
 
-def create_app(cores: Cores | CoresInWords, settings: Settings | None = None, note: str = "") -> FastAPI:
-    """An application that answers with this model; `note`: what its page says about it.
+def create_app(cores: Cores | CoresInWords, settings: Settings | None = None) -> FastAPI:
+    """An application that answers with this model, which nobody else may use meanwhile.
 
     `app.state.engine` is its engine, started with the application and closed with it; `app.state.traffic` says what
     goes on.
@@ -78,7 +78,7 @@ def create_app(cores: Cores | CoresInWords, settings: Settings | None = None, no
     _add_questions(app, engine, settings)
     _add_health(app, engine, metrics, traffic)
     if settings.page:
-        mount(app, engine, settings, note)
+        mount(app, engine, settings)
     return app
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cores.serving.keys import Keys
@@ -18,16 +19,12 @@ from cores.serving.refusals import Busy, Closing, Refusal, refusal_of
 from cores.serving.settings import Settings
 
 log = logging.getLogger(__name__)
+OPEN = ("/healthz", "/readyz")  # asked by machines that have no key
 API = "/v1/"
-KEYED = (
-    API,
-    "/metrics",
-    "/docs",
-    "/openapi.json",
-)  # health is for machines without a key; the page asks for one itself
 SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
+    "Content-Security-Policy": "frame-ancestors 'self'; object-src 'none'; base-uri 'self'",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -67,7 +64,7 @@ class Guard:
         try:
             self._admit(scope, path, posted)
             await self.app(scope, _Body(receive, self.settings).receive, answer.send)
-        except Left:
+        except (Left, ClientDisconnect):
             log.info("%s: the client left", path)
         except Exception as error:
             await self._say(error, answer)
@@ -79,7 +76,7 @@ class Guard:
         """Raises Refusal."""
         headers = Headers(scope=scope)
         client = self.keys.passed(headers)
-        if client is None and path.startswith(KEYED):
+        if client is None and path not in OPEN:
             scheme = "Bearer" if path.startswith(API) else 'Basic realm="cores", charset="UTF-8"'
             said = "an API key is needed: send it as Authorization: Bearer KEY"
             raise Refusal(401, said, {"WWW-Authenticate": scheme})
