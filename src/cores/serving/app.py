@@ -41,10 +41,18 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     503: {"model": Failure, "description": "Too many requests are waiting, or the server goes down."},
     504: {"model": Failure, "description": "There was no answer in time."},
 }
+EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["text", "result", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 EVENTS = {
     "description": "Events: `text` has a piece of the answer as `{text}`, `result` comes last and is as a result of "
     "`/v1/segment`, `error` comes instead of it as `{error}`.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"text/event-stream": {"schema": EVENT}},
 }
 
 
