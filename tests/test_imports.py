@@ -17,6 +17,7 @@ LEAVES = {
     "regular_files",
     "checkpoint_errors",
     "hub",
+    "cache",
     "viz",
     "fonts",
     "vocabulary",
