@@ -21,6 +21,10 @@ def main(argv: list[str]) -> int:
 
     Raises UserError for flags, queries and pictures that cannot be used, CheckpointError for a model.
     """
+    if any(flag.partition("=")[0] == "--engine" for flag in argv):
+        from cores.cli.predict_bulk import main as bulk
+
+        return bulk(argv)
     parser = asking_parser(
         "predict",
         description="Segment what a query asks for.",
@@ -30,16 +34,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--out", type=Path, help=f"folder to write (default: {DEFAULT_OUT}, or {DEFAULT_OUT}-2 if it is there, ...)"
     )
-    args, images, queries = parsed(parser, argv)
+    parser.add_argument(
+        "--engine", choices=("ray",), help="for very many pictures: `cores predict --engine ray --help`"
+    )
+    args, asked = parsed(parser, argv)
     written: set[str] = set()
     with taken_folder(args.out or Path(DEFAULT_OUT), args.overwrite, not (args.out or args.overwrite)) as out:
-        for path, name, picture, results, bar in answers(args, images, queries):
+        for path, name, picture, results, bar in answers(args, asked):
             lines = []
             with whole_files(out) as part:
                 for number, found in enumerate(results, 1):
-                    own = name if len(queries) == 1 else f"{name}.q{number}"
+                    own = name if len(results) == 1 else f"{name}.q{number}"
                     found.save(part, own, picture, {"image": path.name})
-                    lines.append(_line(path, found, out / f"{own}.overlay.png", len(queries) > 1))
+                    lines.append(_line(path, found, out / f"{own}.overlay.png", len(results) > 1))
                 written |= {file.name for file in part.iterdir()}
             _remove_stale(out, name, written)
             bar.write("\n".join(lines), file=sys.stdout)
