@@ -43,7 +43,7 @@ MAY = {
     "evaluation": {"modeling", "prompts", "data", "processing", "asking", "checkpoints", "scenes"},
     "inference": {"modeling", "prompts", "data", "processing", "asking", "checkpoints", "scenes", "words"},
     "words": {"modeling", "processing", "asking", "checkpoints", "data.sample"},
-    "serving": {"inference"},
+    "serving": {"inference", "asking", "processing", "scenes", "data.sample", "data.formats"},
 }
 # Leaves that build on other leaves.
 LEAVES_MAY = {
