@@ -1,6 +1,7 @@
 """The examples, run as their first lines say, on the model that comes with cores."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,15 @@ SCENE = ROOT / "docs" / "images" / "scene.png"
 def example(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "examples" / name), *arguments]
     return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_readme_is_right_about_the_first_answer() -> None:
+    """Its lines of Python, and what it says that the model says."""
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (said,) = re.findall(r'found\.answer +# (".+")$', code, re.MULTILINE)
+    command = [sys.executable, "-c", f"{code}\nassert found.answer == {said}, found.answer"]
+    subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True)
 
 
 @pytest.mark.slow
