@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cores.cli.asking import Asked, answers, asking_parser, parsed, say_what_is_shipped
+from cores.cli.inputs import ToAsk
 from cores.cli.options import taken_folder
 from cores.cli.terminal import printable
 from cores.errors import UserError
@@ -38,10 +39,10 @@ def main(argv: list[str]) -> int:
         help="how far an outline may leave the mask's border, so that few points have to be moved (default: 1; "
         "0: every mask exactly)",
     )
-    args, images, queries = parsed(parser, argv)
-    _check(args, queries)
+    args, to_ask = parsed(parser, argv)
+    _check(args, to_ask)
     with taken_folder(args.out, args.overwrite) as out:
-        for asked in answers(args, images, queries):
+        for asked in answers(args, to_ask):
             found = _labelled(asked)
             _write(asked, found, out, args.tolerance)
             said = ", ".join(f"{result.query!r} {result.status}" for result in asked.results)
@@ -50,17 +51,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace, queries: list[str]) -> None:
-    """Raise UserError for queries that are no labels, and for two that are one."""
+def _check(args: argparse.Namespace, to_ask: list[ToAsk]) -> None:
+    """Raise UserError for queries that are no labels, and for two of one picture that are one."""
     from cores.data.formats.labelme_files import check_label
     from cores.data.formats.names import as_asked
 
-    names: dict[str, str] = {}
-    for query in queries:
-        check_label(query)
-        first = names.setdefault(as_asked(query, "query"), query)
-        if first is not query:
-            raise UserError(f"the queries {first!r} and {query!r} are one label: ask once")
+    for _, queries in to_ask:
+        names: dict[str, str] = {}
+        for query in queries:
+            check_label(query)
+            first = names.setdefault(as_asked(query, "query"), query)
+            if first is not query:
+                raise UserError(f"the queries {first!r} and {query!r} are one label: ask once")
     if not 0 <= args.tolerance < float("inf"):
         raise UserError(f"--tolerance {args.tolerance}: expected a number of pixels from 0")
 

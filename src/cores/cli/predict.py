@@ -37,16 +37,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--engine", choices=("ray",), help="for very many pictures: `cores predict --engine ray --help`"
     )
-    args, images, queries = parsed(parser, argv)
+    args, asked = parsed(parser, argv)
     written: set[str] = set()
     with taken_folder(args.out or Path(DEFAULT_OUT), args.overwrite, not (args.out or args.overwrite)) as out:
-        for path, name, picture, results, bar in answers(args, images, queries):
+        for path, name, picture, results, bar in answers(args, asked):
             lines = []
             with whole_files(out) as part:
                 for number, found in enumerate(results, 1):
-                    own = name if len(queries) == 1 else f"{name}.q{number}"
+                    own = name if len(results) == 1 else f"{name}.q{number}"
                     found.save(part, own, picture, {"image": path.name})
-                    lines.append(_line(path, found, out / f"{own}.overlay.png", len(queries) > 1))
+                    lines.append(_line(path, found, out / f"{own}.overlay.png", len(results) > 1))
                 written |= {file.name for file in part.iterdir()}
             _remove_stale(out, name, written)
             bar.write("\n".join(lines), file=sys.stdout)
