@@ -34,6 +34,15 @@ LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 SUBVERBS = re.compile(r"\{([\w,-]+)\} \.\.\.")
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """A page that mkdocs.yml does not name stands at the end of its section, so that none is out of reach."""
+    sections = {name: pages for section in config.nav for name, pages in section.items()}
+    docs = [page.name for page in (ROOT / "docs").glob("*.md")]
+    for name, pages in (("How to", docs), ("Measurements", [uri for uri in OUTSIDE if "/" in uri])):
+        sections[name] += sorted(page for page in pages if f"'{page}'" not in str(config.nav))
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not in `docs/`."""
     for uri, text in (("reference/python.md", python_page()), ("reference/commands.md", commands_page())):
