@@ -97,9 +97,9 @@ def commands() -> Iterator[tuple[str, ...]]:
 
 
 def help_of(words: tuple[str, ...]) -> str:
-    """What `cores WORDS --help` prints on a terminal of 100 columns without colours."""
+    """What `cores WORDS --help` prints on a terminal of 80 columns without colours."""
     printed = io.StringIO()
-    terminal = patch.dict(os.environ, {"COLUMNS": "100", "NO_COLOR": "1"})
+    terminal = patch.dict(os.environ, {"COLUMNS": "80", "NO_COLOR": "1"})
     with terminal, redirect_stdout(printed), suppress(SystemExit):
         main([*words, "--help"])
     return printed.getvalue()
