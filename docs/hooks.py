@@ -1,17 +1,19 @@
 """What the site has beside the pages of this folder: read off the program at every build, never written down.
 
-`reference/python.md` has every public name, `reference/commands.md` every command's `--help`; pages of the repository
-outside of `docs/` are shown where they are linked to.
+`reference/python.md` has every public name, `commands.md` every command's `--help`, `recipes.md` every key of a
+recipe. Pages of the repository outside of `docs/` are shown where they are linked to.
 """
 
+import inspect
 import io
+import json
 import os
 import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 from unittest.mock import patch
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -19,6 +21,8 @@ from mkdocs.structure.files import File, Files
 
 import cores
 from cores.cli import VERBS, main
+from cores.recipe import SECTIONS
+from cores.typed_yaml import describe
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = (
@@ -30,6 +34,8 @@ OUTSIDE = (
 # Classes whose methods are inherited from ours and wanted on the page, and what answers consist of.
 INHERITING = {"Cores"}
 PARTS = {"Segmentation": ("TargetMask", "Level")}
+# Commands that are told apart before there is a parser, so that no usage names them.
+APART = (("eval", "compare"), ("predict", "--engine", "ray"))
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 SUBVERBS = re.compile(r"\{([\w,-]+)\} \.\.\.")
 
@@ -45,8 +51,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not in `docs/`."""
-    for uri, text in (("reference/python.md", python_page()), ("reference/commands.md", commands_page())):
-        files.append(File.generated(config, uri, content=text))
+    for name, text in (("python", python_page()), ("commands", commands_page()), ("recipes", recipes_page())):
+        files.append(File.generated(config, f"reference/{name}.md", content=text))
     for uri in OUTSIDE:
         files.append(File.generated(config, uri, content=(ROOT / uri).read_text("utf-8")))
     return files
@@ -92,8 +98,7 @@ def commands() -> Iterator[tuple[str, ...]]:
         yield (verb,)
         below = SUBVERBS.search(help_of((verb,)))
         yield from ((verb, word) for word in (below[1].split(",") if below else ()))
-        if verb == "eval":
-            yield (verb, "compare")  # which is asked for before there is a parser
+        yield from (words for words in APART if words[0] == verb)
 
 
 def help_of(words: tuple[str, ...]) -> str:
@@ -103,3 +108,21 @@ def help_of(words: tuple[str, ...]) -> str:
     with terminal, redirect_stdout(printed), suppress(SystemExit):
         main([*words, "--help"])
     return printed.getvalue()
+
+
+def recipes_page() -> str:
+    """Every section of a recipe: what it says of itself, and a row a key."""
+    parts = ["# Recipes\n", "Every key of a recipe. How runs are made of them: [training](../train.md).\n"]
+    for name, section in SECTIONS.items():
+        parts.append(f"## {name}\n")
+        if not isinstance(section, type):
+            parts.append(
+                "transformers' TrainingArguments, under their own names; `--print-config` says what cores sets."
+            )
+            continue
+        default = section()
+        parts += [f"{inspect.getdoc(section)}\n", "| key | takes | default |\n| --- | --- | --- |"]
+        for key, hint in get_type_hints(section).items():
+            parts.append(f"| `{name}.{key}` | {describe(hint)} | `{json.dumps(getattr(default, key))}` |")
+        parts.append("")
+    return "\n".join(parts)

@@ -11,7 +11,7 @@ import pytest
 
 import cores
 from cores.cli import VERBS
-from cores.recipe import SECTIONS
+from cores.recipe import SECTIONS, load_recipe
 from cores.trainer_section import trainer_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +62,9 @@ def test_the_site_builds_without_a_warning_and_has_every_name(tmp_path: Path) ->
     commands = (tmp_path / "reference" / "commands" / "index.html").read_text("utf-8")
     for verb in VERBS:
         assert f"usage: cores {verb}" in commands, f"{verb} is not in the reference"
+    recipes = (tmp_path / "reference" / "recipes" / "index.html").read_text("utf-8")
+    for key in vars(load_recipe("tiny").model):
+        assert f"<code>model.{key}</code>" in recipes, f"model.{key} is not in the reference"
     servers = {server for page in tmp_path.rglob("*.html") for server in _servers(page.read_text("utf-8"))}
     assert not servers, f"pages ask other servers for something: {servers}"
 
