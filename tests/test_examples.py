@@ -63,3 +63,14 @@ def test_a_client_needs_nothing_of_ours(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"scene.1.location.png", "scene.1.target.png"}
     assert refused.returncode == 1
     assert refused.stderr.startswith("422: ")
+
+
+@pytest.mark.slow
+def test_rows_of_a_bulk_run_are_read(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    done = example("bulk.py", str(tmp_path / "bulk"), "3", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    *_, counts, largest = done.stdout.splitlines()
+    assert counts.startswith("9 rows: ")
+    assert "segmented" in counts
+    assert largest.startswith("largest: 'the ")
