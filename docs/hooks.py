@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "CODE_OF_CONDUCT.md",
     "SECURITY.md",
     *(f"benchmarks/{page.name}" for page in ROOT.glob("benchmarks/*.md")),
 )

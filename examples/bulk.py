@@ -2,8 +2,8 @@
 
     python examples/bulk.py FOLDER [PICTURES]
 
-Stand-ins are drawn into FOLDER; with pictures of your own, begin at the manifest. Killed and started again, the command
-in the middle goes on where it was; more machines join by `ray start` and --address.
+Stand-ins are drawn into FOLDER; with pictures of your own, begin at the manifest. Killed and started again, what runs
+there goes on where it was; more machines join by `ray start` and --address.
 """
 
 import json

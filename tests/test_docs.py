@@ -48,14 +48,14 @@ def test_every_recipe_key_that_is_named_exists(page: Path) -> None:
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_has_every_name(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
         cwd=ROOT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert not done.stderr.strip()
+    assert "WARNING" not in done.stderr
     python = (tmp_path / "reference" / "python" / "index.html").read_text("utf-8")
     for name in set(cores.__all__) - {"__version__"}:
         assert re.search(rf"<h2[^>]*>(\s|<[^>]+>)*cores\.{name}(\s|<)", python), f"{name} is not in the reference"
