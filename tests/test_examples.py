@@ -43,6 +43,8 @@ def test_the_pictures_of_the_method_are_what_the_program_draws(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert {file.name for file in tmp_path.iterdir()} == {"scene.png", "chain.png", "guidance.png"}
     assert (tmp_path / "scene.png").read_bytes() == SCENE.read_bytes()
+    done = example("answers.py", "answer.png", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
