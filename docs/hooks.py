@@ -32,9 +32,12 @@ OUTSIDE = (
     "SECURITY.md",
     *(f"benchmarks/{page.name}" for page in ROOT.glob("benchmarks/*.md")),
 )
-# Classes whose methods are inherited from ours and wanted on the page, and what answers consist of.
-INHERITING = {"Cores"}
-PARTS = {"Segmentation": ("TargetMask", "Level")}
+# What public names are made of, to stand behind them.
+PARTS = {
+    "Cores": ("cores.inference.options.How",),
+    "Segmentation": ("cores.inference.segmentation.TargetMask", "cores.inference.segmentation.Level"),
+}
+INHERITING = {"Cores"}  # whose methods are mostly those of a class that is not public
 # Commands that are told apart before there is a parser, so that no usage names them.
 APART = (("eval", "compare"), ("predict", "--engine", "ray"))
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
@@ -77,11 +80,9 @@ def python_page() -> str:
     """A heading a public name, for mkdocstrings to fill from its docstring."""
     parts = ["# Python\n", "Everything that `import cores` gives. Other modules may change from version to version.\n"]
     for name, module in cores._NAMES.items():
-        for shown in (name, *PARTS.get(name, ())):
-            inherited = "true" if shown in INHERITING else "false"
-            heading = f"cores.{shown}" if shown == name else shown
-            options = f"    options:\n      heading: {heading}\n      inherited_members: {inherited}\n"
-            parts.append(f"::: {module}.{shown}\n{options}")
+        own = f"::: {module}.{name}\n    options:\n      heading: cores.{name}\n"
+        parts.append(own + f"      inherited_members: {json.dumps(name in INHERITING)}\n")
+        parts += [f"::: {path}\n" for path in PARTS.get(name, ())]
     return "\n".join(parts)
 
 
