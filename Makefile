@@ -8,7 +8,7 @@ NEWEST := transformers==5.24.0
 # The fast tests in two processes of one thread each; a file stays whole, for its tests share models.
 TOGETHER := --numprocesses 2 --dist loadfile
 
-.PHONY: setup style check test newest slow cuda demo
+.PHONY: setup style check test newest slow cuda browser test-browser docs demo
 
 setup: $(VENV)/.installed
 
@@ -30,14 +30,26 @@ demo: setup
 	$(BIN)/python examples/demo.py
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(TOGETHER)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" $(TOGETHER)
 
 newest: setup
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .newest "$(NEWEST)"
-	PYTHONPATH=.newest OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(TOGETHER)
+	PYTHONPATH=.newest OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" $(TOGETHER)
 
 slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not browser"
 
 cuda: setup
 	$(BIN)/python -m pytest -m cuda
+
+# Debian's Chromium, where apt is there and may install; elsewhere the tests say why they are skipped.
+browser:
+	command -v chromium > /dev/null || ! command -v apt-get > /dev/null || [ "$$(id -u)" != 0 ] \
+		|| { apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends chromium; } \
+		|| echo "chromium could not be installed"
+
+test-browser: setup browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser -rs
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

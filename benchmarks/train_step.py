@@ -23,6 +23,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,10 @@ def measure(settings: dict[str, Any]) -> dict[str, float]:
     """Medians over the steps of one process."""
     torch.set_num_threads(1 if settings["busy"] else settings["threads"])
     device, dtype = "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, settings["dtype"])
+    if device == "cpu" and find_spec("cores.training.freed_memory"):  # older checkouts have none
+        from cores.training.freed_memory import give_back_large_tensors
+
+        give_back_large_tensors()  # as `train` does
     model = build(config(WORDS, LOC, SEG, settings["heads"], settings["size"]), device, dtype).train()
     choose_parts(model, PAPER_PARTS, LoraSection(dropout=0.0))
     model.masks_per_pass = settings["masks_per_pass"]

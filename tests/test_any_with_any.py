@@ -21,6 +21,7 @@ from cores.checkpoints.runs.merging import merge
 from cores.cli.check import about
 from cores.errors import CheckpointError
 from cores.evaluation.metrics import MaskMetrics
+from cores.inference.options import Options
 from cores.modeling.mllms import mllm_class
 from cores.recipe import Recipe, load_recipe
 from cores.training.run import train
@@ -90,7 +91,7 @@ def walk(mllm: Path, segmenter: Path, folder: Path, way: tuple[str, int, str]) -
 def one_forced(model, image) -> torch.Tensor:
     """The last level's low-res logits of the usual answer: a model of two steps says no grounding token by itself."""
     encoded = model.encode(image)
-    asker = model._asker()
+    asker = model._asker(Options())
     (answer,) = asker.teacher_force(encoded, [("the cup", "phrase")], [None])
     return answer.low_res_logits[-1]
 

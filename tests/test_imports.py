@@ -44,7 +44,8 @@ MAY = {
     "evaluation": {"modeling", "prompts", "data", "processing", "asking", "checkpoints", "scenes"},
     "inference": {"modeling", "prompts", "data", "processing", "asking", "checkpoints", "scenes", "words"},
     "words": {"modeling", "processing", "asking", "checkpoints", "data.sample"},
-    "serving": {"inference"},
+    "serving": {"inference", "asking", "processing", "scenes", "data.sample", "data.formats"},
+    "bulk": {"data", "processing", "checkpoints", "inference"},
 }
 # Leaves that build on other leaves.
 LEAVES_MAY = {

@@ -3,12 +3,13 @@
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from cores.checkpoints.runs.bases import load_parts
 from cores.checkpoints.runs.origin import Base
-from cores.scenes.pretrain import segmenter, tower
+from cores.scenes.pretrain import mllm, segmenter, tower
 from cores.scenes.pretrain import stages as run
 from cores.scenes.pretrain.render import Rendered, bounds, render
 from cores.scenes.source import open_scenes
@@ -68,7 +69,7 @@ def test_the_stages_end_with_bases_that_load(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(run, "UNSEEN", FEW)
     monkeypatch.setattr(run, "train_tower", partial(tower.train, images=4))
     monkeypatch.setattr(run, "train_segmenter", partial(segmenter.train, images=2))
-    run.run_stages(tmp_path, ("tower", "segmenter", "llava"), scenes=FEW, steps=1)
+    run.run_stages(tmp_path, ("tower", "segmenter", "llava"), scenes=FEW, steps=1, styles=("paper", "lisa"))
     parts = load_parts(Base({"bases": str(tmp_path / "bases")}))
     seen = torch.load(tmp_path / "tower.pt", weights_only=True)["model"]
     held = parts.mllm.model.vision_tower.state_dict()
@@ -76,3 +77,22 @@ def test_the_stages_end_with_bases_that_load(tmp_path: Path, monkeypatch: pytest
         torch.equal(held[name.removeprefix("tower.")], v) for name, v in seen.items() if name.startswith("tower.")
     )
     assert parts.projection is not None
+
+
+def test_lessons_of_two_forms_take_turns(tmp_path: Path, data: Rendered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same scenes, asked in both forms: a step of the chain's two tokens, then one of LISA's, which is alone."""
+    processor = run.tiny_processor()
+    scenes = open_scenes("train", n=FEW)
+    features = np.zeros((FEW, tower.GRID**2, 192), np.float16)
+    forms = [run.tiny_processor(processor.tokenizer, style) for style in ("paper", "lisa")]
+    lessons = [mllm.Lessons(form, scenes, data, features) for form in forms]
+    model = mllm.Answering(processor.tokenizer, tower.SeeingWords(), segmenter.TokenFromBox())
+    levels, losses = [], model.losses
+
+    def watched(batch: mllm.Lesson, *args: object) -> object:
+        levels.append(len(batch["token_positions"]))
+        return losses(batch, *args)
+
+    monkeypatch.setattr(model, "losses", watched)
+    mllm.train(tmp_path, model, lessons, lessons, processor.sizes.image_token_id, steps=3, images=2)
+    assert levels[:3] == [2, 1, 2]

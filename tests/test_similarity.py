@@ -14,6 +14,7 @@ from cores import load, viz
 from cores.asking.similarity import SimilarityMap, similarity_map
 from cores.cli import main
 from cores.errors import DataError, UserError
+from cores.inference.options import Options
 from cores.processing.stored import ProcessorSizes
 from cores.scenes.source import open_scenes
 
@@ -25,7 +26,7 @@ SQUARE = ProcessorSizes(
 def test_it_is_of_the_states_of_a_plain_forward_pass() -> None:
     model = load(device="cpu")
     sample = next(s for s in open_scenes("test", n=9) if s.conversations[0].turns[0].targets)
-    asker, turn = model._asker(), sample.conversations[0].turns[0]
+    asker, turn = model._asker(Options()), sample.conversations[0].turns[0]
     encoded = asker.encode_image(sample.image)
     (answer,) = asker.teacher_force(encoded, [(turn.query, turn.form)], [turn])
     found = asker.similarity(encoded, answer)

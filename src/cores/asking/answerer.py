@@ -4,7 +4,7 @@ Legend: chains = targets of one answer, (h, w) = low-res masks, (H, W) = the pic
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ from cores.geometry import Fit, Size
 from cores.processing.reading import Reading
 
 Query = tuple[str, Form]  # a query, and how it is put into words
+Follow = Callable[[int, int, Sequence[int]], bool]  # numbers of image and query, ids said so far: shall it go on?
 
 
 class Looked(Protocol):
@@ -62,9 +63,23 @@ class Answerer(ABC, Generic[I]):
     def generate(self, image: I, queries: Sequence[Query]) -> Sequence[Answered]:
         """Its own answers to the queries, in their order."""
 
-    def generate_batch(self, images: Sequence[I], queries: Sequence[Sequence[Query]]) -> list[list[Answered]]:
-        """`generate` for several images, each with its own queries (none is allowed), in their order."""
+    def generate_batch(
+        self, images: Sequence[I], queries: Sequence[Sequence[Query]], follow: Follow | None = None
+    ) -> list[list[Answered]]:
+        """`generate` for several images, each with its own queries (none is allowed), in their order.
+
+        `follow`: is told how far an answer is, before its first token and after each pass of the language model, and
+        ends it there by saying False: it is cut. Who answers in one piece tells nothing.
+        """
         return [list(self.generate(*one)) for one in zip(images, queries, strict=True)]
+
+    def stream(self, image: I, query: Query, follow: Follow | None = None) -> Generator[Sequence[int], None, Answered]:
+        """`generate` of one query, step by step: gives the ids said so far after each pass, and returns the answer.
+
+        `follow` as in `generate_batch`. Closing it ends the work. Who answers in one piece gives nothing before it.
+        """
+        yield from ()
+        return self.generate(image, [query])[0]
 
     def teacher_force(
         self, image: I, queries: Sequence[Query], answers: Sequence[Turn | str | None]
@@ -84,6 +99,10 @@ class Answerer(ABC, Generic[I]):
     @abstractmethod
     def read(self, answer: Answered) -> Reading:
         """What an answer says."""
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of an answer's ids, as far as they are said. Of those alone who tell how far they are."""
+        raise NotImplementedError
 
     def full_size(self, image: I, low_res: Tensor) -> list[FullSize]:
         """The masks at the picture's own size of low-res logits (masks, h, w)."""

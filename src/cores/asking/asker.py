@@ -4,7 +4,7 @@ Legend: questions = about one image or several, levels = of the chain, masks = a
 prompt token, (h, w) = low-res masks, (H, W) = the picture's own size in pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,14 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cores.asking.answerer import Answerer, Query
+from cores.asking.answerer import Answerer, Follow, Query
 from cores.asking.answers import Answered, decode, passes, segment_answers
 from cores.asking.drafts import Drafts
 from cores.asking.prefixes import Prefixes
 from cores.asking.similarity import SimilarityMap, similarity_map
 from cores.data.sample import Form, Turn
 from cores.errors import UserError
-from cores.modeling.generation import Said, generate, teacher_force
+from cores.modeling.generation import Follow as Heard
+from cores.modeling.generation import Generation, Said, generate, teacher_force
 from cores.modeling.model import CoresModel
 from cores.modeling.prefix_cache import PrefixCache, read_prefixes
 from cores.modeling.segmenters.base import Features
@@ -144,6 +145,10 @@ class Asker(Answerer[EncodedImage]):
         """What an answer says."""
         return self.processor.parse_answer(answer.ids)
 
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of an answer's ids, as far as they are said."""
+        return self.processor.parse_answer(ids).text
+
     def generate(self, image: EncodedImage, queries: Sequence[Query]) -> list[Answered]:
         """The model's own answers to the queries, in their order.
 
@@ -152,10 +157,31 @@ class Asker(Answerer[EncodedImage]):
         return self.generate_batch([image], [queries])[0]
 
     def generate_batch(
-        self, images: Sequence[EncodedImage], queries: Sequence[Sequence[Query]]
+        self,
+        images: Sequence[EncodedImage],
+        queries: Sequence[Sequence[Query]],
+        follow: Follow | None = None,
     ) -> list[list[Answered]]:
         """`generate` for several images, each with its own queries (none is allowed), in their order."""
-        return self._answers(images, queries, None)
+        return self._answers(images, queries, None, follow)
+
+    def stream(
+        self, image: EncodedImage, query: Query, follow: Follow | None = None
+    ) -> Generator[Sequence[int], None, Answered]:
+        """`generate` of one query: gives the ids said so far after each pass, and returns the answer."""
+        (question,) = self._questions([[query]])
+        (prefix,) = self._prefixes([image])
+        how, heard = (
+            (self.processor.closing, self.max_new_tokens),
+            None if follow is None else _heard(follow, [(0, 0)]),
+        )
+        answer = Generation(self.model, [prefix], [question], *how, drafter=self._drafter(), follow=heard)
+        while answer.open:
+            answer.step()
+            yield answer.told[0].said
+        said = answer.said()
+        self.tally.count(said)
+        return segment_answers(self.model, [image.features], said, [0], self.questions_per_pass)[0]
 
     def teacher_force(
         self, image: EncodedImage, queries: Sequence[Query], answers: Sequence[Turn | str | None]
@@ -177,17 +203,18 @@ class Asker(Answerer[EncodedImage]):
         images: Sequence[EncodedImage],
         queries: Sequence[Sequence[Query]],
         given: Sequence[Sequence[Turn | str | None]] | None,
+        follow: Follow | None = None,
     ) -> list[list[Answered]]:
         """All questions of all images, `questions_per_pass` at a time, whoever's they are."""
-        processor = self.processor
-        of = [number for number, (_, asked) in enumerate(zip(images, queries, strict=True)) for _ in asked]
-        questions = [processor.question(query, form) for asked in queries for query, form in asked]
-        answers = None if given is None else [processor.answer_ids(answer) for own in given for answer in own]
+        places = [(i, j) for i, (_, asked) in enumerate(zip(images, queries, strict=True)) for j in range(len(asked))]
+        of, questions = [i for i, _ in places], self._questions(queries)
+        answers = None if given is None else [self.processor.answer_ids(answer) for own in given for answer in own]
         found: list[list[Answered]] = [[] for _ in images]
-        if given is None and (self._drafts is None or self.drafts == "call"):
-            self._drafts = None if self.drafts == "off" else Drafts.of(processor)
+        drafter = self._drafter() if given is None else None
         for some in passes(len(of), self.questions_per_pass):
-            told = self._pass(images, of[some], questions[some], None if answers is None else answers[some])
+            heard = None if follow is None else _heard(follow, places[some])
+            own = None if answers is None else answers[some]
+            told = self._pass(images, of[some], questions[some], own, drafter, heard)
             for number, answer in zip(of[some], told, strict=True):
                 found[number].append(answer)
         return found
@@ -198,6 +225,8 @@ class Asker(Answerer[EncodedImage]):
         of: Sequence[int],
         questions: Sequence[Tensor],
         answers: Sequence[Tensor] | None,
+        drafter: Drafts | None,
+        heard: Heard | None,
     ) -> list[Answered]:
         """Questions side by side, each `of` the image of this number; `answers`: ids, None for the model's own."""
         numbers = list(dict.fromkeys(of))
@@ -205,13 +234,22 @@ class Asker(Answerer[EncodedImage]):
         own = dict(zip(numbers, self._prefixes(asked), strict=True))
         prefixes, closing = [own[number] for number in of], self.processor.closing
         if answers is None:
-            drafter = self._drafts
-            said = generate(self.model, prefixes, questions, closing, self.max_new_tokens, drafter=drafter)
+            most = self.max_new_tokens
+            said = generate(self.model, prefixes, questions, closing, most, drafter=drafter, follow=heard)
             self.tally.count(said)
         else:
             said = teacher_force(self.model, prefixes, questions, answers, closing)
         features, rows = [image.features for image in asked], [numbers.index(number) for number in of]
         return segment_answers(self.model, features, said, rows, self.questions_per_pass)
+
+    def _questions(self, queries: Sequence[Sequence[Query]]) -> list[Tensor]:
+        return [self.processor.question(query, form) for asked in queries for query, form in asked]
+
+    def _drafter(self) -> Drafts | None:
+        """Who guesses the answers of one call."""
+        if self._drafts is None or self.drafts == "call":
+            self._drafts = None if self.drafts == "off" else Drafts.of(self.processor)
+        return self._drafts
 
     def _prefixes(self, images: Sequence[EncodedImage]) -> list[PrefixCache]:
         """What stands before the questions about these images; what is not kept is read, some of them at a time."""
@@ -251,3 +289,8 @@ class Asker(Answerer[EncodedImage]):
         """
         of = [0] * tokens.shape[1]
         return decode(self.model, [image.features], tokens, of, self.questions_per_pass, use_location)
+
+
+def _heard(follow: Follow, places: Sequence[tuple[int, int]]) -> Heard:
+    """`follow`, told the numbers of image and query where it is given that of a question of one pass."""
+    return lambda number, ids: follow(*places[number], ids)

@@ -22,6 +22,7 @@ VERBS = {
     "reproduce": ("cores.cli.reproduce:main", "the paper's tables: what each row needs, its figures beside ours"),
     "predict": ("cores.cli.predict:main", "ask a model about pictures"),
     "label": ("cores.cli.label:main", "label pictures by queries, as labelme files to correct and train on"),
+    "serve": ("cores.cli.serve:main", "answer over HTTP, with a page for people"),
     "convert": ("cores.cli.convert:main", "make a model folder of a published checkpoint"),
     "export": ("cores.cli.export:main", "write a model in the published layout, for other programs"),
     "check": ("cores.cli.check:main", "say what a model folder is and whether it can be used"),

@@ -21,6 +21,10 @@ def main(argv: list[str]) -> int:
 
     Raises UserError for flags, queries and pictures that cannot be used, CheckpointError for a model.
     """
+    if any(flag.partition("=")[0] == "--engine" for flag in argv):
+        from cores.cli.predict_bulk import main as bulk
+
+        return bulk(argv)
     parser = asking_parser(
         "predict",
         description="Segment what a query asks for.",
@@ -29,6 +33,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--out", type=Path, help=f"folder to write (default: {DEFAULT_OUT}, or {DEFAULT_OUT}-2 if it is there, ...)"
+    )
+    parser.add_argument(
+        "--engine", choices=("ray",), help="for very many pictures: `cores predict --engine ray --help`"
     )
     args, asked = parsed(parser, argv)
     written: set[str] = set()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cores.cli.signals import undisturbed
 from cores.errors import UserError
+from cores.prompts.styles import STYLE_NAMES
 
 STAGES = ("tower", "segmenter", "llava")
 ABOUT = "The model that comes with cores. It knows drawn scenes of a few kinds of things, not photographs."
@@ -36,6 +37,13 @@ def main(argv: list[str]) -> int:
     pretrain.add_argument("--stage", choices=STAGES, action="append", help="default: all, in order")
     pretrain.add_argument("--scenes", type=int, default=60_000, help="scenes drawn ahead (80 kB each)")
     pretrain.add_argument("--steps", type=int, help="optimiser steps of a stage (default: what the shipped ones had)")
+    pretrain.add_argument(
+        "--styles",
+        nargs="+",
+        choices=STYLE_NAMES,
+        default=["paper"],
+        help="forms of answers that the language model reads in turn (default: paper)",
+    )
     ship = verbs.add_parser("ship", help="make the models that come with cores of a run and the bases it began with")
     ship.add_argument("run", type=Path, help="run folder of `cores train tiny`")
     ship.add_argument("bases", type=Path, help="the bases folder that `cores scenes pretrain` wrote")
@@ -107,7 +115,7 @@ def _pretrain(args: argparse.Namespace) -> int:
     from cores.scenes.pretrain.stages import run_stages
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
-    run_stages(args.out, args.stage or STAGES, args.scenes, args.steps)
+    run_stages(args.out, args.stage or STAGES, args.scenes, args.steps, args.styles)
     return 0
 
 

@@ -1,20 +1,22 @@
 """Masks that any other program predicted, to be scored as ours are.
 
 JSON lines: {"image": NAME, "query": TEXT, "masks": [COCO run lengths, ...]}, a line a question, its masks in the order
-of the targets; none for a refusal. `query` may be left out where an image is asked once. Lines of our own
-`answers.jsonl` are read, too. A folder of PNGs holds STEM.png, or STEM_mask_0.png, STEM_mask_1.png, ..., for images
-that are asked once; what is not black is inside.
+of the targets; none for a refusal. `query` may be left out where an image is asked once. Where images of one name lie
+in several folders, NAME has as many of those as tell them apart. Lines of our own `answers.jsonl` are read, too, and
+the rows of `cores predict --engine ray` in either of their formats, by file or by folder. A folder of PNGs holds
+STEM.png, or STEM_mask_0.png, STEM_mask_1.png, ..., for images that are asked once; what is not black is inside.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from cores import masks
+from cores.data.formats.arrow_tables import read_table
 from cores.data.sample import Sample
 from cores.errors import DataError
 from cores.evaluation.counts import Counts, compared
@@ -24,6 +26,8 @@ from cores.evaluation.sample_asker import Question, questions_of
 from cores.masks import RLE, Mask
 from cores.processing.pixels import open_picture
 
+ROWS = ("part-*.jsonl", "part-*.parquet")
+COLUMNS = ("image", "query", "masks", "error")
 PNG = re.compile(r"(?P<stem>.+?)(?:_mask_(?P<number>\d+))?")
 Key = tuple[str, str | None]  # an image's name, and the query where it is said
 
@@ -38,9 +42,17 @@ class Predictions:
     @classmethod
     def read(cls, place: Path) -> "Predictions":
         """Of a file or folder. Raises DataError that names the line or file which cannot be used."""
-        found = _read_folder(place) if place.is_dir() else _read_lines(place)
+        files = [place]
+        if place.is_dir():
+            files = sorted(file for pattern in ROWS for file in place.glob(pattern))
+        found: dict[Key, Any] = {} if files else dict(_read_folder(place))
+        for file in files:
+            for where, key, drawn in _read_rows(file):
+                if key in found:
+                    raise DataError(f"{where}: {key[0]} has a prediction for {key[1]!r} already")
+                found[key] = drawn
         if not found:
-            raise DataError(f"{place}: holds no predictions, expected JSON lines or a folder of PNGs")
+            raise DataError(f"{place}: holds no predictions, expected JSON lines, Parquet or a folder of PNGs")
         return cls(found)
 
     def of(self, sample: Sample, question: Question, alone: bool) -> list[Mask]:
@@ -48,16 +60,22 @@ class Predictions:
 
         Raises DataError when there are none, or they are of another size.
         """
-        names = [sample.image.name, sample.image.stem] if isinstance(sample.image, Path) else [sample.name]
-        keys: list[Key] = [(name, question.turn.query) for name in names]
-        keys += [(name, None) for name in names if alone]
+        names = [name := sample.name]
+        if isinstance(sample.image, Path):
+            name, parts = sample.image.name, sample.image.absolute().parts
+            names = [PurePath(*parts[first:]).as_posix() for first in range(len(parts))] + [sample.image.stem]
+        queries = [question.turn.query, None] if alone else [question.turn.query]
+        keys: list[Key] = [(one, query) for query in queries for one in names]
         key = next((key for key in keys if key in self.found), None)
         if key is None:
-            raise DataError(f"{names[0]}: there is no prediction for {question.turn.query!r}: say masks: [] for none")
+            raise DataError(f"{name}: there is no prediction for {question.turn.query!r}: say masks: [] for none")
         self.unused.discard(key)
-        drawn = [_mask(one, names[0]) for one in self.found[key]]
+        found = self.found[key]
+        if isinstance(found, str):
+            raise DataError(f"{name}: {question.turn.query!r} could not be answered: {found}")
+        drawn = [_mask(one, name) for one in found]
         if wrong := [mask.shape for mask in drawn if mask.shape != sample.size]:
-            raise DataError(f"{names[0]}: the picture is {sample.size} (h, w), a predicted mask {wrong[0]}")
+            raise DataError(f"{name}: the picture is {sample.size} (h, w), a predicted mask {wrong[0]}")
         return drawn
 
 
@@ -104,21 +122,25 @@ def _record(number: int, sample: Sample, question: Question, drawn: Sequence[Mas
     )
 
 
-def _read_lines(file: Path) -> dict[Key, list[RLE]]:
-    found: dict[Key, list[RLE]] = {}
-    for place, line in _lines(file):
+def _read_rows(file: Path) -> Iterator[tuple[str, Key, list[RLE] | str]]:
+    """Of each generated answer: where it stands, its key, and its masks, or why there is none."""
+    for place, line in _table(file) if file.suffix == ".parquet" else _lines(file):
         if line.get("mode", "generated") != "generated":
             continue
-        drawn = line.get("masks")
+        drawn = line.get("error") or line.get("masks")
         if drawn is None and isinstance(line.get("levels"), list):  # our own: the last level of each chain
             drawn = [list(chain.values())[-1] for chain in line["levels"]]
         image, query = line.get("image"), line.get("query")
-        if not isinstance(image, str) or not isinstance(drawn, list) or not isinstance(query, str | None):
+        if not isinstance(image, str) or not isinstance(drawn, list | str) or not isinstance(query, str | None):
             raise DataError(f"{place}: expected image (a name), query (a text) and masks (a list of run lengths)")
-        if (image, query) in found:
-            raise DataError(f"{place}: {image} has a prediction for {query!r} already")
-        found[image, query] = drawn
-    return found
+        parts = PurePath(image).parts
+        outside = next((place for place, part in enumerate(parts) if part != ".."), 0)  # as seen from another folder
+        yield place, (PurePath(*parts[outside:]).as_posix(), query), drawn
+
+
+def _table(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for batch in read_table(file, COLUMNS).to_batches(1024):
+        yield from ((str(file), row) for row in batch.to_pylist())
 
 
 def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

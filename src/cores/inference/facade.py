@@ -13,6 +13,7 @@ from cores.asking.similarity import SimilarityMap
 from cores.checkpoints.load import load as load_checkpoint
 from cores.data.sample import Form
 from cores.errors import UserError
+from cores.inference.options import Options
 from cores.inference.segmenting import Segmenting, worded
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
@@ -21,7 +22,9 @@ from cores.words.load import is_words, load_words
 
 
 class Cores(Segmenting[EncodedImage]):
-    """A model with its processor, ready to be asked. It can be pickled, weights and all, and so can its answers.
+    """A model with its processor, ready to be asked, by one thread or many (see `Segmenting`).
+
+    It can be pickled, weights and all, and so can its answers. Two of them must not share a model: each has its lock.
 
     Args:
         seed: for in-context exemplars drawn at random, where the checkpoint was trained with such; an answer depends
@@ -40,6 +43,7 @@ class Cores(Segmenting[EncodedImage]):
         questions_per_pass: int = QUESTIONS_PER_PASS,
         drafts: DraftsFrom = "call",
     ) -> None:
+        super().__init__()
         self.model, self.processor, self.seed = model.eval(), processor, seed
         self.questions_per_pass, self.drafts = questions_per_pass, drafts
         self.prefixes = Prefixes()
@@ -67,8 +71,8 @@ class Cores(Segmenting[EncodedImage]):
         """The checkpoint's own."""
         return self.processor.tokenizer
 
-    def _asker(self, max_new_tokens: int | None = None) -> Asker:
-        how = (self.seed, max_new_tokens, self.questions_per_pass, self.prefixes, self.drafts)
+    def _asker(self, options: Options) -> Asker:
+        how = (self.seed, options.max_new_tokens, self.questions_per_pass, self.prefixes, self.drafts)
         return Asker(self.model, self.processor, *how)
 
     def similarity(
@@ -84,15 +88,17 @@ class Cores(Segmenting[EncodedImage]):
         (`SimilarityMap.at_size` has the picture's size, `viz.heat` draws it). Args and errors as `ask`; UserError for
         a language model that does not see a picture as one square of patches, too.
         """
-        asker = self._asker(max_new_tokens)
-        answers = asker.generate(encoded, worded(queries, form))
-        return [asker.similarity(encoded, answer) for answer in answers]
+        asker = self._asker(Options(max_new_tokens=max_new_tokens))
+        with self.lock:
+            answers = asker.generate(encoded, worded(queries, form))
+            return [asker.similarity(encoded, answer) for answer in answers]
 
 
 class CoresInWords(Segmenting[Seen]):
     """A chain in words (docs/words.md), asked as a `Cores` is. `chain`: its models and its settings."""
 
     def __init__(self, chain: WordsChain) -> None:
+        super().__init__()
         self.chain = chain
 
     def __repr__(self) -> str:
@@ -103,8 +109,9 @@ class CoresInWords(Segmenting[Seen]):
         """The language model's own."""
         return self.chain.speaker.tokenizer
 
-    def _asker(self, max_new_tokens: int | None = None) -> WordsChain:
-        return self.chain if max_new_tokens is None else self.chain.saying(max_new_tokens)
+    def _asker(self, options: Options) -> WordsChain:
+        most = options.max_new_tokens
+        return self.chain if most is None else self.chain.saying(most)
 
 
 def load(

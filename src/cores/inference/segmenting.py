@@ -1,25 +1,53 @@
 """Questions about a picture to whoever answers with masks, and the answers as plain values."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Generic
+from collections.abc import Callable, Generator, Sequence
+from threading import RLock
+from typing import Any, Generic, Unpack
 
 from transformers import PreTrainedTokenizerBase
 
-from cores.asking.answerer import Answerer, I, Query
+from cores.asking.answerer import Answerer, Follow, I, Query
 from cores.asking.answers import Answered, passes
 from cores.data.sample import Form
 from cores.errors import UserError
+from cores.inference.options import How, Options
 from cores.inference.picturelike import Picturelike, as_picture
 from cores.inference.segmentation import Level, Segmentation, TargetMask
+from cores.inference.streaming import Pieces
 from cores.masks import encode
 from cores.prompts.forms import form_of
 
 PICTURES_AT_ONCE = 16  # of a batch, whose features stand in memory together: 0.02 GB each for SAM 2 in 32 bits
 
+Hear = Callable[[int, int, str], bool]  # numbers of picture and query, words said since: shall it go on?
+
+
+class Lock:
+    """A lock of the thread that holds it. Copies and pickles get one of their own."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type["Lock"], tuple[()]]:
+        return Lock, ()
+
 
 class Segmenting(ABC, Generic[I]):
-    """`segment`, `segment_batch`, `encode` and `ask`, whoever answers."""
+    """`segment`, `segment_batch`, `encode`, `ask` and their streams, whoever answers.
+
+    Any number of threads may ask: one of them has the model at a time (`lock`), a whole call, or of a stream a token.
+    Each gets what it would get alone. Questions that come together are faster as one `segment_batch`.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()
 
     @property
     @abstractmethod
@@ -27,8 +55,8 @@ class Segmenting(ABC, Generic[I]):
         """What reads the queries."""
 
     @abstractmethod
-    def _asker(self, max_new_tokens: int | None = None) -> Answerer[I]:
-        """Who answers. Raises UserError when `max_new_tokens` is no whole number from 1."""
+    def _asker(self, options: Options) -> Answerer[I]:
+        """Who answers. Raises UserError for options that it cannot be asked with."""
 
     def segment(
         self,
@@ -36,14 +64,13 @@ class Segmenting(ABC, Generic[I]):
         queries: Sequence[str],
         form: Form | None = None,
         max_new_tokens: int | None = None,
+        **how: Unpack[How],
     ) -> list[Segmentation]:
         """`encode` and `ask` in one: the answers to all queries about a picture, in their order.
 
         Args as `ask`. Raises UserError and DataError as both do; for queries and numbers before the picture is read.
         """
-        _check(queries)
-        self._asker(max_new_tokens)  # what is wrong with a number is said before the picture is looked at
-        return self.ask(self.encode(image), queries, form, max_new_tokens)
+        return self.segment_batch([image], [queries], form, max_new_tokens, **how)[0]
 
     def segment_batch(
         self,
@@ -51,23 +78,39 @@ class Segmenting(ABC, Generic[I]):
         queries: Sequence[Sequence[str]],
         form: Form | None = None,
         max_new_tokens: int | None = None,
+        hear: Hear | None = None,
+        **how: Unpack[How],
     ) -> list[list[Segmentation]]:
         """`segment` for several pictures, each with its own queries (none is allowed): answers in the same lists.
 
         Pictures and questions are worked on together, which is faster than one after the other and says the same;
-        masks differ by rounding. Raises as `segment` does, and UserError when there are not as many lists of queries
-        as pictures; for queries and numbers before a picture is read.
+        masks differ by rounding.
+
+        Args:
+            hear: is told, after each pass of the language model, the numbers of a picture and a query and the words
+                said since the last time, which may be none; False cuts this answer, and no other, at its next token.
+                It is told from within the model's lock: a slow one holds up everybody.
+
+        The others as `ask`. Raises as `segment` does, and UserError when there are not as many lists of queries as
+        pictures; for queries and numbers before a picture is read.
         """
         if len(images) != len(queries):
             raise UserError(f"queries: found {len(queries)} lists for {len(images)} pictures, expected one a picture")
         for own in queries:
             _check(own)
-        asker, found = self._asker(max_new_tokens), []
+        options = Options.of(form, max_new_tokens, how)
+        asker, found = self._asker(options), []
+        following = _Following(asker, options.limit(), hear)
         for some in passes(len(images), PICTURES_AT_ONCE):
-            encoded = asker.encode_images([as_picture(image) for image in images[some]])
-            answered = asker.generate_batch(encoded, [worded(own, form) for own in queries[some]])
-            for image, own, answers in zip(encoded, queries[some], answered, strict=True):
-                found.append([result_of(asker, image, *pair) for pair in zip(own, answers, strict=True)])
+            pictures = [as_picture(image) for image in images[some]]
+            with self.lock:
+                following.first = some.start
+                encoded = asker.encode_images(pictures)
+                asked = [worded(own, form) for own in queries[some]]
+                answered = asker.generate_batch(encoded, asked, following.follow)
+                for image, own, answers in zip(encoded, queries[some], answered, strict=True):
+                    found.append([result_of(asker, image, *pair) for pair in zip(own, answers, strict=True)])
+                    following.over(found)
         return found
 
     def encode(self, image: Picturelike) -> I:
@@ -76,7 +119,9 @@ class Segmenting(ABC, Generic[I]):
         Takes a path, a Pillow image, an array (H, W, 3) or (H, W) of uint8, and a picture file as bytes or as an open
         binary file. Raises DataError when it is missing or no picture; UserError for anything else, such as a URL.
         """
-        return self._asker().encode_image(as_picture(image))
+        picture = as_picture(image)
+        with self.lock:
+            return self._asker(Options()).encode_image(picture)
 
     def ask(
         self,
@@ -84,6 +129,7 @@ class Segmenting(ABC, Generic[I]):
         queries: Sequence[str],
         form: Form | None = None,
         max_new_tokens: int | None = None,
+        **how: Unpack[How],
     ) -> list[Segmentation]:
         """The answers to all queries about an encoded picture, in their order.
 
@@ -92,13 +138,100 @@ class Segmenting(ABC, Generic[I]):
                 for a whole question or request, `explain` for one that also wants the reason, `raw` for text as it
                 is. None tells phrases from sentences by themselves (`form_of`).
             max_new_tokens: most tokens of an answer; None: the checkpoint's own.
+            how: see `How`.
 
         Raises UserError for an empty query, an unknown form, and less than one token; DataError for a query that holds
         the picture's own marks.
         """
-        asker, asked = self._asker(max_new_tokens), worded(queries, form)
-        answered = asker.generate(encoded, asked)
-        return [result_of(asker, encoded, *pair) for pair in zip(queries, answered, strict=True)]
+        options, asked = Options.of(form, max_new_tokens, how), worded(queries, form)
+        asker = self._asker(options)
+        following = _Following(asker, options.limit())
+        with self.lock:
+            (answered,) = asker.generate_batch([encoded], [asked], following.follow)
+            return [result_of(asker, encoded, *pair) for pair in zip(queries, answered, strict=True)]
+
+    def stream(
+        self,
+        image: Picturelike,
+        query: str,
+        form: Form | None = None,
+        max_new_tokens: int | None = None,
+        **how: Unpack[How],
+    ) -> Generator[str | Segmentation, None, None]:
+        """`encode` and `ask_stream` in one, about one query. Args, and what it raises, as `segment`."""
+        options = Options.of(form, max_new_tokens, how)
+        limit = options.limit()
+        self._asker(options)  # what is wrong with a number is said before the picture is looked at
+        worded([query], form)
+        return self._stream(self.encode(image), query, options, limit)
+
+    def ask_stream(
+        self,
+        encoded: I,
+        query: str,
+        form: Form | None = None,
+        max_new_tokens: int | None = None,
+        **how: Unpack[How],
+    ) -> Generator[str | Segmentation, None, None]:
+        """The answer to one query as it comes: its text in pieces, and last the finished `Segmentation`.
+
+        The pieces, joined, are the `answer`, and what comes last is what `ask` gives. Closing the generator ends the
+        work at the next token. The model is free for others between two pieces. Args, and what it raises, as `ask`.
+        """
+        options = Options.of(form, max_new_tokens, how)
+        return self._stream(encoded, query, options, options.limit())
+
+    def _stream(
+        self, encoded: I, query: str, options: Options, limit: Callable[[], bool] | None
+    ) -> Generator[str | Segmentation, None, None]:
+        asker, (asked,) = self._asker(options), worded([query], options.form)
+        return self._streamed(asker, encoded, query, asker.stream(encoded, asked, _Following(asker, limit).follow))
+
+    def _streamed(
+        self, asker: Answerer[I], encoded: I, query: str, steps: Generator[Sequence[int], None, Answered]
+    ) -> Generator[str | Segmentation, None, None]:
+        pieces = Pieces()
+        while True:
+            with self.lock:
+                try:
+                    piece = pieces.more(asker.text_of(next(steps)))
+                except StopIteration as end:
+                    found = result_of(asker, encoded, query, end.value)
+                    break
+            if piece:
+                yield piece
+        if piece := pieces.rest(found.answer):
+            yield piece
+        yield found
+
+
+class _Following:
+    """What is asked and told while answers are said. `first`: number of the first picture of this part of a batch."""
+
+    def __init__(self, asker: Answerer[Any], limit: Callable[[], bool] | None, hear: Hear | None = None) -> None:
+        self.asker, self.limit, self.hear, self.first = asker, limit, hear, 0
+        self.pieces: dict[tuple[int, int], Pieces] = {}
+
+    @property
+    def follow(self) -> Follow | None:
+        """None where nobody wants to know."""
+        return None if self.limit is None and self.hear is None else self._follow
+
+    def _follow(self, image: int, query: int, ids: Sequence[int]) -> bool:
+        if self.limit is not None and not self.limit():
+            return False
+        if self.hear is None:
+            return True
+        place = (self.first + image, query)
+        return self.hear(*place, self.pieces.setdefault(place, Pieces()).more(self.asker.text_of(ids)))
+
+    def over(self, found: Sequence[Sequence[Segmentation]]) -> None:
+        """Tell the last words of the answers about the last picture."""
+        if self.hear is not None:
+            for query, answer in enumerate(found[-1]):
+                place = (len(found) - 1, query)
+                if piece := self.pieces.setdefault(place, Pieces()).rest(answer.answer):
+                    self.hear(*place, piece)
 
 
 def result_of(asker: Answerer[I], encoded: I, query: str, answer: Answered) -> Segmentation:

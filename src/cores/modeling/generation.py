@@ -20,24 +20,91 @@ from cores.modeling.prefix_cache import PrefixCache, Rows
 SCORED_AT_ONCE = 256  # states whose logits stand in memory at once, in fp32: 0.15 GB for 150,000 words
 
 Choose = Callable[[Tensor, Sequence[int]], Tensor]
+Follow = Callable[[int, Sequence[int]], bool]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Said:
     """One answer in tokens. `ids`: without the closing ones; `score`: mean log-probability (closing counted).
 
-    `states` (tokens, width): at least one row an id, the hidden state that predicted it. `cut`: it reached the most
-    tokens allowed before it closed. `passes`: of the language model, in which it was said or read.
+    `states` (tokens, width): at least one row an id, the hidden state that predicted it; `sure` (tokens,): its
+    log-probability. `cut`: it ended before it closed, at the most tokens allowed or where it was told to. `passes`: of
+    the language model, in which it was said or read.
     """
 
     ids: list[int]
     states: Tensor
+    sure: Tensor
     score: float
     cut: bool = False
     passes: int = 1
 
 
-@torch.no_grad()
+class Generation:
+    """Answers to questions side by side, each behind its own prefix, a pass of the language model at a time.
+
+    Args: `prefixes`, `questions`: as many, at least one; of a question its ids (length,), up to where the answer
+    begins; `closing`: the ids that end an answer; `max_new_tokens`: at least 1; `choose`: log-probabilities (rows,
+    vocabulary), and the rows' numbers among the questions, to the ids (rows,) that are said next, None for the
+    likeliest; `drafter`: changes no answer, and is not asked where somebody chooses; `follow`: is told a question's
+    number and all ids said to it, before its first pass and after each, and ends the answer there by saying False.
+    """
+
+    def __init__(
+        self,
+        model: CoresModel,
+        prefixes: Sequence[PrefixCache],
+        questions: Sequence[Tensor],
+        closing: Sequence[int],
+        max_new_tokens: int,
+        choose: Choose | None = None,
+        drafter: Drafter | None = None,
+        follow: Follow | None = None,
+    ) -> None:
+        self.model, self.prefixes, self.choose, self.follow = model, prefixes, choose, follow
+        self.drafter = drafter if choose is None and model.mllm.packs else None
+        self.told = [_Telling(question.tolist(), list(closing), max_new_tokens) for question in questions]
+        self._waiting = _groups(model, len(self.told))  # of those that are read side by side
+        self._still: list[int] = []  # numbers of the questions that are the rows
+        self._begin()
+
+    @property
+    def open(self) -> bool:
+        """Is there anything left to say?"""
+        return bool(self._still)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One pass: every row says its next tokens."""
+        still = _say_more(self._rows, self.told, self._still, self.choose, self.drafter)
+        self._still = self._followed(still)
+        if self._still and len(self._still) < len(still):
+            self._rows.keep_rows([still.index(number) for number in self._still])
+        if not self._still:
+            self._begin()
+
+    def said(self) -> list[Said]:
+        """One `Said` a question, as far as it was said."""
+        nothing = self.prefixes[0].patches[:0]  # (0, width)
+        sure = [torch.cat([nothing[:, 0].float(), *one.sure]) for one in self.told]
+        scores = torch.stack([own.sum() / max(len(own), 1) for own in sure]).tolist()
+        told = zip(self.told, sure, scores, strict=True)
+        return [one.over(torch.cat([nothing, *one.states]), own, score) for one, own, score in told]
+
+    def _begin(self) -> None:
+        """Put the next questions that anybody waits for side by side."""
+        while self._waiting and not self._still:
+            self._still = self._followed(self._waiting.pop(0))
+        if self._still:
+            self._rows = Rows(self.model.mllm, [self.prefixes[number] for number in self._still])
+
+    def _followed(self, numbers: Sequence[int]) -> list[int]:
+        """Those of these questions whose answers shall go on."""
+        if self.follow is None:
+            return list(numbers)
+        return [number for number in numbers if self.follow(number, self.told[number].said)]
+
+
 def generate(
     model: CoresModel,
     prefixes: Sequence[PrefixCache],
@@ -46,23 +113,13 @@ def generate(
     max_new_tokens: int,
     choose: Choose | None = None,
     drafter: Drafter | None = None,
+    follow: Follow | None = None,
 ) -> list[Said]:
-    """Answer questions side by side, each behind its own prefix.
-
-    Args: `prefixes`, `questions`: as many, at least one; of a question its ids (length,), up to where the answer
-    begins; `closing`: the ids that end an answer; `max_new_tokens`: at least 1; `choose`: log-probabilities (rows,
-    vocabulary), and the rows' numbers among the questions, to the ids (rows,) that are said next, None for the
-    likeliest; `drafter`: changes no answer, and is not asked where somebody chooses. Returns: one `Said` a question.
-    """
-    told = [_Telling(question.tolist(), list(closing), max_new_tokens) for question in questions]
-    if choose is not None or not model.mllm.packs:
-        drafter = None
-    for still in _groups(model, len(told)):
-        rows = Rows(model.mllm, [prefixes[number] for number in still])
-        while still:
-            still = _say_more(rows, told, still, choose, drafter)
-    scores = torch.stack([torch.cat(one.sure).mean() for one in told]).tolist()
-    return [one.over(score) for one, score in zip(told, scores, strict=True)]
+    """Whole answers to questions: one `Said` each. Args: as `Generation`'s."""
+    answers = Generation(model, prefixes, questions, closing, max_new_tokens, choose, drafter, follow)
+    while answers.open:
+        answers.step()
+    return answers.said()
 
 
 @torch.no_grad()
@@ -85,8 +142,9 @@ def teacher_force(
         words = torch.tensor([word for own in given for word in own], device=states.device)
         pairs = zip(torch.cat(parts).split(SCORED_AT_ONCE), words.split(SCORED_AT_ONCE), strict=True)
         sure = torch.cat([_log_probabilities(model.mllm.logits(some), said) for some, said in pairs])
-        scores = torch.stack([own.mean() for own in sure.split(lengths)]).tolist()
-        found += [Said(_unclosed(ids, closing), *of) for ids, *of in zip(given, parts, scores, strict=True)]
+        own = sure.split(lengths)
+        scores = torch.stack([one.mean() for one in own]).tolist()
+        found += [Said(_unclosed(ids, closing), *of) for ids, *of in zip(given, parts, own, scores, strict=True)]
     return found
 
 
@@ -138,9 +196,9 @@ class _Telling:
             self.room = DRAFT_TOKENS if len(path) > 1 else max(self.room // 2, FEW_TOKENS)
         return path
 
-    def over(self, score: float) -> Said:
-        """The whole answer."""
-        return Said(_unclosed(self.said, self.closing), torch.cat(self.states), score, not self.closed, self.passes)
+    def over(self, states: Tensor, sure: Tensor, score: float) -> Said:
+        """The answer as far as it was said."""
+        return Said(_unclosed(self.said, self.closing), states, sure, score, not self.closed, self.passes)
 
 
 def _say_more(

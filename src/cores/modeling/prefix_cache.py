@@ -95,9 +95,13 @@ class Rows:
         """Go on with these `rows` alone, each behind those of its tokens, by number, that were `said`."""
         self.past = self.past.grown(self.sight, said)
         if len(rows) < len(said):
-            index = torch.tensor(rows, device=self.shift.device)
-            self.past, self.shift = self.past[rows], self.shift[index]
-            self.cache.batch_select_indices(index)
+            self.keep_rows(rows)
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """Go on with these rows alone."""
+        index = torch.tensor(rows, device=self.shift.device)
+        self.past, self.shift = self.past[rows], self.shift[index]
+        self.cache.batch_select_indices(index)
 
 
 def _side_by_side(caches: Sequence[Cache]) -> Cache:

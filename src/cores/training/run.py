@@ -24,6 +24,7 @@ from cores.training.arguments import training_arguments
 from cores.training.callbacks import EarlyStopping, LastStep, LogFile
 from cores.training.drawing import Collate, Draws, OpenSource, draws_of
 from cores.training.folder import RECIPE, clear, taken
+from cores.training.freed_memory import give_back_large_tensors
 from cores.training.interruption import Interruption, workers_ended
 from cores.training.kept import open_caches
 from cores.training.memory import training_memory
@@ -77,6 +78,8 @@ def train(
     run = run.absolute()
     with together():
         arguments = training_arguments(recipe, run, device=device, evaluates=evaluate is not None, quiet=quiet)
+    if arguments.device.type == "cpu":
+        give_back_large_tensors()
     if not arguments.should_save:
         return _train(recipe, run, open_source, arguments, evaluate, draw, resume, replace, moved, quiet)
     with taken(run, resume=resume, replace=replace):

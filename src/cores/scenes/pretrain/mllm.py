@@ -1,13 +1,15 @@
 """The tiny language model from scratch, over a tower that already sees: to answer, to point, to say where.
 
-It reads the chain's own conversations. Beside the words it learns to point (which patches show the location, which
-the target) at the end of the question and where it is about to say [LOC] and [SEG], half way up and at the top; to
-tell boxes; and to give the very prompt token that the segmenter learned to read. The readers for all this are thrown
-away afterwards, but for the one that gives the prompt token: the chain's projection.
+It reads the conversations of one form or of several in turn, as the chain's and LISA's. Beside the words it learns to
+point (which patches show the location, which the target) at the end of the question and where it is about to say [LOC]
+and [SEG], half way up and at the top; to tell boxes; and to give the very prompt token that the segmenter learned to
+read. The readers for all this are thrown away afterwards, but for the one that gives the prompt token: the chain's
+projection.
 
-Legend: images = pictures of a batch, patches = 64, masks = all targets of the batch, width = 256, levels = 2.
+Legend: images = pictures of a batch, patches = 64, masks = all targets of the batch, width = 256, levels = 1 or 2.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from cores.scenes.source import Scenes
 from cores.vocabulary import UNSUPERVISED
 from cores.whole import whole_file
 
+LEVELS = ("loc", "seg")  # the places of an answer's grounding tokens; LISA's form has the last alone
 MIDDLE = 2  # pointing is asked for after this layer too, so that later layers can fetch what is pointed at
 
 
@@ -131,7 +134,8 @@ class Answering(nn.Module):
         row = batch["image_index"]
         if not len(row):
             return words, figures
-        loc, seg = batch["token_positions"]
+        places = dict(zip(LEVELS[-len(batch["token_positions"]) :], batch["token_positions"], strict=True))
+        seg = places["seg"]
         own = batch["segment_ids"][row] == batch["segment_ids"][row, seg][:, None]
         ask = (own & (labels[row] != UNSUPERVISED)).float().argmax(1) - 1  # the question's end
         whole = torch.stack(
@@ -142,7 +146,8 @@ class Answering(nn.Module):
         mine = patches[row]
         pointing = words.new_zeros(())
         for where, states in (("middle", middle), ("top", top)):
-            for place, at, want in (("ask", ask, "seg"), ("loc", loc, "loc"), ("seg", seg, "seg")):
+            for place, at in {"ask": ask, **places}.items():
+                want = "loc" if place == "loc" else "seg"
                 found = self.points[place + where](states[row, at], mine)
                 pointing = pointing - (share[want] * found.log_softmax(-1)).sum(-1).mean()
                 if where == "top":
@@ -153,25 +158,25 @@ class Answering(nn.Module):
         boxes = torch.cat([_boxes(truth), _boxes(whole)], -1)  # (masks, 8)
         one = batch["one"]  # (masks,): a single thing, not all of a kind
         error = words.new_zeros(())
-        for reader, at in zip(self.boxes, (loc, seg), strict=True):
+        for place, at in places.items():
+            reader = self.boxes[LEVELS.index(place)]
             miss = F.smooth_l1_loss(reader(top[row, at]), boxes, beta=0.05, reduction="none").mean(-1)
             error = error + (miss * one).sum() / one.sum().clamp(min=1)
         with torch.no_grad():
             zero = torch.zeros_like(boxes[:, :4])
             none = torch.full_like(batch["part"], len(PARTS))
-            wanted = torch.stack(
-                [
-                    self.token(torch.cat([boxes[:, 4:], zero, boxes[:, 4:]], -1), none)[:, 0],
-                    self.token(torch.cat([boxes[:, :4], zero, boxes[:, 4:]], -1), batch["part"])[:, 0],
-                ]
-            )  # (levels, masks, DIM)
+            tokens = {
+                "loc": self.token(torch.cat([boxes[:, 4:], zero, boxes[:, 4:]], -1), none)[:, 0],
+                "seg": self.token(torch.cat([boxes[:, :4], zero, boxes[:, 4:]], -1), batch["part"])[:, 0],
+            }
+            wanted = torch.stack([tokens[place] for place in places])  # (levels, masks, DIM)
             spread = (wanted - wanted.mean(1, keepdim=True)).square().mean(-1)
-        given = self.projection(torch.stack([top[row, loc], top[row, seg]]))
+        given = self.projection(torch.stack([top[row, at] for at in places.values()]))
         miss = (given - wanted).square().mean(-1)  # (levels, masks)
         unexplained = (miss * one).sum(1) / (spread * one).sum(1).clamp(min=1e-6)
         miss_px = (self.boxes[1](top[row, seg]) - boxes).detach().abs().mean(-1) * SIDE
         figures["box px"] = float((miss_px * one).sum() / one.sum().clamp(min=1))
-        figures["token loc"], figures["token seg"] = unexplained.tolist()
+        figures |= {f"token {place}": share for place, share in zip(places, unexplained.tolist(), strict=True)}
         return words + 0.25 * pointing + 4 * error + unexplained.sum(), figures
 
 
@@ -246,19 +251,34 @@ def measure(model: Answering, lessons: Lessons, image: int) -> dict[str, float]:
 
 
 def train(
-    out: Path, model: Answering, lessons: Lessons, unseen: Lessons, image: int, steps: int, images: int = 16
+    out: Path,
+    model: Answering,
+    lessons: Sequence[Lessons],
+    unseen: Sequence[Lessons],
+    image: int,
+    steps: int,
+    images: int = 16,
 ) -> None:
     """Train projector, language model and readers; `out`/llava.pt holds the state.
 
-    `image`: id of image positions; `steps`: of the optimiser; `images`: of a batch.
+    `lessons`, `unseen`: of each form; a step is of one of them, in turn. `image`: id of image positions; `steps`: of
+    the optimiser; `images`: of a batch.
     """
 
     def loss_of(number: int) -> Tensor:
-        epoch, start = divmod(number * images, len(lessons.source))
-        chosen = [(start + k) % len(lessons.source) for k in range(images)]
-        batch, features = lessons.batch(chosen, epoch)
+        own = lessons[number % len(lessons)]
+        epoch, start = divmod(number * images, len(own.source))
+        chosen = [(start + k) % len(own.source) for k in range(images)]
+        batch, features = own.batch(chosen, epoch)
         return model.losses(batch, features, image)[0]
+
+    def figures() -> dict[str, float]:
+        found: dict[str, float] = {}
+        for number, exam in enumerate(unseen):
+            form = "" if len(unseen) == 1 else f" {number}"
+            found |= {f"{name}{form}": value for name, value in measure(model, exam, image).items()}
+        return found
 
     schedule = Schedule(steps=steps, peak=1.5e-3, warmup=100, fall=0.5, every=100)
     weights = [p for p in model.parameters() if p.requires_grad]
-    run(out / "llava.pt", {"model": model}, weights, schedule, loss_of, lambda: measure(model, unseen, image))
+    run(out / "llava.pt", {"model": model}, weights, schedule, loss_of, figures)

@@ -1,7 +1,7 @@
 """The three stages in order, each with the steps that the shipped models had, and the bases made of them."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from cores.checkpoints.runs.bases import PROJECTION
 from cores.modeling import CoresConfig, CoresModel
 from cores.processing import CoresProcessor, ProcessorSizes
 from cores.prompts import PromptSettings
+from cores.prompts.styles import StyleName
 from cores.scenes.pretrain.mllm import Answering, Lessons, llama_config, see_all
 from cores.scenes.pretrain.mllm import train as train_llava
 from cores.scenes.pretrain.render import SIDE, Rendered, render
@@ -28,11 +29,14 @@ STEPS = {"tower": 1500, "segmenter": 2400, "llava": 900}
 UNSEEN = 512
 
 
-def run_stages(out: Path, stages: Iterable[str], scenes: int, steps: int | None) -> None:
+def run_stages(
+    out: Path, stages: Iterable[str], scenes: int, steps: int | None, styles: Sequence[StyleName] = ("paper",)
+) -> None:
     """Train the named stages, each from where it stopped; the last one ends with the bases in `out`/bases.
 
     `out` holds the drawn scenes and the states. `scenes`: how many are drawn to train on; `steps`: of the optimiser in
-    each stage, None for those that the shipped models had.
+    each stage, None for those that the shipped models had; `styles`: the prompts' that the language model reads, in
+    turn: with `paper` and `lisa` it has no head start in either form.
     """
     data = render(out / "scenes", FIRST_SEED["train"], scenes)
     unseen = render(out / "scenes", FIRST_SEED["val"], UNSEEN)
@@ -43,11 +47,11 @@ def run_stages(out: Path, stages: Iterable[str], scenes: int, steps: int | None)
         elif stage == "segmenter":
             train_segmenter(out, data, unseen, wanted)
         else:
-            answer(out, data, unseen, wanted)
+            answer(out, data, unseen, wanted, styles)
 
 
-def answer(out: Path, data: Rendered, unseen: Rendered, steps: int) -> None:
-    """The language model's stage, on the states of the two before it. `steps`: of the optimiser.
+def answer(out: Path, data: Rendered, unseen: Rendered, steps: int, styles: Sequence[StyleName]) -> None:
+    """The language model's stage, on the states of the two before it. `steps`: of the optimiser; `styles`: as above.
 
     Raises FileNotFoundError when one of the two has not been trained.
     """
@@ -55,12 +59,15 @@ def answer(out: Path, data: Rendered, unseen: Rendered, steps: int) -> None:
     seen.load_state_dict(_state(out / "tower.pt")["model"])
     token.load_state_dict(_state(out / "segmenter.pt")["token"])
     processor = tiny_processor()
+    forms = [tiny_processor(processor.tokenizer, style) for style in styles]
     torch.manual_seed(0)
     model = Answering(processor.tokenizer, seen, token)
     train_scenes, unseen_scenes = open_scenes("train", n=len(data)), open_scenes("val", n=len(unseen))
-    lessons = Lessons(processor, train_scenes, data, see_all(out / "features.npy", seen, data.pictures))
-    exam = Lessons(processor, unseen_scenes, unseen, see_all(out / "features-unseen.npy", seen, unseen.pictures))
-    train_llava(out, model, lessons, exam, processor.sizes.image_token_id, steps)
+    features = see_all(out / "features.npy", seen, data.pictures)
+    lessons = [Lessons(form, train_scenes, data, features) for form in forms]
+    features = see_all(out / "features-unseen.npy", seen, unseen.pictures)
+    exams = [Lessons(form, unseen_scenes, unseen, features) for form in forms]
+    train_llava(out, model, lessons, exams, processor.sizes.image_token_id, steps)
     base = assemble(processor, seen, model, _state(out / "segmenter.pt")["model"])
     bases = out / "bases"
     base.mllm.save_pretrained(bases / "mllm")
@@ -70,7 +77,7 @@ def answer(out: Path, data: Rendered, unseen: Rendered, steps: int) -> None:
     log.info("the bases are in %s: cores train tiny model.bases=%s", bases, bases)
 
 
-def tiny_processor(tokenizer: PreTrainedTokenizerBase | None = None) -> CoresProcessor:
+def tiny_processor(tokenizer: PreTrainedTokenizerBase | None = None, style: StyleName = "paper") -> CoresProcessor:
     """The tiny models' processor, around a tokenizer that is built anew where none is given."""
     tokenizer = tokenizer or build_tokenizer()
     sizes = ProcessorSizes(
@@ -81,7 +88,7 @@ def tiny_processor(tokenizer: PreTrainedTokenizerBase | None = None) -> CoresPro
         max_text_tokens=512,
     )
     # No exemplar: it would double the prefix, and two cores train on the prefix too.
-    return CoresProcessor(tokenizer, PromptSettings(format="plain", exemplars="none"), sizes)
+    return CoresProcessor(tokenizer, PromptSettings(format="plain", style=style, exemplars="none"), sizes)
 
 
 def tiny_config(processor: CoresProcessor) -> CoresConfig:

@@ -1,0 +1,31 @@
+// What can be taken home: the picture as shown, all answers as JSON, all answers as one file of labelme's.
+
+function save(name, content) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(content);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+function saveJson(name, value) {
+  save(name, new Blob([JSON.stringify(value, null, 1) + "\n"], { type: "application/json" }));
+}
+
+function stem(name) {
+  return name.replace(/\.[^.]*$/, "");
+}
+
+// One file of all answers: every object keeps a group of its own; of a question asked twice, the last answer counts.
+function labelmeOf(answers) {
+  const latest = new Map(answers.map((answer) => [answer.query.trim().toLowerCase(), answer.labelme]));
+  const files = [...latest.values()].filter(Boolean);
+  let taken = 0;
+  const shapes = files.flatMap((file) => {
+    const groups = file.shapes.map((shape) => shape.group_id);
+    const moved = file.shapes.map((shape) => ({ ...shape, group_id: shape.group_id + taken }));
+    taken += Math.max(-1, ...groups) + 1;
+    return moved;
+  });
+  return files.length ? { ...files[files.length - 1], shapes } : null;
+}

@@ -1,0 +1,132 @@
+"""The page in a server of this process, and a Chromium that looks at it."""
+
+import asyncio
+import shutil
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SWITCHES = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def serving(engine: Any, **settings: Any) -> Iterator[str]:
+    """The address of a server whose page asks this engine, which is started and closed with it."""
+    import uvicorn
+    from fastapi import FastAPI
+
+    from cores.serving.page import mount
+    from cores.serving.settings import Settings
+
+    @asynccontextmanager
+    async def alive(app: FastAPI) -> AsyncIterator[None]:
+        await engine.start()
+        yield
+        await engine.close()
+
+    app = FastAPI(lifespan=alive)
+    mount(app, engine, Settings(**settings), "A note about the model.")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="on"))
+    thread = Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    until = time.monotonic() + 120
+    while not server.started and thread.is_alive() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert server.started, "the server did not start"
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+@contextmanager
+def chromium(downloads: Path) -> Iterator[Any]:
+    """A Chromium; skips the test where there is none."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: `make browser` installs Debian's")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install cores[dev]")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=SWITCHES, downloads_path=downloads)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Tab:
+    """A tab of the page: `page` is playwright's; what the console said and where requests went is kept."""
+
+    def __init__(self, browser: Any, address: str, width: int = 1280, height: int = 900, **context: Any) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": height}, **context)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(60_000)
+        self.said: list[str] = []
+        self.hosts: set[str] = set()
+        self.page.on("console", lambda message: message.type in ("error", "warning") and self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
+        self.page.goto(address)
+        self.page.wait_for_selector(".page .go")
+
+    def example(self, number: int = 0) -> None:
+        """Take an example picture."""
+        self.page.locator(".example").nth(number).click()
+        self.page.wait_for_selector(".stage.full canvas")
+
+    def put(self, path: Path) -> None:
+        """Choose a file."""
+        self.page.set_input_files(".file", path)
+
+    def ask(self, query: str) -> None:
+        """Ask, and wait until it is answered or refused."""
+        self.page.fill(".query", query)
+        self.page.press(".query", "Enter")
+        self.answered()
+
+    def answered(self) -> None:
+        """Wait until nothing is asked any more."""
+        self.page.wait_for_function("document.querySelector('.go').textContent === 'Ask'")
+
+    def text(self, name: str) -> str:
+        """What an element says; nothing where it is hidden."""
+        found = self.page.locator(name)
+        return found.inner_text().strip() if found.is_visible() else ""
+
+    def pixels(self) -> bytes:
+        """The canvas, as a file of PNG."""
+        import base64
+
+        data = self.page.evaluate("document.querySelector('canvas').toDataURL('image/png')")
+        return base64.b64decode(data.split(",")[1])
+
+    def choice(self, name: str) -> Any:
+        """The check box with this text beside it."""
+        return self.page.locator(".chip", has_text=name).locator("input")
+
+    def download(self, name: str, folder: Path) -> Path:
+        """Press a button of the downloads; the file that comes."""
+        with self.page.expect_download() as coming:
+            self.page.click(f".downloads .{name}")
+        path = folder / coming.value.suggested_filename
+        coming.value.save_as(path)
+        return path

@@ -1,0 +1,223 @@
+"""Bulk runs without Ray: what is asked, how it is cut, and what a worker makes of it, whatever is in its way.
+
+tests/test_bulk_ray.py has the workers of `cores predict --engine ray` and their kills.
+"""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from bulk_run import answer_here, files, rows, settings, write_manifest
+
+from cores.bulk import worker as worker_module
+from cores.bulk.deaths import ALONE, GIVEN_UP, Batch, Deaths
+from cores.bulk.plan import HOME, WORKING, held, left_to_do, part_file, prepare, read_part
+from cores.bulk.questions import read_pictures
+from cores.bulk.rows import tally
+from cores.bulk.worker import DIED, Loading, Worker
+from cores.data.sample import Conversation, Sample, Turn
+from cores.errors import DataError, UserError
+from cores.evaluation.predictions import Predictions
+from cores.evaluation.sample_asker import questions_of
+from cores.inference.facade import load
+from cores.masks import decode, encode
+
+SCENES = 4
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bulk")
+
+
+@pytest.fixture(scope="module")
+def manifest(place: Path) -> Path:
+    return write_manifest(place / "in", SCENES)
+
+
+@pytest.fixture(scope="module")
+def out(place: Path, manifest: Path) -> Path:
+    """A whole run."""
+    answer_here(manifest, place / "out")
+    return place / "out"
+
+
+def test_a_row_out_for_every_row_in_and_what_is_poisoned_costs_itself_only(manifest: Path, out: Path) -> None:
+    asked = []
+    for line in map(json.loads, manifest.read_text().splitlines()):
+        asked += [(line["image"], query) for query in line.get("queries", [line.get("query")])]
+    found = {row["row"]: row for row in rows(out)}
+    assert sorted(found) == list(range(len(asked)))
+    assert len(rows(out)) == len(asked)
+    assert [(found[n]["image"], found[n]["query"]) for n in range(len(asked))] == asked
+    wrong = {(row["image"], row["query"]): row["error"] for row in rows(out) if row["status"] == "error"}
+    assert wrong.keys() == {
+        ("broken.png", "the cup"),
+        ("broken.png", "the red thing"),
+        ("missing.png", "the cup"),
+        ("1.png", "the <image> of a cup"),
+    }
+    assert "damaged" in wrong["broken.png", "the cup"]
+    assert "no such file" in wrong["missing.png", "the cup"]
+    assert all(row["masks"] is None and row["answer"] is None for row in rows(out) if row["error"])
+
+
+def test_answers_are_those_of_segment(manifest: Path, out: Path) -> None:
+    cores = load()
+    for row in [row for row in rows(out) if not row["error"]][:6]:
+        (found,) = cores.segment(manifest.parent / row["image"], [row["query"]])
+        assert (row["answer"], row["status"], row["size"]) == (found.answer, found.status, list(found.size))
+        assert row["score"] == pytest.approx(found.score, abs=1e-4)
+        for target, mask in zip(found.targets, row["masks"], strict=True):
+            assert (target.mask != decode(mask)).mean() < 1e-3, "batches differ by rounding only"
+
+
+def test_parquet_holds_the_same_rows(manifest: Path, out: Path, tmp_path: Path) -> None:
+    answer_here(manifest, tmp_path / "out", format="parquet")
+    lines = sorted(out.glob("part-*"))
+    tables = sorted((tmp_path / "out").glob("part-*"))
+    assert [file.stem for file in tables] == [file.stem for file in lines]
+    assert [row for file in tables for row in pq.read_table(file).to_pylist()] == rows(out)
+    assert list(map(tally, tables)) == list(map(tally, lines))
+    found = Predictions.read(out).found
+    assert len(found) == len(rows(out))
+    assert Predictions.read(tmp_path / "out").found == found, "as an evaluation reads them"
+    assert Predictions.read(tables[0]).found.items() <= found.items()
+    assert "damaged" in found["broken.png", "the cup"]
+
+
+def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    full, none = encode(np.ones((2, 3), bool)), encode(np.zeros((2, 3), bool))
+    lines = [{"image": f"{folder}/x.png", "masks": [full if folder == "../a" else none]} for folder in ("../a", "b")]
+    (tmp_path / "peer.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    found = Predictions.read(tmp_path / "peer.jsonl")
+
+    def of(path: str) -> bool:
+        sample = Sample(Path(path), (2, 3), (Conversation((Turn("q"),)),))
+        (question,) = questions_of(sample)
+        return bool(found.of(sample, question, True)[0].all())
+
+    assert [of("/data/a/x.png"), of("b/x.png")] == [True, False]
+    with pytest.raises(DataError, match="there is no prediction"):
+        of("/data/x.png")
+
+
+def test_inputs_of_every_kind_are_rows_in_their_order(tmp_path: Path) -> None:
+    lines = [
+        {"image": "x/a.png", "query": "cup"},
+        {"image": "b.png"},
+        {"image": "./x/a.png", "queries": ["pan", "lid"]},
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "tables").mkdir()
+    table = pa.table({"image": ["../x/a.png", "c.png"], "query": ["knife", None]})
+    pq.write_table(table, tmp_path / "tables" / "1.parquet")
+    found = read_pictures([tmp_path / "m.jsonl", tmp_path / "tables", tmp_path / "b.png"], ["all", "more"])
+    asked = [(row, one.file, query) for one in found for row, query in zip(one.rows, one.queries, strict=True)]
+    a, b, c = (str(tmp_path / name) for name in ("x/a.png", "b.png", "tables/c.png"))
+    wanted = [(a, "cup"), (b, "all"), (b, "more"), (a, "pan"), (a, "lid"), (a, "knife"), (c, "all"), (c, "more")]
+    wanted += [(b, "all"), (b, "more")]
+    assert sorted(asked) == [(row, *pair) for row, pair in enumerate(wanted)]
+    assert [picture.file for picture in found] == [a, b, c], "each picture once"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"query": "cup"}, "line 2: the field 'image' is missing"),
+        ({"image": 3, "query": "cup"}, "line 2: image: found 3"),
+        ({"image": "a.png"}, "line 2: has neither query nor queries"),
+        ({"image": "a.png", "queries": "cup"}, "line 2: queries: found 'cup', expected a list"),
+        ({"image": "a.png", "query": " "}, "line 2: query: one of its texts is empty"),
+        ([], "line 2: found []"),
+    ],
+)
+def test_a_line_that_asks_nothing_is_named(tmp_path: Path, line: Any, message: str) -> None:
+    (tmp_path / "m.jsonl").write_text('{"image": "a.png", "query": "cup"}\n' + json.dumps(line))
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_pictures([tmp_path / "m.jsonl"], [])
+
+
+def test_the_same_run_goes_on_and_another_is_refused(manifest: Path, out: Path, tmp_path: Path) -> None:
+    pictures = read_pictures([manifest], [])
+    asked = settings(pictures)
+    shutil.copytree(out, tmp_path / "out")
+    part_file(tmp_path / "out" / HOME, 1, asked).unlink()
+    with held(tmp_path / "out") as home:
+        parts = prepare(home, pictures, asked, overwrite=False)
+        assert [part.number for part in left_to_do(home, parts, asked)] == [1]
+        assert read_part(home, parts[1].start, parts[1].length) == pictures[2:4]
+        with pytest.raises(UserError, match="another run writes into it"), held(tmp_path / "out"):
+            pass
+        with pytest.raises(UserError, match="form: None, now 'phrase'"):
+            prepare(home, pictures, replace(asked, form="phrase"), overwrite=False)
+        assert len(files(tmp_path / "out")) == len(parts) - 1, "nothing was touched"
+        parts = prepare(home, pictures[:3], settings(pictures[:3], part=3), overwrite=True)
+        assert len(parts) == 1
+        assert not files(tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with held(tmp_path / "mine") as home, pytest.raises(UserError, match="exists already"):
+        prepare(home, pictures, asked, overwrite=False)
+
+
+class Killed(BaseException):
+    """Stands for the end of a worker's process."""
+
+
+@pytest.mark.parametrize("at", ["opened", "asked"])
+def test_a_picture_that_kills_its_worker_is_given_up_and_no_other(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    pictures = [picture for picture in read_pictures([manifest], []) if picture.image[0].isdecimal()]
+    poison = pictures[2]
+    asked = settings(pictures, part=100)
+    with held(tmp_path / "out") as home:
+        (part,) = prepare(home, pictures, asked, overwrite=False)
+        worker = Worker(home, asked, Loading(threads=1), run="one")
+        worker.do(*part[:3])
+        whole = rows(tmp_path / "out")
+        part_file(home, 0, asked).unlink()
+        place = worker_module if at == "opened" else worker.cores
+        name = "open_picture" if at == "opened" else "segment_batch"
+        real = getattr(place, name)
+
+        def killing(first: Any, *others: Any) -> Any:
+            if first == poison.file or poison.queries in (others[0] if others else []):
+                raise Killed
+            return real(first, *others)
+
+        monkeypatch.setattr(place, name, killing)
+        for _ in range(GIVEN_UP):
+            with pytest.raises(Killed):
+                worker.do(*part[:3])
+        worker.do(*part[:3])
+        assert not list((home / WORKING).iterdir())
+    for row, before in zip(rows(tmp_path / "out"), whole, strict=True):
+        if row["image"] == poison.image:
+            assert row["error"] == DIED
+        else:
+            assert [row[key] for key in ("row", "answer", "error")] == [
+                before[key] for key in ("row", "answer", "error")
+            ]
+
+
+def test_deaths_of_another_run_do_not_count_and_one_death_changes_no_batch(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    Deaths(note, "a").asking([0, 1])
+    assert Deaths(note, "b").counts == {}
+    again = Deaths(note, "a")
+    assert again.batches(4, 2) == [Batch([0, 1], False), Batch([2, 3], False)]
+    again.asking([0, 1])
+    again = Deaths(note, "a")
+    assert again.counts == {0: ALONE, 1: ALONE}
+    assert again.batches(4, 2) == [Batch([0], True), Batch([1], True), Batch([2, 3], False)]
+    again.asking([1])
+    assert Deaths(note, "a").batches(4, 2) == [Batch([0], True), Batch([2, 3], False)]
