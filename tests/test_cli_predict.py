@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from cores import masks
 from cores.cli import VERBS, main
 from cores.cli.asking import SHIPPED
-from cores.cli.inputs import names_of
+from cores.cli.inputs import find_pictures, names_of
+from cores.data.sources import open_source
 from cores.inference.facade import Cores
 from cores.recipe import load_recipe
 
@@ -36,6 +37,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         assert isinstance(found, Image.Image)
         found.save(folder / f"{number}.png")
     return folder
+
+
+def lines(file: Path, *records: dict[str, Any]) -> None:
+    file.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
 
 
 def names(folder: Path) -> set[str]:
@@ -93,6 +98,49 @@ def test_overwriting_leaves_no_mask_of_the_answer_before(model: Path, here: Path
     assert names(here / "answer") == {"0.overlay.png", "0.json", "0.txt"}
 
 
+def test_formats_are_written_as_asked_for_and_others_of_before_go(
+    model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["predict", "0.png", "1.png", "--model", str(model), "--quiet", "--out", "answer"]
+    everything = ["--query", "kettle", "--query", "cup", "--format", "coco,labelme", "--format", "overlay"]
+    assert main([*chosen, *everything]) == 0
+    overlays = {f"{picture}.q{query}.overlay.png" for picture in (0, 1) for query in (1, 2)}
+    labels = {f"labelme/{picture}.{suffix}" for picture in (0, 1) for suffix in ("json", "png")}
+    assert names(here / "answer") == {*overlays, *labels, "coco/instances.json"}
+    assert "-> answer/0.q1.overlay.png" in capsys.readouterr().out
+    labelled = open_source("labelme:answer/labelme", here)
+    for number, things in enumerate((("kettle", "cup"), ("cup",))):
+        turns = [conversation.turns[0] for conversation in labelled[number].conversations]
+        found = {turn.query: masks.decode(turn.targets[0].mask) for turn in turns}
+        for thing in things:
+            assert (found[thing] & mask(number, thing)).sum() > 0.9 * mask(number, thing).sum()
+    assert main([*chosen, "kettle", "--format", "mask", "--overwrite"]) == 0
+    kept = {name for name in names(here / "answer") if "/" not in name}
+    assert kept >= {"0.1.location.png", "0.1.target.png"}
+    assert not any("overlay" in name or ".q" in name for name in kept)
+    assert labels < names(here / "answer"), "they may have been corrected"
+
+
+def test_a_coco_file_has_the_pictures_that_were_answered(
+    model: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, asked = Cores.segment, []
+
+    def segment(self: Cores, *args: Any, **kwargs: Any) -> Any:
+        asked.append(args)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return done(self, *args, **kwargs)
+
+    monkeypatch.setattr(Cores, "segment", segment)
+    chosen = ["predict", "0.png", "1.png", "kettle", "--model", str(model), "--quiet", "--format", "coco"]
+    assert main([*chosen, "--out", "answer"]) == 130
+    assert names(here / "answer") == {"coco/instances.json"}
+    stored = json.loads((here / "answer" / "coco" / "instances.json").read_text())
+    assert [image["file_name"] for image in stored["images"]] == ["0.png"]
+    assert [one["phrase"] for one in stored["annotations"]] == ["kettle"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -105,10 +153,15 @@ def test_overwriting_leaves_no_mask_of_the_answer_before(model: Path, here: Path
         (["0.png", "--queries", "none.txt"], "there is no such file"),
         (["0.png", "--queries", "there"], "is a folder"),
         (["0.png", "--queries", "empty.txt"], "holds no query"),
-        (["0.png", "--queries", "latin.txt"], "is not UTF-8"),
+        (["0.png", "--queries", "latin.txt"], "is no UTF-8 text"),
+        (["0.png", "--queries", "own.jsonl"], "own.jsonl: names the pictures itself: leave out 0.png"),
+        (["--queries", "both.jsonl"], "both.jsonl: line 2: expected one of the fields 'query' and 'queries'"),
+        (["--queries", "blank.jsonl"], "blank.jsonl: line 1: queries: one of its texts is empty"),
+        (["--queries", "gone.jsonl"], "gone.png"),
         (["0.png", "--query", " "], "QUERY is empty"),
         (["broken.png", "cut.png", "cup", "--skip-bad"], "cut.png"),
         (["0.png", "  "], "QUERY is empty"),
+        (["0.png", "flag", "--format", "labelme"], "'flag' cannot be a label"),
         (["0.png", "1.png"], "the last argument is the query"),
         (["0.png", "cup", "--max-new-tokens", "0"], "at least one token"),
         (["0.png", "cup", "--out", "0.png"], "is a file"),
@@ -125,6 +178,11 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     (here / "there").mkdir()
     (here / "empty.txt").write_text("\n \n")
     (here / "latin.txt").write_bytes(b"caf\xe9")
+    own, both = {"image": "0.png", "query": "cup"}, {"image": "0.png", "query": "cup", "queries": []}
+    lines(here / "own.jsonl", own)
+    lines(here / "both.jsonl", own, both)
+    lines(here / "blank.jsonl", {"image": "0.png", "queries": ["cup", " "]})
+    lines(here / "gone.jsonl", own, {"image": "gone.png", "query": "cup"})
     before = names(here)
     chosen = [] if "--model" in arguments else ["--model", str(model)]
     assert main(["predict", *arguments, *chosen]) == 2
@@ -179,6 +237,30 @@ def test_several_queries_by_flag_and_by_file(model: Path, here: Path, capsys: py
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 6
     assert out[2].startswith("0.png: 'knife': absent: ")
+
+
+def test_pictures_with_queries_of_their_own(model: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "list").mkdir()
+    one, other = {"image": "../1.png"}, {"image": "..\\0.png", "query": "kettle", "targets": []}  # as in a manifest
+    lines(here / "list" / "q.jsonl", one | {"queries": ["cup", "knife"]}, other, one | {"query": "cup"})
+    chosen = ["--model", str(model), "--quiet", "--out", "answer"]
+    assert main(["predict", "--queries", "list/q.jsonl", "--query", "knife and cup", *chosen]) == 0
+    asked = {path.stem: json.loads(path.read_text())["query"] for path in (here / "answer").glob("*.json")}
+    own = {"1.q1": "knife and cup", "1.q2": "cup", "1.q3": "knife", "0.q1": "knife and cup", "0.q2": "kettle"}
+    assert asked == own
+    assert main(["predict", "--queries", "list/q.jsonl", *chosen, "--overwrite"]) == 0
+    assert {path.stem for path in (here / "answer").glob("*.json")} == {"0", "1.q1", "1.q2"}
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()][:3] == ["list/../1.png"] * 3
+
+
+def test_frames_of_a_video_come_in_their_order(here: Path) -> None:
+    frames = ["f2.png", "f10.png", "f010.png", "f1.png", "f.png"]
+    (here / "video").mkdir()
+    for frame in frames:
+        (here / "video" / frame).write_bytes((here / "0.png").read_bytes())
+    wanted = ["f.png", "f1.png", "f2.png", "f010.png", "f10.png"]
+    for named in ("video", "video/*", "vid*/**"):
+        assert [path.name for path in find_pictures([named])] == wanted
 
 
 def test_folders_and_patterns_stand_for_their_pictures(model: Path, here: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cores.cli.inputs import find_pictures, names_of, read_queries
+from cores.cli.inputs import QUESTIONS, ToAsk, find_pictures, names_of, read_queries, read_questions
 from cores.cli.options import base_option, check_device, model_options, places_of
 from cores.cli.terminal import printable
 from cores.errors import DataError, UserError
@@ -42,21 +42,28 @@ def asking_parser(verb: str, description: str, epilog: str) -> argparse.Argument
     parser = argparse.ArgumentParser(
         prog=f"cores {verb}",
         usage=f"cores {verb} IMAGE... QUERY [options]\n"
-        f"       cores {verb} IMAGE... [--query QUERY]... [--queries FILE] [options]",
+        f"       cores {verb} IMAGE... [--query QUERY]... [--queries FILE] [options]\n"
+        f"       cores {verb} --queries FILE.jsonl [options]",
         description=description,
         epilog=epilog,
     )
     parser.add_argument(
         "images",
-        nargs="+",
+        nargs="*",
         metavar="IMAGE... QUERY",
-        help="pictures, folders of pictures, or patterns such as 'photos/**/*.jpg'; and, without --query and "
-        "--queries, what to segment, in words and quotes, as the last of all",
+        help="pictures, folders of pictures (video frames, too), or patterns such as 'photos/**/*.jpg'; and, without "
+        "--query and --queries, what to segment, in words and quotes, as the last of all",
     )
     parser.add_argument(
         "--query", action="append", default=[], metavar="QUERY", help="what to segment; may be said several times"
     )
-    parser.add_argument("--queries", type=Path, metavar="FILE", help="a text file with a query on every line")
+    parser.add_argument(
+        "--queries",
+        type=Path,
+        metavar="FILE",
+        help="a text file with a query on every line; or JSON lines (.jsonl), each with the fields image and query, "
+        "or queries, for pictures with queries of their own",
+    )
     parser.add_argument(
         "--model",
         help="model folder, run folder or hub id; words:MLLM+SEGMENTER (default: the one that comes with cores)",
@@ -75,20 +82,35 @@ def asking_parser(verb: str, description: str, epilog: str) -> argparse.Argument
     return parser
 
 
-def parsed(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[Path], list[str]]:
-    """The flags, the pictures and the queries.
+def parsed(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[ToAsk]]:
+    """The flags, and the pictures with what to ask about each.
 
     Raises UserError for everything that can be known to be wrong by their names; SystemExit as argparse does.
     """
     args = parser.parse_intermixed_args(argv)
-    if not (args.query or args.queries) and len(args.images) < 2:
-        parser.error("QUERY is missing: say what to segment, as the last argument or with --query")
-    return (args, *_inputs(args))
+    if not _pictures_in_queries(args):
+        if not args.images:
+            parser.error("IMAGE is missing: name a picture, a folder of pictures or a pattern")
+        if not (args.query or args.queries) and len(args.images) < 2:
+            parser.error("QUERY is missing: say what to segment, as the last argument or with --query")
+    if args.max_new_tokens is not None and args.max_new_tokens < 1:
+        raise UserError(f"--max-new-tokens {args.max_new_tokens}: an answer has at least one token")
+    return args, _inputs(args)
 
 
-def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
-    """The pictures and the queries. Raises UserError."""
+def _pictures_in_queries(args: argparse.Namespace) -> bool:
+    return args.queries is not None and args.queries.suffix.lower() == QUESTIONS
+
+
+def _inputs(args: argparse.Namespace) -> list[ToAsk]:
+    """The pictures with their queries; those of --query are asked first. Raises UserError."""
     named, queries = list(args.images), list(args.query)
+    if any(not query.strip() for query in queries):
+        raise _empty()
+    if _pictures_in_queries(args):
+        if named:
+            raise UserError(f"--queries {args.queries}: names the pictures itself: leave out {named[0]}")
+        return [ToAsk(path, queries + own) for path, own in read_questions(args.queries)]
     if args.queries is not None:
         queries += read_queries(args.queries)
     if not queries:
@@ -97,28 +119,30 @@ def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
             raise UserError(
                 f"the last argument is the query, but {queries[0]} is a file: put the query after the pictures"
             )
-    if any(not query.strip() for query in queries):
-        raise UserError('QUERY is empty: ask for something in words, such as "the handle of the cup"')
-    if args.max_new_tokens is not None and args.max_new_tokens < 1:
-        raise UserError(f"--max-new-tokens {args.max_new_tokens}: an answer has at least one token")
-    return find_pictures(named), queries
+        if not queries[0].strip():
+            raise _empty()
+    return [ToAsk(path, queries) for path in find_pictures(named)]
 
 
-def answers(args: argparse.Namespace, images: list[Path], queries: list[str]) -> Iterator[Asked]:
+def _empty() -> UserError:
+    return UserError('QUERY is empty: ask for something in words, such as "the handle of the cup"')
+
+
+def answers(args: argparse.Namespace, asked: list[ToAsk]) -> Iterator[Asked]:
     """Load the model, look at all pictures, then ask about each; the next is opened when the caller is done with one.
 
     Raises UserError for pictures that cannot be read (`--skip-bad`: when none can), CheckpointError for a model.
     """
-    images = _readable(images, args.skip_bad)
+    asked = _readable(asked, args.skip_bad)
     check_device(args.device)
     from tqdm import tqdm
 
     from cores.processing.pixels import open_picture
 
-    cores = _loaded(args, queries)
-    asked = 0
-    with tqdm(total=len(images), desc="asking", unit="img", disable=args.quiet or len(images) == 1) as bar:
-        for path, name in zip(images, names_of(images), strict=True):
+    cores = _loaded(args, list(dict.fromkeys(query for one in asked for query in one.queries)))
+    answered = 0
+    with tqdm(total=len(asked), desc="asking", unit="img", disable=args.quiet or len(asked) == 1) as bar:
+        for (path, queries), name in zip(asked, names_of([one.path for one in asked]), strict=True):
             try:
                 picture = open_picture(path)
                 results = cores.segment(picture, queries, args.form, args.max_new_tokens)
@@ -129,9 +153,9 @@ def answers(args: argparse.Namespace, images: list[Path], queries: list[str]) ->
                 continue
             yield Asked(path, name, picture, results, bar)
             sys.stdout.flush()
-            asked += 1
+            answered += 1
             bar.update()
-    if not asked:
+    if not answered:
         raise UserError("none of the pictures could be read, nothing was asked")
 
 
@@ -158,7 +182,7 @@ def say_what_is_shipped(args: argparse.Namespace) -> None:
         sys.stderr.write(f"{SHIPPED}\n")
 
 
-def _readable(images: list[Path], skip_bad: bool) -> list[Path]:
+def _readable(asked: list[ToAsk], skip_bad: bool) -> list[ToAsk]:
     """The pictures that can be read, all looked at before a model is loaded.
 
     Raises UserError that names all others; with `skip_bad` they are named on stderr, and an error only when all are.
@@ -166,10 +190,10 @@ def _readable(images: list[Path], skip_bad: bool) -> list[Path]:
     from cores.processing.pixels import open_picture  # torch comes with it: after everything that needs none
 
     good, wrong = [], []
-    for path in images:
+    for one in asked:
         try:
-            open_picture(path)
-            good.append(path)
+            open_picture(one.path)
+            good.append(one)
         except UserError as error:
             wrong.append(printable(str(error)))
     if wrong and not (skip_bad and good):

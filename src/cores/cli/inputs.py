@@ -1,18 +1,31 @@
 """Pictures and queries as they are named on a command line: files, folders, patterns, files of queries."""
 
 import glob
+import re
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from cores.data.formats.json_files import check, decode, parse, read_bytes, take, texts
 from cores.data.formats.picture_headers import SUFFIXES
+from cores.data.sources.base import named_file
 from cores.errors import DataError, UserError
+
+QUESTIONS = ".jsonl"  # a file of queries that says which picture each is about
+
+
+class ToAsk(NamedTuple):
+    """A picture and what to ask about it."""
+
+    path: Path
+    queries: list[str]
 
 
 def find_pictures(named: list[str]) -> list[Path]:
     """The pictures that arguments name, in their order, each once.
 
     A folder stands for the pictures directly in it, a pattern for what it matches ("**" for folders at any depth),
-    both sorted by name and by suffix; anything else is taken as a file. Raises UserError for a folder or pattern
-    without a picture, and for a URL.
+    both in natural order: frame2 before frame10. Anything else is taken as a file. Raises UserError for a folder or
+    pattern without a picture, and for a URL.
     """
     from cores.inference.picturelike import refuse_address
 
@@ -21,17 +34,23 @@ def find_pictures(named: list[str]) -> list[Path]:
         refuse_address(name)
         path = Path(name)
         if path.is_dir():
-            inside = [file for file in sorted(path.iterdir()) if _is_picture(file)]
+            inside = sorted(filter(_is_picture, path.iterdir()), key=_natural)
             if not inside:
                 raise UserError(f"{name}: there is no picture in this folder ({', '.join(SUFFIXES)})")
         elif glob.has_magic(name) and not path.exists():
-            inside = [Path(file) for file in sorted(glob.glob(name, recursive=True)) if _is_picture(Path(file))]
+            inside = sorted(filter(_is_picture, map(Path, glob.glob(name, recursive=True))), key=_natural)
             if not inside:
                 raise UserError(f"{name}: no picture has such a name ({', '.join(SUFFIXES)})")
         else:
             inside = [path]
         found += inside
     return list(dict.fromkeys(found))
+
+
+def _natural(path: Path) -> tuple[list[int | str], str]:
+    """Sorts numbers in names by their value; what is the same but for leading zeros and suffix, as text."""
+    pieces = re.split(r"(\d+)", str(path.with_suffix("")))  # text and digits in turn
+    return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces)], str(path)
 
 
 def _is_picture(file: Path) -> bool:
@@ -57,17 +76,34 @@ def read_queries(file: Path) -> list[str]:
 
     Raises DataError when it cannot be read, is no UTF-8, or holds none.
     """
-    try:
-        lines = file.read_text("utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"--queries {file}: there is no such file") from None
-    except IsADirectoryError:
-        raise DataError(f"--queries {file}: is a folder, a text file was expected") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"--queries {file}: is not UTF-8 (byte {error.start}): save it as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"--queries {file}: cannot be read: {error.strerror}") from None
+    lines = decode(read_bytes(file), file).splitlines()
     queries = [line.strip() for line in lines if line.strip()]
     if not queries:
-        raise DataError(f"--queries {file}: holds no query: write one on every line")
+        raise DataError(f"{file}: holds no query: write one on every line")
     return queries
+
+
+def read_questions(file: Path) -> list[ToAsk]:
+    """The pictures of a file of JSON lines, in its order, each with its own queries.
+
+    A line has `image`, a path from the file's folder, and `query`, a text, or `queries`, a list of them; lines of one
+    image are put together and a query is asked once. Other fields are not looked at, so that a manifest will do.
+    Raises DataError, with the line, when it cannot be read.
+    """
+    found: dict[Path, list[str]] = {}
+    for number, text in enumerate(decode(read_bytes(file), file).split("\n"), 1):
+        if text.strip():
+            where = f"{file}: line {number}"
+            line = check(parse(text, where), dict, where)
+            queries = found.setdefault(named_file(file.parent, take(line, "image", str, where)), [])
+            queries += [query for query in _queries_of(line, where) if query not in queries]
+    if not found:
+        raise DataError(f"{file}: holds no query: write {{'image': ..., 'query': ...}} on every line")
+    return [ToAsk(path, queries) for path, queries in found.items()]
+
+
+def _queries_of(line: dict[str, Any], where: str) -> list[str]:
+    if ("query" in line) == ("queries" in line):
+        raise DataError(f"{where}: expected one of the fields 'query' and 'queries'")
+    said = line["queries"] if "queries" in line else [line["query"]]
+    return list(dict.fromkeys(query.strip() for query in texts(said, f"{where}: queries")))
