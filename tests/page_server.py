@@ -64,7 +64,9 @@ def chromium(downloads: Path) -> Iterator[Any]:
     """A Chromium; skips the test where there is none."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here: `make browser` installs Debian's")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install cores[dev]")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install cores[dev]"
+    )
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=SWITCHES, downloads_path=downloads)
         try:
@@ -82,7 +84,9 @@ class Tab:
         self.page.set_default_timeout(60_000)
         self.said: list[str] = []
         self.hosts: set[str] = set()
-        self.page.on("console", lambda message: message.type in ("error", "warning") and self.said.append(message.text))
+        self.page.on(
+            "console", lambda message: message.type in ("error", "warning") and self.said.append(message.text)
+        )
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
         self.page.goto(address)

@@ -143,7 +143,9 @@ def test_an_answer_is_seen_switched_and_taken_home(tab: Tab, model: Any, tmp_pat
     for name in (found["image"], f"{Path(found['image']).stem}.json"):
         (tmp_path / name).rename(folder / name)
     (sample,) = open_source(f"labelme:{folder}")
-    read = [target.mask for conversation in sample.conversations for turn in conversation.turns for target in turn.targets]
+    read = [
+        target.mask for conversation in sample.conversations for turn in conversation.turns for target in turn.targets
+    ]
     again = np.any([masks.decode(rle) for rle in read], 0)
     assert (again & truth.mask).sum() / (again | truth.mask).sum() > 0.97
 

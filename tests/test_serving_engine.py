@@ -2,15 +2,18 @@
 
 import asyncio
 import io
+import time
 from threading import Event
 
 import pytest
 from PIL import Image
 
 import cores
+from cores import Cores
 from cores.errors import DataError, UserError
+from cores.inference.options import Options
 from cores.scenes.source import open_scenes
-from cores.serving.engine import Engine, Options
+from cores.serving.engine import Engine
 from cores.serving.feature_cache import FeatureCache, size_of
 from cores.serving.queries import Harmless
 from cores.serving.refusals import Busy, Closing
@@ -71,12 +74,8 @@ def test_requests_that_come_together_are_answered_together_and_as_if_alone(model
 
 def test_a_picture_seen_before_is_not_looked_at_again(model, asked, monkeypatch):
     looked = []
-    real = type(model._asker()).encode_images
-    monkeypatch.setattr(
-        type(model._asker()),
-        "encode_images",
-        lambda self, images: looked.append(len(images)) or real(self, images),
-    )
+    real = model.encode_batch
+    monkeypatch.setattr(model, "encode_batch", lambda images: looked.append(len(images)) or real(images))
     picture, queries, _ = asked[0]
 
     async def work(engine):
@@ -97,7 +96,41 @@ def test_a_stream_is_the_answer_in_pieces(model, asked):
         return [piece async for piece in engine.stream(picture, queries[0])]
 
     *pieces, found = served(model, work)
-    assert "".join(pieces) == found.text == alone[0].text
+    assert "".join(pieces) == found.answer == alone[0].answer
+
+
+def test_streams_share_a_batch_and_one_that_is_left_stops_alone(model, asked):
+    (first, queries, alone), (second, others, _) = asked[:2]
+    passes = []
+    slow = Cores(model.model, model.processor, drafts="off")  # a token a pass
+    real = slow.ask_batch
+
+    def counted(seen, queries, options, hear):
+        def heard(job, query, piece):
+            passes.append(job)
+            time.sleep(0.01)
+            return hear(job, query, piece)
+
+        return real(seen, queries, options, heard)
+
+    async def left(engine):
+        stream = engine.stream(second, others[0])
+        await anext(stream)
+        await stream.aclose()
+
+    async def work(engine):
+        slow.ask_batch = counted
+        passes.clear()
+
+        async def whole():
+            return [piece async for piece in engine.stream(first, queries[0])]
+
+        return (await asyncio.gather(whole(), left(engine)))[0]
+
+    *pieces, found = served(slow, work, Settings(gather=0.5))
+    assert len(pieces) > 1
+    assert "".join(pieces) == found.answer == alone[0].answer
+    assert passes.count(1) < passes.count(0), "nobody wanted the rest of it"
 
 
 def test_one_bad_picture_costs_itself_only(model, asked):
@@ -114,14 +147,14 @@ def test_one_bad_picture_costs_itself_only(model, asked):
 
 
 def test_a_fault_in_a_batch_is_each_requests_own(model, asked, monkeypatch):
-    real = type(model._asker()).generate_batch
+    real = model.ask_batch
 
-    def faulty(self, images, queries):
-        if any("poison" in query for own in queries for query, _ in own):
+    def faulty(seen, queries, options, hear):
+        if any("poison" in query for own in queries for query in own):
             raise RuntimeError("poisoned")
-        return real(self, images, queries)
+        return real(seen, queries, options, hear)
 
-    monkeypatch.setattr(type(model._asker()), "generate_batch", faulty)
+    monkeypatch.setattr(model, "ask_batch", faulty)
     picture, queries, _ = asked[0]
 
     async def work(engine):
@@ -136,16 +169,16 @@ def test_a_fault_in_a_batch_is_each_requests_own(model, asked, monkeypatch):
 def test_a_full_queue_refuses_and_a_cancelled_request_is_never_begun(model, asked, monkeypatch):
     picture, queries, _ = asked[0]
     begun, go_on = Event(), Event()
-    real, answered = type(model._asker()).generate_batch, []
+    real, answered = model.ask_batch, []
 
-    def slow(self, images, own):
-        answered.append([query for some in own for query, _ in some])
+    def slow(seen, queries, options, hear):
+        answered.append([query for own in queries for query in own])
         begun.set()
         assert go_on.wait(30)
-        return real(self, images, own)
+        return real(seen, queries, options, hear)
 
     async def work(engine):
-        monkeypatch.setattr(type(model._asker()), "generate_batch", slow)
+        monkeypatch.setattr(model, "ask_batch", slow)
         answered.clear()
         first = asyncio.ensure_future(engine.segment(picture, ["the first"]))
         await asyncio.to_thread(begun.wait, 30)

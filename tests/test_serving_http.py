@@ -92,7 +92,7 @@ def test_chat_tells_the_words_then_the_masks(model, scene):
     *texts, (name, found) = events(told.text)
     assert told.headers["content-type"].startswith("text/event-stream")
     assert {name for name, _ in texts} == {"text"}
-    assert "".join(piece["text"] for _, piece in texts) == found["text"]
+    assert "".join(piece["text"] for _, piece in texts) == found["answer"]
     assert name == "result"
     assert found["targets"]
 

@@ -105,12 +105,7 @@ class Segmenting(ABC, Generic[I]):
             pictures = [as_picture(image) for image in images[some]]
             with self.lock:
                 following.first = some.start
-                encoded = asker.encode_images(pictures)
-                asked = [worded(own, form) for own in queries[some]]
-                answered = asker.generate_batch(encoded, asked, following.follow)
-                for image, own, answers in zip(encoded, queries[some], answered, strict=True):
-                    found.append([result_of(asker, image, *pair) for pair in zip(own, answers, strict=True)])
-                    following.over(found)
+                found += following.asked(asker.encode_images(pictures), queries[some], form)
         return found
 
     def encode(self, image: Picturelike) -> I:
@@ -119,9 +114,13 @@ class Segmenting(ABC, Generic[I]):
         Takes a path, a Pillow image, an array (H, W, 3) or (H, W) of uint8, and a picture file as bytes or as an open
         binary file. Raises DataError when it is missing or no picture; UserError for anything else, such as a URL.
         """
-        picture = as_picture(image)
+        return self.encode_batch([image])[0]
+
+    def encode_batch(self, images: Sequence[Picturelike]) -> list[I]:
+        """`encode` for several pictures, in their order."""
+        pictures = [as_picture(image) for image in images]
         with self.lock:
-            return self._asker(Options()).encode_image(picture)
+            return self._asker(Options()).encode_images(pictures)
 
     def ask(
         self,
@@ -149,6 +148,22 @@ class Segmenting(ABC, Generic[I]):
         with self.lock:
             (answered,) = asker.generate_batch([encoded], [asked], following.follow)
             return [result_of(asker, encoded, *pair) for pair in zip(queries, answered, strict=True)]
+
+    def ask_batch(
+        self,
+        encoded: Sequence[I],
+        queries: Sequence[Sequence[str]],
+        options: Options | None = None,
+        hear: Hear | None = None,
+    ) -> list[list[Segmentation]]:
+        """`ask` for several encoded pictures, each with its own queries: answers in the same lists.
+
+        Args: `options`: how all of them are asked; `hear` as in `segment_batch`. Raises as `ask`.
+        """
+        options = options or Options()
+        following = _Following(self._asker(options), options.limit(), hear)
+        with self.lock:
+            return following.asked(encoded, queries, options.form)
 
     def stream(
         self,
@@ -225,11 +240,22 @@ class _Following:
         place = (self.first + image, query)
         return self.hear(*place, self.pieces.setdefault(place, Pieces()).more(self.asker.text_of(ids)))
 
-    def over(self, found: Sequence[Sequence[Segmentation]]) -> None:
-        """Tell the last words of the answers about the last picture."""
+    def asked(
+        self, encoded: Sequence[Any], queries: Sequence[Sequence[str]], form: Form | None
+    ) -> list[list[Segmentation]]:
+        """The answers to all queries about these pictures, told while they are said."""
+        asker, found = self.asker, []
+        answered = asker.generate_batch(encoded, [worded(own, form) for own in queries], self.follow)
+        for number, (image, own, answers) in enumerate(zip(encoded, queries, answered, strict=True), self.first):
+            found.append([result_of(asker, image, *pair) for pair in zip(own, answers, strict=True)])
+            self._over(number, found[-1])
+        return found
+
+    def _over(self, image: int, found: Sequence[Segmentation]) -> None:
+        """Tell the last words of the answers about a picture."""
         if self.hear is not None:
-            for query, answer in enumerate(found[-1]):
-                place = (len(found) - 1, query)
+            for query, answer in enumerate(found):
+                place = (image, query)
                 if piece := self.pieces.setdefault(place, Pieces()).rest(answer.answer):
                     self.hear(*place, piece)
 

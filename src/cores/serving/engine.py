@@ -10,15 +10,14 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 
-from cores.data.sample import Form
 from cores.errors import UserError
 from cores.inference.facade import Cores, CoresInWords
+from cores.inference.options import Options
 from cores.inference.segmentation import Segmentation
-from cores.serving.answering import answer, look
 from cores.serving.feature_cache import FeatureCache
 from cores.serving.gathering import Gathering
 from cores.serving.pictures import Room, decoded, key_of_content, pixels_of
@@ -29,19 +28,12 @@ log = logging.getLogger(__name__)
 READERS = 2  # threads that decode pictures
 
 
-class Options(NamedTuple):
-    """How queries are asked, as `Cores.segment` takes it."""
-
-    form: Form | None = None
-    max_new_tokens: int | None = None
-
-
 @dataclass(slots=True, eq=False)
 class Job:
     """A request that waits for the model.
 
     `key`: of its picture; `seen`: what the model saw of it, None: `image` has to be looked at first; `answer`: where
-    the answers go; once it is cancelled, nobody wants them. `tell`: takes pieces of the first answer's text.
+    the answers go; once it is cancelled, nobody wants them. `tell`: takes pieces of the answer of a single query.
     """
 
     key: str
@@ -52,16 +44,19 @@ class Job:
     tell: Callable[[str], None] | None = None
     answer: Future[list[Segmentation]] = field(default_factory=Future)
     told: str = ""
+    heard: str = ""
 
     @property
     def questions(self) -> int:
         return len(self.queries)
 
-    def hear(self, text: str) -> None:
-        """Tell what is new in the text so far, if anybody listens."""
-        if self.tell is not None and text.startswith(self.told) and text != self.told:
-            self.tell(text[len(self.told) :])
-            self.told = text
+    def hear(self, piece: str) -> bool:
+        """Tell what the answer says, but not again what was told before it was begun anew. Does anybody want more?"""
+        self.heard += piece
+        if self.tell is not None and len(self.heard) > len(self.told):
+            self.tell(self.heard[len(self.told) :])
+            self.told = self.heard
+        return not self.answer.cancelled()
 
     def over(self, found: list[Segmentation] | Exception) -> None:
         """Hand the answers, or what went wrong, to whoever waits, if anybody still does."""
@@ -133,7 +128,7 @@ class Engine:
     async def stream(
         self, picture: bytes | Image.Image, query: str, options: Options | None = None
     ) -> AsyncGenerator[str | Segmentation, None]:
-        """Pieces of the answer's text as it is said, then the whole answer. Leaving early stops the work.
+        """Pieces of the `answer` as it is said, then all of it. Leaving early stops the work.
 
         Raises as `segment`.
         """
@@ -204,9 +199,9 @@ class Engine:
 
     def _work(self) -> None:
         while jobs := self._line.take():
-            alike: dict[int | None, list[Job]] = {}
+            alike: dict[Options, list[Job]] = {}
             for job in jobs:
-                alike.setdefault(job.options.max_new_tokens, []).append(job)
+                alike.setdefault(job.options, []).append(job)
             for some in alike.values():
                 self._answer(some)
 
@@ -227,15 +222,19 @@ class Engine:
             return
         self._observe(sum(job.questions for job in wanted))
         for job, found in zip(wanted, answers, strict=True):
-            job.hear(found[0].text)
             job.over(found)
 
     def _ask(self, jobs: Sequence[Job]) -> list[list[Segmentation]]:
         missing = {job.key: job.image for job in jobs if job.seen is None and job.image is not None}
-        looked = dict(zip(missing, look(self.cores, list(missing.values())), strict=True))
+        looked = dict(zip(missing, self.cores.encode_batch(list(missing.values())), strict=True))
         for key, seen in looked.items():
             self.cache.put(key, seen)
         for job in jobs:
             job.seen, job.image = job.seen if job.seen is not None else looked[job.key], None
-        queries = [[(query, job.options.form) for query in job.queries] for job in jobs]
-        return answer(self.cores, [job.seen for job in jobs], queries, jobs[0].options.max_new_tokens)
+            job.heard = ""
+        cores: Any = self.cores  # which of the two it is, what it has seen knows
+        queries, options = [job.queries for job in jobs], jobs[0].options
+        found: list[list[Segmentation]] = cores.ask_batch(
+            [job.seen for job in jobs], queries, options, lambda job, query, piece: jobs[job].hear(piece)
+        )
+        return found

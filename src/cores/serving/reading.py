@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from cores.serving.engine import Options
+from cores.inference.options import Options
 from cores.serving.refusals import Refusal
 from cores.serving.schemas import ChatAsking, SegmentAsking
 
@@ -46,8 +46,9 @@ async def read(request: Request, asking: type[A]) -> Asked:
         told = _checked(asking, _plain(asking, fields))
     else:
         raise Refusal(415, "send application/json or multipart/form-data")
+    options = Options(form=told.form, max_new_tokens=told.max_new_tokens)
     queries = told.queries if isinstance(told, SegmentAsking) else [told.query]
-    return Asked(image, _harmless(name), queries, Options(told.form, told.max_new_tokens), list(told.formats))
+    return Asked(image, _harmless(name), queries, options, list(told.formats))
 
 
 def _plain(asking: type[A], fields: list[tuple[str, str]]) -> dict[str, Any]:
