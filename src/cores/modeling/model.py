@@ -279,7 +279,7 @@ class CoresModel(PreTrainedModel):
     ) -> None:
         """Means over the tokens of all drawn answers."""
         logits: Tensor = self.mllm.logits(states.flatten(0, 1)[drawn.places])  # (tokens, vocabulary)
-        said = -F.cross_entropy(logits.float(), drawn.words, reduction="none")
+        said = -F.cross_entropy(logits.float() / drawn.temperature, drawn.words, reduction="none")
         count = len(drawn.words) if counts is None else counts["drawn"]
         output.policy_loss, output.policy_kl, output.policy_cut = (
             share(total, count) for total in policy_losses(said, drawn)

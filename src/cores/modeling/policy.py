@@ -17,17 +17,19 @@ class Drawn:
 
     `places` (tokens,): where the states stand that predict them, counted along all rows of the batch in turn; `words`
     (tokens,): what was said; `advantages` (tokens,): of the answer that a token belongs to; `old` (tokens,): its
-    log-probability by the model that drew it; `reference` (tokens,): by the model at the start, None without a
-    KL term. `clip`: how far the ratio may go below and above 1; `kl`: weight of the divergence from the start.
+    log-probability by the model that drew it, None: the one that trains; `reference` (tokens,): by the model at the start, None without a
+    KL term. `clip`: how far the ratio may go below and above 1; `kl`: weight of the divergence from the start; `temperature`: that
+    the answers were drawn at, for all of these log-probabilities.
     """
 
     places: Tensor
     words: Tensor
     advantages: Tensor
-    old: Tensor
+    old: Tensor | None = None
     reference: Tensor | None = None
     clip: tuple[float, float] = (0.2, 0.2)
     kl: float = 0.0
+    temperature: float = 1.0
 
 
 def advantages(rewards: Tensor, scaled: bool = True) -> Tensor:
@@ -46,7 +48,8 @@ def policy_losses(log_probabilities: Tensor, drawn: Drawn) -> tuple[Tensor, Tens
     Args: `log_probabilities` (tokens,): of `drawn.words` by the model that trains.
     The divergence from the start is estimated without bias and never below 0: r - log r - 1, r = start / now.
     """
-    ratio = (log_probabilities - drawn.old).exp()
+    old = log_probabilities.detach() if drawn.old is None else drawn.old
+    ratio = (log_probabilities - old).exp()
     low, high = drawn.clip
     clipped = ratio.clamp(1 - low, 1 + high)
     gain = torch.minimum(ratio * drawn.advantages, clipped * drawn.advantages)

@@ -1,0 +1,86 @@
+"""A run that learns from rewards: our Trainer, with answers drawn at the beginning of every step.
+
+A step draws answers with the weights that it then changes (on-policy). The chain's usual losses, of given answers,
+may train in the same step.
+"""
+
+from contextlib import contextmanager
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cores.asking.asker import Asker
+from cores.modeling.policy import Drawn
+from cores.recipe import ReinforcementSection
+from cores.training.reinforcement.drawn_batch import with_drawn
+from cores.training.reinforcement.reference import Start
+from cores.training.reinforcement.rewards import Parts
+from cores.training.reinforcement.rollout import Rolled, roll_out
+from cores.training.trainer import CoresTrainer
+
+FIGURES = ("reward", *(f"reward_{name}" for name in Parts._fields))
+LOSSES = ("policy_loss", "policy_kl", "policy_cut")
+
+
+class PolicyTrainer(CoresTrainer):
+    """`CoresTrainer` with group-relative policy optimisation. `section`: how, of the recipe; `seed`: of exemplars."""
+
+    def __init__(self, *, section: ReinforcementSection, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.section, self.seed = section, seed
+        self.start = Start(self.model) if section.kl else None
+        self.tally.names += [*LOSSES, *FIGURES]
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> dict[str, Tensor] | None:
+        """As above, of batches that get their drawn answers first."""
+        for batch in batch_samples:
+            if "error" in batch:
+                raise batch["error"]
+        rolled = [self._draw(batch) for batch in batch_samples]
+        counts = super()._get_num_items_in_batch(batch_samples, device)
+        for batch, own in zip(batch_samples, rolled, strict=True):
+            answers = max(len(own), 1) if counts is None else counts["answers"].clamp(min=1)
+            batch["figures"] = {name: value.to(device) / answers for name, value in _sums(own).items()}
+        return counts
+
+    def _draw(self, batch: dict[str, Any]) -> list[Rolled]:
+        """Put drawn answers into a batch."""
+        samples, keys = batch.pop("samples"), batch.pop("keys")
+        asker = Asker(self.model, self.processor, self.seed, self.section.max_new_tokens)
+        with self._asked():
+            rolled = roll_out(asker, samples, keys, self.section)
+            batch.update(with_drawn(batch, rolled, int(self.processor.tokenizer.pad_token_id or 0)))
+            if self.start is not None:
+                given = self._prepare_input({name: batch[name] for name in ("input_ids", "segment_ids", "drawn")})
+                pixels = self._prepare_input({"pixel_values": batch["pixel_values"], **batch["pixel_extras"]})
+                drawn = given.pop("drawn")
+                batch["drawn"]["reference"] = self.start.log_probabilities(
+                    **given, pixels=pixels, places=drawn["places"], words=drawn["words"], temperature=self.section.temperature
+                )
+        return rolled
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Inside, the model answers, without dropout."""
+        self.model.eval()
+        try:
+            with self.accelerator.autocast():
+                yield
+        finally:
+            self.model.train()
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """As above, with the drawn answers' loss."""
+        clip = (self.section.clip, self.section.clip if self.section.clip_high is None else self.section.clip_high)
+        inputs["drawn"] = Drawn(**inputs["drawn"], clip=clip, kl=self.section.kl, temperature=self.section.temperature)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+
+def _sums(rolled: list[Rolled]) -> dict[str, Tensor]:
+    """Of the rewards of some answers, by the names of `FIGURES`."""
+    rows = torch.tensor([[one.reward, *one.parts] for one in rolled]).reshape(-1, len(FIGURES)).sum(0)
+    return dict(zip(FIGURES, rows, strict=True))
