@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from cores.asking.answerer import Query
+from cores.asking.answers import Answered
 from cores.asking.asker import QUESTIONS_PER_PASS, Asker, DraftsFrom, EncodedImage
 from cores.asking.prefixes import Prefixes
 from cores.asking.similarity import SimilarityMap
@@ -75,6 +77,13 @@ class Cores(Segmenting[EncodedImage]):
     def _asker(self, options: Options) -> Asker:
         how = (self.seed, options.max_new_tokens, self.questions_per_pass, self.prefixes, self.drafts)
         return Asker(self.model, self.processor, *how)
+
+    def check_conversation(self) -> None:
+        """Nothing: questions may stand behind others."""
+
+    def behind(self, encoded: EncodedImage, asked: Query, answer: Answered) -> EncodedImage:
+        """The picture with a question and its answer behind it, before the next question."""
+        return self._asker(Options()).behind(encoded, asked, answer)
 
     def similarity(
         self,
