@@ -15,7 +15,9 @@ def drawn_of(tokens: int, **fields):
     old, reference = (now + 0.4 * torch.randn(tokens, generator=chance) for _ in range(2))
     told = torch.randn(tokens, generator=chance)
     nothing = torch.zeros(tokens, dtype=torch.long)
-    return now.double().requires_grad_(), Drawn(nothing, nothing, told.double(), old.double(), reference.double(), **fields)
+    return now.double().requires_grad_(), Drawn(
+        nothing, nothing, told.double(), old.double(), reference.double(), **fields
+    )
 
 
 def test_the_gradient_stops_where_the_ratio_has_gone_too_far():

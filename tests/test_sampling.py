@@ -19,7 +19,9 @@ def test_words_are_drawn_as_often_as_they_are_likely():
     assert torch.allclose(shares_of(Sampling(temperature=0.5)), SHARES**2 / (SHARES**2).sum(), atol=1e-4)
 
 
-@pytest.mark.parametrize(("top_p", "words"), [(1e-9, [1]), (0.49, [1]), (0.51, [1, 3]), (0.85, [1, 3]), (0.86, [0, 1, 3])])
+@pytest.mark.parametrize(
+    ("top_p", "words"), [(1e-9, [1]), (0.49, [1]), (0.51, [1, 3]), (0.85, [1, 3]), (0.86, [0, 1, 3])]
+)
 def test_only_the_nucleus_is_drawn_from(top_p, words):
     found = shares_of(Sampling(top_p=top_p))
     assert found.nonzero()[:, 0].tolist() == words

@@ -203,7 +203,8 @@ class ReinforcementSection:
 
     `temperature`, `top_p`: how words are drawn; `max_new_tokens`: most of an answer, None: the checkpoint's own.
     `rewards`: weights of `iou`, `form`, `refusal` and `location`. `scaled`: rewards are divided by their spread in a
-    group. `clip`, `clip_high`: how far a word's ratio may go below and above 1 (None: as `clip`). `kl`: weight of the
+    group. `updates`: optimiser steps that learn from one drawing of answers; from the second on, `clip` and
+    `clip_high` (None: as `clip`) bound how far a word's ratio may go below and above 1. `kl`: weight of the
     divergence from the model at the start. `supervised`: the usual losses of given answers, by their weights in
     `losses`, train in the same step, too.
     """
@@ -216,6 +217,7 @@ class ReinforcementSection:
         default_factory=lambda: {"iou": 1.0, "form": 0.25, "refusal": 0.5, "location": 0.0}
     )
     scaled: bool = True
+    updates: int = 1
     clip: float = 0.2
     clip_high: float | None = None
     kl: float = 0.02
@@ -229,8 +231,9 @@ class ReinforcementSection:
             yield f"reinforcement.temperature: found {self.temperature}, expected more than 0: one answer is no choice"
         if not 0 < self.top_p <= 1:
             yield f"reinforcement.top_p: found {self.top_p}, expected more than 0 and at most 1"
-        if (self.max_new_tokens or 1) < 1:
-            yield f"reinforcement.max_new_tokens: found {self.max_new_tokens}, expected at least 1"
+        for name in ("max_new_tokens", "updates"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                yield f"reinforcement.{name}: found {value}, expected at least 1"
         for name in ("clip", "clip_high", "kl"):
             if (getattr(self, name) or 0) < 0:
                 yield f"reinforcement.{name}: found {getattr(self, name)}, expected at least 0"
@@ -257,6 +260,7 @@ class Recipe:
         return {
             name: {key: value for key, value in section.items() if value is not None or name == "trainer"}
             for name, section in dataclasses.asdict(self).items()
+            if name != "reinforcement" or self.reinforcement.samples
         }
 
     def to_yaml(self) -> str:

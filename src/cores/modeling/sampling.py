@@ -32,10 +32,10 @@ class Sampling:
             raise ValueError(f"top_p: found {self.top_p!r:.40}, expected more than 0 and at most 1")
 
 
-def sampler(sampling: Sampling, keys: Sequence[Hashable]) -> Choose | None:
+def sampler(sampling: Sampling, keys: Sequence[Hashable], never: Sequence[int] = ()) -> Choose | None:
     """A `Choose` for answers with these keys, such as (seed, step, question, number); None where nothing is drawn.
 
-    Equal keys draw the same. Each of its words takes one number of an answer's own chance, so that an answer draws the
+    `never`: ids that are not drawn, such as a picture's placeholder. Equal keys draw the same. Each of its words takes one number of an answer's own chance, so that an answer draws the
     same words in whatever company.
     """
     if sampling.temperature == 0:
@@ -43,8 +43,10 @@ def sampler(sampling: Sampling, keys: Sequence[Hashable]) -> Choose | None:
     chances = [Random(repr(key)) for key in keys]
 
     def choose(log_probabilities: Tensor, numbers: Sequence[int]) -> Tensor:
+        shut = [word for word in never if word < log_probabilities.shape[-1]]
+        open_ = log_probabilities.index_fill(-1, torch.tensor(shut, device=log_probabilities.device).long(), -math.inf)
         drawn = torch.tensor([chances[number].random() for number in numbers], dtype=torch.float64)
-        return draw(log_probabilities, drawn, sampling)
+        return draw(open_, drawn, sampling)
 
     return choose
 

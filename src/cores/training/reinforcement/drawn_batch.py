@@ -22,7 +22,9 @@ def with_drawn(batch: dict[str, Any], rolled: Sequence[Rolled], pad: int) -> dic
     """
     ids, segments, labels = ([row for row in batch[name]] for name in ("input_ids", "segment_ids", "labels"))
     lengths = [int((row != PADDING).sum()) for row in segments]
-    ids, segments, labels = ([row[:n] for row, n in zip(rows, lengths, strict=True)] for rows in (ids, segments, labels))
+    ids, segments, labels = (
+        [row[:n] for row, n in zip(rows, lengths, strict=True)] for rows in (ids, segments, labels)
+    )
     numbers = [int(row.max()) for row in segments]  # of conversations, from 1
     starts = []  # of each answer, in its row
     for one in rolled:

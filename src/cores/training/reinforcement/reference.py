@@ -3,11 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-from torch import Tensor
-
 from cores.modeling.model import CoresModel
-from cores.modeling.packed_states import packed_states
 
 
 class Start:
@@ -31,13 +27,3 @@ class Start:
         finally:
             for name, weight in trained.items():
                 weight.data = now[name]
-
-    @torch.no_grad()
-    def log_probabilities(
-        self, input_ids: Tensor, segment_ids: Tensor, pixels: dict[str, Tensor], places: Tensor, words: Tensor, temperature: float
-    ) -> Tensor:
-        """Of the words (drawn,) predicted at these places, counted along all rows in turn, by the model at the start."""
-        with self.back():
-            states = packed_states(self.model.mllm, input_ids, segment_ids, pixels)
-            logits: Tensor = self.model.mllm.logits(states.flatten(0, 1)[places])
-            return (logits.float() / temperature).log_softmax(-1).gather(1, words[:, None])[:, 0]

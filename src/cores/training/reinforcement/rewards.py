@@ -30,7 +30,7 @@ class Parts(NamedTuple):
 
     def total(self, weights: Mapping[str, float]) -> float:
         """The weighted sum."""
-        return sum(weights[name] * value for name, value in self._asdict().items())
+        return float(sum(weights[name] * value for name, value in self._asdict().items()))
 
 
 def reward_parts(
