@@ -70,7 +70,8 @@ class Segmenting(ABC, Generic[I]):
     ) -> list[Segmentation]:
         """`encode` and `ask` in one: the answers to all queries about a picture, in their order.
 
-        Args as `ask`. Raises UserError and DataError as both do; for queries and numbers before the picture is read.
+        They find the picture again (`Segmentation.picture`) as long as its file, or the object, is there. Args as
+        `ask`. Raises UserError and DataError as both do; for queries and numbers before the picture is read.
         """
         return self.segment_batch([image], [queries], form, max_new_tokens, **how)[0]
 
@@ -108,7 +109,7 @@ class Segmenting(ABC, Generic[I]):
             with self.lock:
                 following.first = some.start
                 found += following.asked(asker.encode_images(pictures), queries[some], form)
-        return found
+        return [[answer.about(image) for answer in own] for image, own in zip(images, found, strict=True)]
 
     def encode(self, image: Picturelike) -> I:
         """Look at a picture once.
