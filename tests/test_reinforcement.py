@@ -1,7 +1,10 @@
 """Learning from rewards: rewards by hand, drawn answers in packed rows, runs that end as if never stopped."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +187,34 @@ def test_the_recipe_says_what_cannot_be(tmp_path):
     assert "reinforcement" not in tiny_recipe(tmp_path).to_dict()
     again = load_recipe("tiny-grpo")
     assert again.to_dict()["reinforcement"]["samples"] == 8
+
+
+@pytest.mark.slow
+def test_two_processes_draw_and_learn_what_one_does(tmp_path):
+    """Half the pictures each: the same answers, the same steps."""
+    settings = [
+        "data.questions_per_image=2",
+        "trainer.max_steps=3",
+        "trainer.eval_strategy=no",
+        "evaluation.sources=[]",
+    ]
+    settings += ["reinforcement.samples=3", "reinforcement.temperature=1.5", "trainer.learning_rate=1e-3"]
+    command = ["-m", "cores", "train", "tiny-grpo", *settings, "--device", "cpu", "--quiet", "--out"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29524"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name, launcher, pictures in (("one", [], 2), ("two", torchrun, 1)):
+        each = f"trainer.per_device_train_batch_size={pictures}"
+        whole = [sys.executable, *launcher, *command, str(tmp_path / name), each]
+        done = subprocess.run(whole, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert [sorted(line) for line in one] == [sorted(line) for line in two]
+    for line, other in zip(one, two, strict=True):
+        assert line == pytest.approx(other, rel=1e-4, abs=1e-7)
+    assert any(line["policy_kl"] > 0 for line in two)
+
+
+def test_what_does_not_go_with_drawn_answers_is_refused(tmp_path):
+    for setting in ({"trainer__fsdp": "fsdp2"}, {"trainer__deepspeed": "zero2"}, {"data__features": "kept"}):
+        with pytest.raises(cores.RecipeError, match="reinforcement: "):
+            tiny_recipe(tmp_path, reinforcement__samples=4, **setting)

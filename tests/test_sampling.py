@@ -1,8 +1,13 @@
 """Words drawn by chance: by their probabilities, from the nucleus, the same in whatever company."""
 
+import numpy as np
 import pytest
 import torch
 
+from cores.errors import UserError
+from cores.inference.segmentation import Level, Segmentation, TargetMask
+from cores.inference.voting import vote
+from cores.masks import encode
 from cores.modeling.sampling import Sampling, draw, sampler
 
 SHARES = torch.tensor([0.1, 0.5, 0.05, 0.35])
@@ -46,3 +51,23 @@ def test_without_temperature_nothing_is_drawn():
     for wrong in ({"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.5}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Sampling(**wrong)
+
+
+def test_a_vote_takes_the_pixels_that_most_answers_have():
+    def answer(columns: int, size: tuple[int, int] = (2, 6)) -> Segmentation:
+        mask = np.zeros(size, dtype=bool)
+        mask[:, :columns] = True
+        level = Level("target", encode(mask), 1.0, np.zeros((1, 1), np.float32), 6, size, "pad")
+        targets = (TargetMask("it", (level,)),) if columns else ()
+        status = "segmented" if columns else "absent"
+        return Segmentation(
+            query="?", answer="", text="", status=status, size=size, targets=targets, score=0.0, tokens=1
+        )
+
+    assert vote([answer(2)]).sum() == 4
+    assert vote([answer(2), answer(4)]).sum() == 4  # more than half
+    assert vote([answer(2), answer(4), answer(5)]).sum() == 8
+    assert vote([answer(6), answer(0), answer(0)]).sum() == 0  # most refuse
+    for wrong in ([], [answer(1), answer(1, (2, 7))]):
+        with pytest.raises(UserError, match="vote: found answers about"):
+            vote(wrong)

@@ -199,14 +199,14 @@ class EvaluationSection:
 
 @dataclass(kw_only=True)
 class ReinforcementSection:
-    """Learning from rewards (GRPO, docs/reinforce.md). `samples`: answers drawn to every question; 0: none, the usual run.
+    """Learning from rewards (GRPO, docs/reinforce.md).
 
-    `temperature`, `top_p`: how words are drawn; `max_new_tokens`: most of an answer, None: the checkpoint's own.
-    `rewards`: weights of `iou`, `form`, `refusal` and `location`. `scaled`: rewards are divided by their spread in a
-    group. `updates`: optimiser steps that learn from one drawing of answers; from the second on, `clip` and
-    `clip_high` (None: as `clip`) bound how far a word's ratio may go below and above 1. `kl`: weight of the
-    divergence from the model at the start. `supervised`: the usual losses of given answers, by their weights in
-    `losses`, train in the same step, too.
+    `samples`: answers drawn to every question; 0: none, the usual run. `temperature`, `top_p`: how words are drawn;
+    `max_new_tokens`: most of an answer, None: the checkpoint's own. `rewards`: weights of `iou`, `form`, `refusal` and
+    `location`. `scaled`: rewards are divided by their spread in a group. `updates`: optimiser steps that learn from one
+    drawing of answers; from the second on, `clip` and `clip_high` (None: as `clip`) bound how far a word's ratio may go
+    below and above 1. `kl`: weight of the divergence from the model at the start. `supervised`: the usual losses of
+    given answers, by their weights in `losses`, train in the same step, too.
     """
 
     samples: int = 0
@@ -240,6 +240,18 @@ class ReinforcementSection:
         wanted = {"iou", "form", "refusal", "location"}
         if set(self.rewards) != wanted:
             yield f"reinforcement.rewards: found {', '.join(self.rewards)}; give each of {', '.join(sorted(wanted))}"
+
+    def conflicts(self, recipe: "Recipe") -> Iterator[str]:
+        """What of a recipe's other sections does not go with drawn answers, a line each."""
+        if not self.samples:
+            return
+        for name in ("fsdp", "deepspeed"):
+            if recipe.trainer.get(name):
+                yield f"reinforcement: answers are drawn by a whole model, not one that trainer.{name} cuts: use DDP"
+        if recipe.data.features is not None:
+            yield "reinforcement: data.features is for given answers alone: leave it out"
+        if recipe.data.pixels != "exact":
+            yield f"reinforcement: wants exact pictures, data.pixels is {recipe.data.pixels}"
 
 
 @dataclass(kw_only=True)
@@ -289,6 +301,7 @@ def read_recipe(name: str | Path, settings: Iterable[str] = ()) -> tuple[Recipe,
     for section in vars(recipe).values():
         if not isinstance(section, dict):
             problems += section.problems()
+    problems += recipe.reinforcement.conflicts(recipe)
     if problems:
         raise RecipeError(f"recipe {name}: " + "; ".join(problems))
     return recipe, said

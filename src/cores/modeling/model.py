@@ -217,7 +217,7 @@ class CoresModel(PreTrainedModel):
         inside the segmenter's square, in pixels. `supervised` (supervised,): see `packing.supervised_places`; `rows`:
         `image_index` as plain numbers; without them the device is asked, and waited for. `counts`: how many of each of
         `loss_keys.COUNTED` the losses are means over, more than are here where this is a part of a step; numbers or
-        int64 scalars. None: as are here. `drawn`: answers that stand in the rows and are learned from by their rewards.
+        int64 scalars. None: as are here. `drawn`: answers in the rows that are learned from by their rewards.
         Raises ValueError when masks or their losses are asked for without what they are made of.
         """
         if features is None and image_index is not None and len(image_index):  # without masks nothing is looked at

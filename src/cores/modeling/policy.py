@@ -17,9 +17,9 @@ class Drawn:
 
     `places` (tokens,): where the states stand that predict them, counted along all rows of the batch in turn; `words`
     (tokens,): what was said; `advantages` (tokens,): of the answer that a token belongs to; `old` (tokens,): its
-    log-probability by the model that drew it, None: the one that trains; `reference` (tokens,): by the model at the start, None without a
-    KL term. `clip`: how far the ratio may go below and above 1; `kl`: weight of the divergence from the start; `temperature`: that
-    the answers were drawn at, for all of these log-probabilities.
+    log-probability by the model that drew it, None: the one that trains; `reference` (tokens,): by the model at the
+    start, None without a KL term. `clip`: how far the ratio may go below and above 1; `kl`: weight of the divergence
+    from the start; `temperature`: that the answers were drawn at, and that all of these log-probabilities are at.
     """
 
     places: Tensor
@@ -33,10 +33,10 @@ class Drawn:
 
 
 def advantages(rewards: Tensor, scaled: bool = True) -> Tensor:
-    """How much better than its group each answer is: (groups, samples) of both. A group of equal rewards teaches nothing.
+    """How much better than its group each answer is: (groups, samples) of both.
 
-    `scaled`: by the group's standard deviation; without, an easy and a hard question weigh by how far their rewards
-    are apart (Liu et al. 2025, Dr. GRPO).
+    A group of equal rewards teaches nothing. `scaled`: by the group's standard deviation; without, an easy and a hard
+    question weigh by how far their rewards are apart (Liu et al. 2025, Dr. GRPO).
     """
     centred = rewards - rewards.mean(-1, keepdim=True)
     return centred / (rewards.std(-1, keepdim=True) + LEAST_SPREAD) if scaled else centred

@@ -35,8 +35,8 @@ class Sampling:
 def sampler(sampling: Sampling, keys: Sequence[Hashable], never: Sequence[int] = ()) -> Choose | None:
     """A `Choose` for answers with these keys, such as (seed, step, question, number); None where nothing is drawn.
 
-    `never`: ids that are not drawn, such as a picture's placeholder. Equal keys draw the same. Each of its words takes one number of an answer's own chance, so that an answer draws the
-    same words in whatever company.
+    `never`: ids that are not drawn, such as a picture's placeholder. Equal keys draw the same. Each word takes one
+    number of an answer's own chance, so that an answer draws the same words in whatever company.
     """
     if sampling.temperature == 0:
         return None

@@ -1,7 +1,7 @@
 """Answers drawn by the model that trains, to the questions of a batch, and what each of them is worth.
 
-Every answer's chance hangs on the run's seed, the picture's draw and the question alone, so that a resumed run, and any
-number of processes, draw the same.
+Every answer's chance hangs on the run's seed, the picture's draw and the question alone, so that a resumed run draws
+the same, on any number of processes.
 """
 
 from collections.abc import Sequence

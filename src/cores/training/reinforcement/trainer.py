@@ -4,6 +4,7 @@ Answers are drawn with the weights that they then change, and learned from in on
 chain's usual losses, of given answers, may train in the same step.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ class PolicyTrainer(CoresTrainer):
     def __init__(self, *, section: ReinforcementSection, seed: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.section, self.seed = section, seed
+        self.drawing = 0.0  # seconds that the last drawing took
         self.window: list[dict[str, Any]] = []  # the batches that the steps of one drawing learn from
         self.start = Start(self.model) if section.kl else None
         self.tally.names += [*LOSSES, *FIGURES]
@@ -46,7 +48,9 @@ class PolicyTrainer(CoresTrainer):
                 batch.clear()
                 batch.update(kept)
             return super()._get_num_items_in_batch(batch_samples, device)
+        started = time.monotonic()
         rolled = [self._draw(batch) for batch in batch_samples]
+        self.drawing = time.monotonic() - started
         counts = super()._get_num_items_in_batch(batch_samples, device)
         for batch, own in zip(batch_samples, rolled, strict=True):
             answers = max(len(own), 1) if counts is None else counts["answers"].clamp(min=1)
@@ -67,6 +71,13 @@ class PolicyTrainer(CoresTrainer):
                 with self.start.back():
                     batch["drawn"]["reference"] = self._sure(batch)
         return rolled
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """As above; what drawing answers takes is no waiting for data."""
+        self.drawing = 0.0
+        found = super().get_batch_samples(*args, **kwargs)
+        self.tally.waited -= self.drawing
+        return found
 
     @torch.no_grad()
     def _sure(self, batch: dict[str, Any]) -> Tensor:
