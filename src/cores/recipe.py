@@ -202,11 +202,11 @@ class ReinforcementSection:
     """Learning from rewards (GRPO, docs/reinforce.md).
 
     `samples`: answers drawn to every question; 0: none, the usual run. `temperature`, `top_p`: how words are drawn;
-    `max_new_tokens`: most of an answer, None: the checkpoint's own. `rewards`: weights of `iou`, `form`, `refusal` and
-    `location`. `scaled`: rewards are divided by their spread in a group. `updates`: optimiser steps that learn from one
-    drawing of answers; from the second on, `clip` and `clip_high` (None: as `clip`) bound how far a word's ratio may go
-    below and above 1. `kl`: weight of the divergence from the model at the start. `supervised`: the usual losses of
-    given answers, by their weights in `losses`, train in the same step, too.
+    `max_new_tokens`: most of an answer, None: the checkpoint's own. `rewards`: weights of `iou`, `form`, `refusal`,
+    `location`. `scaled`: rewards are divided by their spread in a group. `updates`: optimiser steps that learn from
+    one drawing of answers; from the second on, `clip` and `clip_high` (None: as `clip`) bound how far a word's ratio
+    may go below and above 1. `kl`: weight of the divergence from the model at the start. `supervised`: the usual
+    losses of given answers, by their weights in `losses`, train in the same step, too.
     """
 
     samples: int = 0
