@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Generic, Literal, Unpack, get_args
 
-from cores.asking.answerer import I
+from cores.asking.answerer import I, Query
 from cores.asking.answers import Answered
 from cores.data.sample import Form
 from cores.errors import UserError
@@ -55,8 +55,8 @@ class Chat(Generic[I]):
         encoded = self._behind[-1]
         heard: list[Callable[[], I]] = []
 
-        def told(answer: Answered, form: Form) -> None:
-            heard.append(lambda: self.model.behind(encoded, (query, form), answer))
+        def told(asked: Query, answer: Answered) -> None:
+            heard.append(lambda: self.model.behind(encoded, asked, answer))
 
         steps = self.model.ask_stream(encoded, query, form, max_new_tokens, told=told, **how)
         return self._remembered(steps, heard)

@@ -17,6 +17,14 @@ def box_of(rle: RLE) -> Box | None:
     return (left, top, left + width, top + height) if width and height else None
 
 
+def fill_holes(mask: Mask) -> Mask:
+    """A mask (H, W) with all that it encloses: background from which no way leads to the border."""
+    outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
+    cv2.floodFill(outside, None, (0, 0), 2)
+    filled: Mask = outside[1:-1, 1:-1] != 2
+    return filled
+
+
 def polygons_of(mask: Mask) -> list[Polygon]:
     """The outer outline of each piece of a mask (H, W), (points, 2) of x, y: centres of its outermost pixels.
 
