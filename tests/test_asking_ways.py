@@ -12,7 +12,7 @@ from cores.asking.constrained import Constrained
 from cores.errors import UserError
 from cores.inference.facade import Cores
 from cores.inference.options import Options
-from cores.inference.outlines import fill_holes
+from cores.outlines import fill_holes
 from cores.processing.reading import Reading
 from cores.scenes.source import open_scenes
 

@@ -13,11 +13,11 @@ from cores.data.sample import Form
 from cores.errors import UserError
 from cores.inference.chat import Chat, Remember
 from cores.inference.options import How, Options
-from cores.inference.outlines import fill_holes
 from cores.inference.picturelike import Picturelike, as_picture
 from cores.inference.segmentation import Level, Segmentation, TargetMask
 from cores.inference.streaming import Pieces
 from cores.masks import encode
+from cores.outlines import fill_holes
 from cores.prompts.forms import form_of
 
 PICTURES_AT_ONCE = 16  # of a batch, whose features stand in memory together: 0.02 GB each for SAM 2 in 32 bits
@@ -71,7 +71,8 @@ class Segmenting(ABC, Generic[I]):
     ) -> list[Segmentation]:
         """`encode` and `ask` in one: the answers to all queries about a picture, in their order.
 
-        Args as `ask`. Raises UserError and DataError as both do; for queries and numbers before the picture is read.
+        They find the picture again (`Segmentation.picture`) as long as its file, or the object, is there. Args as
+        `ask`. Raises UserError and DataError as both do; for queries and numbers before the picture is read.
         """
         return self.segment_batch([image], [queries], form, max_new_tokens, **how)[0]
 
@@ -109,7 +110,7 @@ class Segmenting(ABC, Generic[I]):
             with self.lock:
                 following.first = some.start
                 found += following.asked(asker.encode_images(pictures), queries[some])
-        return found
+        return [[answer.about(image) for answer in own] for image, own in zip(images, found, strict=True)]
 
     def encode(self, image: Picturelike) -> I:
         """Look at a picture once.
@@ -177,7 +178,7 @@ class Segmenting(ABC, Generic[I]):
         limit = options.limit()
         self._asker(options)  # what is wrong with a number is said before the picture is looked at
         _check([query])
-        return self._stream(self.encode(image), query, options, limit)
+        return self._stream(self.encode(image), query, options, limit, image=image)
 
     def ask_stream(
         self,
@@ -186,23 +187,28 @@ class Segmenting(ABC, Generic[I]):
         form: Form | None = None,
         max_new_tokens: int | None = None,
         told: Told | None = None,
+        image: Picturelike | None = None,
         **how: Unpack[How],
     ) -> Generator[str | Segmentation, None, None]:
         """The answer to one query as it comes: its text in pieces, and last the finished `Segmentation`.
 
         The pieces, joined, are the `answer`, and what comes last is what `ask` gives. Closing the generator ends the
-        work at the next token. The model is free for others between two pieces. `told`: is given the whole answer,
-        with its question as it was put,
-        before the last pieces come. The other args, and what it raises, as `ask`.
+        work at the next token. The model is free for others between two pieces.
+
+        Args:
+            told: is given the question as it was put, and the whole answer, before the last pieces come.
+            image: the picture, which the answer finds again.
+
+        The others, and what it raises, as `ask`.
         """
         options = Options.of(form, max_new_tokens, how)
-        return self._stream(encoded, query, options, options.limit(), told)
+        return self._stream(encoded, query, options, options.limit(), told, image)
 
     def chat(self, image: Picturelike, remember: Remember = "picture") -> Chat[I]:
         """A talk about a picture, which is looked at once. Args as `Chat`; raises as that and `encode` do."""
         if remember == "conversation":
             self.check_conversation()
-        return Chat(self, self.talk_about(self.encode(image)), remember)
+        return Chat(self, self.talk_about(self.encode(image)), remember, image)
 
     def talk_about(self, encoded: I) -> I:
         """The picture for a talk; here, itself."""
@@ -223,14 +229,21 @@ class Segmenting(ABC, Generic[I]):
         options: Options,
         limit: Callable[[], bool] | None,
         told: Told | None = None,
+        image: Picturelike | None = None,
     ) -> Generator[str | Segmentation, None, None]:
         asker = self._asker(options)
         following = _Following(asker, options, limit)
         (asked,) = following.worded([query])
-        return self._streamed(following, encoded, query, asked, told)
+        return self._streamed(following, encoded, query, asked, told, image)
 
     def _streamed(
-        self, following: "_Following", encoded: I, query: str, asked: Query, told: Told | None
+        self,
+        following: "_Following",
+        encoded: I,
+        query: str,
+        asked: Query,
+        told: Told | None,
+        image: Picturelike | None,
     ) -> Generator[str | Segmentation, None, None]:
         asker, pieces = following.asker, Pieces()
         steps = asker.stream(encoded, asked, following.follow)
@@ -247,7 +260,7 @@ class Segmenting(ABC, Generic[I]):
                 yield piece
         if piece := pieces.rest(found.answer):
             yield piece
-        yield found
+        yield found if image is None else found.about(image)
 
 
 class _Following:
