@@ -108,21 +108,16 @@ def scene(folder: Path) -> tuple[Path, list[str]]:
     return folder / "scene.png", [turn.query for conversation in found.conversations for turn in conversation.turns]
 
 
+@pytest.mark.slow
 def test_in_a_terminal_answers_stream_masks_are_drawn_and_ctrl_d_ends(tmp_path: Path) -> None:
     image, queries = scene(tmp_path)
     main_side, other = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "CORES_CACHE": str(tmp_path / "cache"), "COLUMNS": "40"}
+    environment = {**os.environ, "TERM": "xterm-256color", "CORES_CACHE": str(tmp_path / "cache"), "PYTHONUTF8": "1"}
     for name in ("TMUX", "KITTY_WINDOW_ID", "TERM_PROGRAM", "LC_TERMINAL"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "cores", "chat", str(image), "--out", str(tmp_path / "out")]
-    running = subprocess.Popen(
-        command,
-        stdin=other,
-        stdout=other,
-        stderr=other,
-        env={**environment, "PYTHONUTF8": "1"},
-        start_new_session=True,
-    )
+    ends = {"stdin": other, "stdout": other, "stderr": other}
+    running = subprocess.Popen(command, **ends, env=environment, start_new_session=True)
     os.close(other)
     told = ""
 
@@ -150,7 +145,8 @@ def test_in_a_terminal_answers_stream_masks_are_drawn_and_ctrl_d_ends(tmp_path: 
     finally:
         running.kill()
         os.close(main_side)
-    assert Image.open(tmp_path / "out" / "scene.1.overlay.png").width == 128
+    with Image.open(tmp_path / "out" / "scene.1.overlay.png") as overlay:
+        assert overlay.width == 128
     assert queries[0] in (tmp_path / "cache" / "chat" / "history").read_text()
 
 
