@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cores.asking.answerer import Answerer, Follow, Query
 from cores.asking.answers import Answered, decode, passes, segment_answers
+from cores.asking.constrained import Constrained
 from cores.asking.drafts import Drafts
 from cores.asking.prefixes import Prefixes
 from cores.asking.similarity import SimilarityMap, similarity_map
@@ -35,6 +36,7 @@ QUESTIONS_PER_PASS = 16  # each has a copy of the prefix's cache: 0.2 GB for 7B 
 PICTURES_PER_PASS = 4  # that are encoded together, and whose prefixes are read together
 
 DraftsFrom = Literal["call", "run", "off"]
+ChainRule = Literal["free", "constrained"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -43,13 +45,14 @@ class EncodedImage:
 
     `pixels`: for the language model, on its device; `features`: the segmenter's own (`picture` has no pixels for it).
     `turn`: in a conversation, the image as its last turn found it, and the ids of that turn; the next question stands
-    behind it.
+    behind it. `drafts`: in a talk, what its answers are guessed from, earlier ones too; None: the asker's own.
     """
 
     picture: Picture
     pixels: Mapping[str, Tensor]
     features: Features
     turn: "tuple[EncodedImage, Tensor] | None" = None
+    drafts: Drafts | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -91,8 +94,12 @@ class Asker(Answerer[EncodedImage]):
             `call`: the prompt's templates, and answers of the same call; so the last bits of an answer's numbers
             depend on the call alone. `run`: all answers that this asker gave. `off`: nothing, a token a pass.
 
+        chain: `constrained`: every generated answer holds whole chains (`Constrained`), a token a pass.
+        refine: masks of the last level are decoded once more, each with itself as its prompt.
+
     `tally`: what its generated answers took so far.
-    Raises UserError when `max_new_tokens` or `questions_per_pass` is no whole number from 1, or for other drafts.
+    Raises UserError when `max_new_tokens` or `questions_per_pass` is no whole number from 1, or too few for a
+    constrained chain, and for other drafts.
     """
 
     has_tokens = True
@@ -106,6 +113,8 @@ class Asker(Answerer[EncodedImage]):
         questions_per_pass: int = QUESTIONS_PER_PASS,
         prefixes: Prefixes | None = None,
         drafts: DraftsFrom = "call",
+        chain: ChainRule = "free",
+        refine: bool = False,
     ) -> None:
         self.model, self.processor, self.seed = model, processor, seed
         self.prefixes = Prefixes() if prefixes is None else prefixes
@@ -118,6 +127,8 @@ class Asker(Answerer[EncodedImage]):
         if drafts not in get_args(DraftsFrom):
             raise UserError(f"drafts: found {drafts!r:.40}, expected one of {', '.join(get_args(DraftsFrom))}")
         self.drafts, self.tally = drafts, Tally()
+        self.chain, self.refine = chain, refine
+        self._choose()  # what is wrong with a number is said at once
         self._drafts: Drafts | None = None  # made when it is needed
         self.levels = [str(level["name"]) for level in model.config.levels]
         self.canvas, self.fit = model.segmenter.image_size, model.segmenter.fit
@@ -148,6 +159,10 @@ class Asker(Answerer[EncodedImage]):
     def read(self, answer: Answered) -> Reading:
         """What an answer says."""
         return self.processor.parse_answer(answer.ids)
+
+    def talk_about(self, image: EncodedImage) -> EncodedImage:
+        """The image for a talk, in which each answer makes the next come faster. It changes no word of them."""
+        return replace(image, drafts=None if self.drafts == "off" else Drafts.of(self.processor))
 
     def behind(self, image: EncodedImage, query: Query, answer: Answered) -> EncodedImage:
         """The image with a question and its answer behind it: the next question about it goes on from there."""
@@ -202,13 +217,15 @@ class Asker(Answerer[EncodedImage]):
             (self.processor.closing, self.max_new_tokens),
             None if follow is None else _heard(follow, [(0, 0)]),
         )
-        answer = Generation(self.model, [prefix], [question], *how, drafter=self._drafter(), follow=heard)
+        answer = Generation(
+            self.model, [prefix], [question], *how, self._choose(), image.drafts or self._drafter(), heard
+        )
         while answer.open:
             answer.step()
             yield answer.told[0].said
         said = answer.said()
         self.tally.count(said)
-        return segment_answers(self.model, [image.features], said, [0], self.questions_per_pass)[0]
+        return segment_answers(self.model, [image.features], said, [0], self.questions_per_pass, self.refine)[0]
 
     def teacher_force(
         self, image: EncodedImage, queries: Sequence[Query], answers: Sequence[Turn | str | None]
@@ -266,13 +283,25 @@ class Asker(Answerer[EncodedImage]):
         own = dict(zip(numbers, self._prefixes(asked), strict=True))
         prefixes, closing = [own[number] for number in of], self.processor.closing
         if answers is None:
-            how = (closing, self.max_new_tokens, choose, drafter, heard)
+            how = (closing, self.max_new_tokens, choose or self._choose(), drafter, heard)
             said = generate(self.model, prefixes, questions, *how)
             self.tally.count(said)
         else:
             said = teacher_force(self.model, prefixes, questions, answers, closing)
         features, rows = [image.features for image in asked], [numbers.index(number) for number in of]
-        return segment_answers(self.model, features, said, rows, self.questions_per_pass)
+        return segment_answers(self.model, features, said, rows, self.questions_per_pass, self.refine)
+
+    def _choose(self) -> Constrained | None:
+        """Who chooses the words of one pass; None: the model alone."""
+        if self.chain == "free":
+            return None
+        processor = self.processor
+        template = processor.answer_ids().tolist()
+        return Constrained(processor.token_ids, template, processor.closing, self.max_new_tokens)
+
+    def as_question(self, phrase: str) -> str:
+        """A phrase as a question, without what asks for a mask."""
+        return self.processor.writer.as_question(phrase)
 
     def _questions(self, images: Sequence[EncodedImage], queries: Sequence[Sequence[Query]]) -> list[Tensor]:
         pairs = [(image, query) for image, asked in zip(images, queries, strict=True) for query in asked]
@@ -297,7 +326,8 @@ class Asker(Answerer[EncodedImage]):
                 found |= zip(fresh[some], read_prefixes(self.model, pixels, words), strict=True)
             for number in missing:
                 if (turn := images[number].turn) is not None:
-                    found[number] = extend_prefix(self.model, *self._prefixes([turn[0]]), turn[1])
+                    (before,) = self._prefixes([turn[0]])
+                    found[number] = extend_prefix(self.model, before, turn[1])
             return [found[number] for number in missing]
 
         return self.prefixes.of(images, ids, read)

@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput
 
 from cores.geometry import Size
 from cores.loss_keys import MASK_LOSSES
-from cores.modeling.chain import run_chain
+from cores.modeling.chain import refine_once, run_chain
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.generation_config import MAX_NEW_TOKENS, read_max_new_tokens, write_generation_config
 from cores.modeling.mllms import make_mllm
@@ -176,15 +176,23 @@ class CoresModel(PreTrainedModel):
         image_index: Tensor,
         use_location: bool = True,
         masks_per_pass: int | None = None,
+        refine: bool = False,
     ) -> list[Tensor]:
-        """Low-res logits (masks, H, W) of each level. Args: as `run_chain`'s; `masks_per_pass` None: the model's."""
+        """Low-res logits (masks, H, W) of each level.
+
+        Args: as `run_chain`'s; `masks_per_pass` None: the model's; `refine`: the last level is decoded once more, with
+        its own mask as its prompt.
+        """
         most = self.masks_per_pass if masks_per_pass is None else masks_per_pass
         again = self.checkpoint_decoder
         guided = use_location and self.config.is_guided
         twice = guided and self.config.segmenting == "twice"
         steps = torch.cat([tokens, tokens[-1:]]) if twice else tokens
         masks = run_chain(self.segmenter, self.refiner, features, steps, image_index, guided, most, again)
-        return masks[1:] if twice else masks  # one a level
+        found = masks[1:] if twice else masks  # one a level
+        if refine:
+            found[-1] = refine_once(self.segmenter, self.refiner, features, tokens[-1], image_index, found[-1])
+        return found
 
     def forward(
         self,
