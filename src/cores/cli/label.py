@@ -1,10 +1,8 @@
 """`cores label IMAGE... --queries FILE --out FOLDER`: answers as labelme files, to be corrected and trained on."""
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cores.cli.asking import Asked, answers, asking_parser, parsed, say_what_is_shipped
 from cores.cli.inputs import ToAsk
@@ -14,8 +12,7 @@ from cores.errors import UserError
 from cores.plain_json import dumps
 from cores.whole import whole_files
 
-if TYPE_CHECKING:
-    from cores.data.formats.labelme_files import Labelled
+TOLERANCE = 1.0  # pixels
 
 
 def main(argv: list[str]) -> int:
@@ -34,58 +31,39 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=1.0,
+        default=TOLERANCE,
         metavar="PIXELS",
-        help="how far an outline may leave the mask's border, so that few points have to be moved (default: 1; "
-        "0: every mask exactly)",
+        help="how far an outline may leave the mask's border, so that few points have to be moved (default: "
+        "%(default)g; 0: every mask exactly)",
     )
     args, to_ask = parsed(parser, argv)
-    _check(args, to_ask)
+    check_labels(to_ask)
+    if not 0 <= args.tolerance < float("inf"):
+        raise UserError(f"--tolerance {args.tolerance}: expected a number of pixels from 0")
     with taken_folder(args.out, args.overwrite) as out:
         for asked in answers(args, to_ask):
-            found = _labelled(asked)
-            _write(asked, found, out, args.tolerance)
+            write_labels(asked, out, args.tolerance)
             said = ", ".join(f"{result.query!r} {result.status}" for result in asked.results)
             asked.bar.write(printable(f"{asked.path}: {said}"), file=sys.stdout)
     say_what_is_shipped(args)
     return 0
 
 
-def _check(args: argparse.Namespace, to_ask: list[ToAsk]) -> None:
+def check_labels(to_ask: list[ToAsk]) -> None:
     """Raise UserError for queries that are no labels, and for two of one picture that are one."""
-    from cores.data.formats.labelme_files import check_label
-    from cores.data.formats.names import as_asked
+    from cores.inference.exports import check_queries
 
     for _, queries in to_ask:
-        names: dict[str, str] = {}
-        for query in queries:
-            check_label(query)
-            first = names.setdefault(as_asked(query, "query"), query)
-            if first is not query:
-                raise UserError(f"the queries {first!r} and {query!r} are one label: ask once")
-    if not 0 <= args.tolerance < float("inf"):
-        raise UserError(f"--tolerance {args.tolerance}: expected a number of pixels from 0")
+        check_queries(queries)
 
 
-def _labelled(asked: Asked) -> "list[Labelled]":
-    from cores.data.formats.labelme_files import Labelled
-
-    return [
-        Labelled(result.query.strip(), target.mask, f"score {target.score:.3f}: {result.text}")
-        for result in asked.results
-        for target in result.targets
-        if target.mask.any()
-    ]
-
-
-def _write(asked: Asked, found: "list[Labelled]", out: Path, tolerance: float) -> None:
-    """The picture as it is, byte for byte, and its JSON."""
-    from cores.data.formats.labelme_files import labelme_file
+def write_labels(asked: Asked, out: Path, tolerance: float = TOLERANCE) -> None:
+    """The picture as it is, byte for byte, and its JSON, into a folder that is there."""
+    from cores.inference.exports import to_labelme
 
     copy = f"{asked.name}{asked.path.suffix}"
-    size = (asked.picture.height, asked.picture.width)
     with whole_files(out) as part:
         if not ((out / copy).exists() and asked.path.samefile(out / copy)):
             shutil.copyfile(asked.path, part / copy)
-        text = dumps(labelme_file(found, copy, size, tolerance), indent=2, ensure_ascii=False)
+        text = dumps(to_labelme(asked.results, copy, tolerance), indent=2, ensure_ascii=False)
         (part / f"{asked.name}.json").write_text(text + "\n", encoding="utf-8")
