@@ -3,11 +3,11 @@
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cores.cli.asking import Asked, answers, asking_parser, parsed, say_what_is_shipped
-from cores.cli.inputs import ToAsk
 from cores.cli.options import taken_folder
 from cores.cli.terminal import printable
 from cores.errors import UserError
@@ -23,6 +23,10 @@ def main(argv: list[str]) -> int:
 
     Raises UserError for flags, queries and pictures that cannot be used, CheckpointError for a model.
     """
+    if any(flag.partition("=")[0] == "--from" for flag in argv):
+        from cores.cli.label_rows import main as of_rows
+
+        return of_rows(argv)
     parser = asking_parser(
         "label",
         description="Label pictures with what queries find in them, as labelme files.",
@@ -30,6 +34,26 @@ def main(argv: list[str]) -> int:
         "outlines whose label is the query. What is absent gets none. Open the folder with `labelme FOLDER`, correct "
         'it, then train: cores train tiny-own --data . "data.sources={own: [labelme:FOLDER]}" --out RUN.',
     )
+    label_options(parser)
+    parser.add_argument(
+        "--from", metavar="ROWS", help="of cores predict --engine ray, in place of pictures and queries"
+    )
+    args, to_ask = parsed(parser, argv)
+    check_tolerance(args.tolerance)
+    for _, queries in to_ask:
+        check_labels(queries)
+    with taken_folder(args.out, args.overwrite) as out:
+        for asked in answers(args, to_ask):
+            size = (asked.picture.height, asked.picture.width)
+            write_labelled(asked.path, asked.name, size, _labelled(asked), out, args.tolerance)
+            said = ", ".join(f"{result.query!r} {result.status}" for result in asked.results)
+            asked.bar.write(printable(f"{asked.path}: {said}"), file=sys.stdout)
+    say_what_is_shipped(args)
+    return 0
+
+
+def label_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--out --tolerance`."""
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
         "--tolerance",
@@ -39,32 +63,25 @@ def main(argv: list[str]) -> int:
         help="how far an outline may leave the mask's border, so that few points have to be moved (default: 1; "
         "0: every mask exactly)",
     )
-    args, to_ask = parsed(parser, argv)
-    _check(args, to_ask)
-    with taken_folder(args.out, args.overwrite) as out:
-        for asked in answers(args, to_ask):
-            found = _labelled(asked)
-            _write(asked, found, out, args.tolerance)
-            said = ", ".join(f"{result.query!r} {result.status}" for result in asked.results)
-            asked.bar.write(printable(f"{asked.path}: {said}"), file=sys.stdout)
-    say_what_is_shipped(args)
-    return 0
 
 
-def _check(args: argparse.Namespace, to_ask: list[ToAsk]) -> None:
-    """Raise UserError for queries that are no labels, and for two of one picture that are one."""
+def check_tolerance(tolerance: float) -> None:
+    """Raise UserError for what is no tolerance."""
+    if not 0 <= tolerance < float("inf"):
+        raise UserError(f"--tolerance {tolerance}: expected a number of pixels from 0")
+
+
+def check_labels(queries: Sequence[str]) -> None:
+    """Raise UserError for queries about one picture that are no labels, and for two that are one."""
     from cores.data.formats.labelme_files import check_label
     from cores.data.formats.names import as_asked
 
-    for _, queries in to_ask:
-        names: dict[str, str] = {}
-        for query in queries:
-            check_label(query)
-            first = names.setdefault(as_asked(query, "query"), query)
-            if first is not query:
-                raise UserError(f"the queries {first!r} and {query!r} are one label: ask once")
-    if not 0 <= args.tolerance < float("inf"):
-        raise UserError(f"--tolerance {args.tolerance}: expected a number of pixels from 0")
+    names: dict[str, str] = {}
+    for query in queries:
+        check_label(query)
+        first = names.setdefault(as_asked(query, "query"), query)
+        if first is not query:
+            raise UserError(f"the queries {first!r} and {query!r} are one label: ask once")
 
 
 def _labelled(asked: Asked) -> "list[Labelled]":
@@ -78,14 +95,15 @@ def _labelled(asked: Asked) -> "list[Labelled]":
     ]
 
 
-def _write(asked: Asked, found: "list[Labelled]", out: Path, tolerance: float) -> None:
-    """The picture as it is, byte for byte, and its JSON."""
+def write_labelled(
+    path: Path, name: str, size: tuple[int, int], found: "list[Labelled]", out: Path, tolerance: float
+) -> None:
+    """The picture as it is, byte for byte, and its JSON, both called `name`; `size` is its (h, w), upright."""
     from cores.data.formats.labelme_files import labelme_file
 
-    copy = f"{asked.name}{asked.path.suffix}"
-    size = (asked.picture.height, asked.picture.width)
+    copy = f"{name}{path.suffix}"
     with whole_files(out) as part:
-        if not ((out / copy).exists() and asked.path.samefile(out / copy)):
-            shutil.copyfile(asked.path, part / copy)
+        if not ((out / copy).exists() and path.samefile(out / copy)):
+            shutil.copyfile(path, part / copy)
         text = dumps(labelme_file(found, copy, size, tolerance), indent=2, ensure_ascii=False)
-        (part / f"{asked.name}.json").write_text(text + "\n", encoding="utf-8")
+        (part / f"{name}.json").write_text(text + "\n", encoding="utf-8")
