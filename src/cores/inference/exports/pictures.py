@@ -26,7 +26,7 @@ def captioned(found: "Segmentation", picture: Picturelike | None, longest: int) 
     drawn, colors = marked(found, picture, longest)
     size = min(max(drawn.width // 50, 12), 64)  # of the letters
     drawn = viz.caption(drawn, found.query, size)
-    drawn = viz.caption(drawn, f"{found.answer} [cut]" if found.cut else found.answer, size)
+    drawn = viz.caption(drawn, _said(found), size)
     for phrase, color in _named(found, colors).items():
         drawn = viz.caption(drawn, phrase, size, color)
     return drawn
@@ -61,21 +61,25 @@ def _opened(found: "Segmentation", picture: Picturelike | None, longest: int) ->
     return Image.new("RGB", (max(1, round(width * scale)), max(1, round(height * scale))), GROUND)
 
 
+def _said(found: "Segmentation") -> str:
+    return f"{found.answer} [cut]" if found.cut else found.answer
+
+
 def _named(found: "Segmentation", colors: Sequence[viz.Color]) -> dict[str, viz.Color]:
     """The colour of each name that the answer says."""
     return {target.phrase: color for target, color in zip(found.targets, colors, strict=True) if target.named}
 
 
 def as_html(found: "Segmentation") -> str:
-    """A small figure that needs nothing from elsewhere: the picture inside, question, sentence and scores below."""
+    """A small figure that needs nothing from elsewhere: the picture inside, query, answer and scores below."""
     drawn, colors = marked(found, None, SMALL)
     file = BytesIO()
     drawn.save(file, "JPEG", quality=85)
     content = base64.b64encode(file.getvalue()).decode("ascii")
-    lines = [f"<b>{html.escape(found.query)}</b>", html.escape(found.text or found.status)]
-    for target, color in zip(found.targets, colors, strict=True):
-        square = f'<span style="color: rgb{color}">&#9632;</span>'
-        lines.append(f"{square} {html.escape(target.phrase)} ({target.score:.2f})")
+    lines = [f"<b>{html.escape(found.query)}</b>", html.escape(_said(found))]
+    for number, (target, color) in enumerate(zip(found.targets, colors, strict=True), 1):
+        name = html.escape(target.phrase) if target.named else f"target {number}"
+        lines.append(f'<span style="color: rgb{color}">&#9632;</span> {name}, score {target.score:.2f}')
     picture = f'<img style="max-width: 100%" alt="{html.escape(repr(found))}" src="data:image/jpeg;base64,{content}">'
     below = f"<figcaption>{'<br>'.join(lines)}</figcaption>"
     return f'<figure style="margin: 0; max-width: {SMALL}px">{picture}{below}</figure>'
@@ -94,6 +98,6 @@ def plot(found: "Segmentation", picture: Picturelike | None, axes: Any) -> Any:
     drawn, _ = marked(found, picture, LONGEST)
     axes = pyplot.subplots()[1] if axes is None else axes
     axes.imshow(drawn)
-    axes.set_title(f"{found.query}\n{found.text}", wrap=True, parse_math=False)  # a $ is a $
+    axes.set_title(f"{found.query}\n{_said(found)}", wrap=True, parse_math=False)  # a $ is a $
     axes.set_axis_off()
     return axes
