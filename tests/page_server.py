@@ -1,11 +1,10 @@
-"""The page in a server of this process, and a Chromium that looks at it."""
+"""A server of this process, and a Chromium that looks at it."""
 
-import asyncio
 import shutil
-import socket
+import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -26,37 +25,23 @@ SWITCHES = [
 
 
 @contextmanager
-def serving(engine: Any, **settings: Any) -> Iterator[str]:
-    """The address of a server whose page asks this engine, which is started and closed with it."""
-    import uvicorn
-    from fastapi import FastAPI
+def serving(app: Any, settings: Any) -> Iterator[str]:
+    """The address of this application, served by a thread as `cores serve` does it."""
+    from cores.serving.server import Server, bound
 
-    from cores.serving.page import mount
-    from cores.serving.settings import Settings
-
-    @asynccontextmanager
-    async def alive(app: FastAPI) -> AsyncIterator[None]:
-        await engine.start()
-        yield
-        await engine.close()
-
-    app = FastAPI(lifespan=alive)
-    mount(app, engine, Settings(**settings), "A note about the model.")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="on"))
-    thread = Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-    thread.start()
-    until = time.monotonic() + 120
-    while not server.started and thread.is_alive() and time.monotonic() < until:
-        time.sleep(0.05)
-    assert server.started, "the server did not start"
-    try:
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        server.should_exit = True
-        thread.join(30)
+    with bound("127.0.0.1", 0) as socket:
+        server = Server(app, settings)
+        thread = Thread(target=server.run, args=([socket],), daemon=True)
+        thread.start()
+        until = time.monotonic() + 120
+        while not app.state.engine.ready and thread.is_alive() and time.monotonic() < until:
+            time.sleep(0.05)
+        assert app.state.engine.ready
+        try:
+            yield f"http://127.0.0.1:{socket.getsockname()[1]}/"
+        finally:
+            server.handle_exit(signal.SIGTERM, None)
+            thread.join(30)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ LEAVES = {
     "regular_files",
     "checkpoint_errors",
     "hub",
+    "cache",
     "viz",
     "fonts",
     "vocabulary",

@@ -23,7 +23,7 @@ from cores.errors import UserError
 from cores.modeling.generation import Follow as Heard
 from cores.modeling.generation import Generation, Said, generate, teacher_force
 from cores.modeling.model import CoresModel
-from cores.modeling.prefix_cache import PrefixCache, read_prefixes
+from cores.modeling.prefix_cache import PrefixCache, extend_prefix, read_prefixes
 from cores.modeling.segmenters.base import Features
 from cores.processing.language_pixels import join
 from cores.processing.pixels import Picture
@@ -41,11 +41,14 @@ class EncodedImage:
     """An image that a model has looked at; any number of questions may follow. Belongs to the model that made it.
 
     `pixels`: for the language model, on its device; `features`: the segmenter's own (`picture` has no pixels for it).
+    `turn`: in a conversation, the image as its last turn found it, and the ids of that turn; the next question stands
+    behind it.
     """
 
     picture: Picture
     pixels: Mapping[str, Tensor]
     features: Features
+    turn: "tuple[EncodedImage, Tensor] | None" = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -145,6 +148,11 @@ class Asker(Answerer[EncodedImage]):
         """What an answer says."""
         return self.processor.parse_answer(answer.ids)
 
+    def behind(self, image: EncodedImage, query: Query, answer: Answered) -> EncodedImage:
+        """The image with a question and its answer behind it: the next question about it goes on from there."""
+        question = self.processor.question(*query, follows=image.turn is not None)
+        return replace(image, turn=(image, torch.tensor([*question.tolist(), *answer.ids, *self.processor.closing])))
+
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of an answer's ids, as far as they are said."""
         return self.processor.parse_answer(ids).text
@@ -169,7 +177,7 @@ class Asker(Answerer[EncodedImage]):
         self, image: EncodedImage, query: Query, follow: Follow | None = None
     ) -> Generator[Sequence[int], None, Answered]:
         """`generate` of one query: gives the ids said so far after each pass, and returns the answer."""
-        (question,) = self._questions([[query]])
+        (question,) = self._questions([image], [[query]])
         (prefix,) = self._prefixes([image])
         how, heard = (
             (self.processor.closing, self.max_new_tokens),
@@ -207,7 +215,7 @@ class Asker(Answerer[EncodedImage]):
     ) -> list[list[Answered]]:
         """All questions of all images, `questions_per_pass` at a time, whoever's they are."""
         places = [(i, j) for i, (_, asked) in enumerate(zip(images, queries, strict=True)) for j in range(len(asked))]
-        of, questions = [i for i, _ in places], self._questions(queries)
+        of, questions = [i for i, _ in places], self._questions(images, queries)
         answers = None if given is None else [self.processor.answer_ids(answer) for own in given for answer in own]
         found: list[list[Answered]] = [[] for _ in images]
         drafter = self._drafter() if given is None else None
@@ -242,8 +250,9 @@ class Asker(Answerer[EncodedImage]):
         features, rows = [image.features for image in asked], [numbers.index(number) for number in of]
         return segment_answers(self.model, features, said, rows, self.questions_per_pass)
 
-    def _questions(self, queries: Sequence[Sequence[Query]]) -> list[Tensor]:
-        return [self.processor.question(query, form) for asked in queries for query, form in asked]
+    def _questions(self, images: Sequence[EncodedImage], queries: Sequence[Sequence[Query]]) -> list[Tensor]:
+        pairs = [(image, query) for image, asked in zip(images, queries, strict=True) for query in asked]
+        return [self.processor.question(*query, follows=image.turn is not None) for image, query in pairs]
 
     def _drafter(self) -> Drafts | None:
         """Who guesses the answers of one call."""
@@ -253,18 +262,28 @@ class Asker(Answerer[EncodedImage]):
 
     def _prefixes(self, images: Sequence[EncodedImage]) -> list[PrefixCache]:
         """What stands before the questions about these images; what is not kept is read, some of them at a time."""
-        pictures = [image.picture for image in images]
-        ids = [self.processor.prefix(self.seed, picture.key, picture) for picture in pictures]
+        ids = [self._prefix_ids(image) for image in images]
 
         def read(missing: Sequence[int]) -> list[PrefixCache]:
-            found = []
-            for some in passes(len(missing), PICTURES_PER_PASS if self.model.mllm.packs else 1):
-                pixels = join([images[number].pixels for number in missing[some]])
-                words = [ids[number].to(self.model.device) for number in missing[some]]
-                found += read_prefixes(self.model, pixels, words)
-            return found
+            found: dict[int, PrefixCache] = {}
+            fresh = [number for number in missing if images[number].turn is None]
+            for some in passes(len(fresh), PICTURES_PER_PASS if self.model.mllm.packs else 1):
+                pixels = join([images[number].pixels for number in fresh[some]])
+                words = [ids[number].to(self.model.device) for number in fresh[some]]
+                found |= zip(fresh[some], read_prefixes(self.model, pixels, words), strict=True)
+            for number in missing:
+                if (turn := images[number].turn) is not None:
+                    found[number] = extend_prefix(self.model, *self._prefixes([turn[0]]), turn[1])
+            return [found[number] for number in missing]
 
         return self.prefixes.of(images, ids, read)
+
+    def _prefix_ids(self, image: EncodedImage) -> Tensor:
+        """Ids (tokens,) of all that stands before a question about an image."""
+        if image.turn is None:
+            return self.processor.prefix(self.seed, image.picture.key, image.picture)
+        before, turn = image.turn
+        return torch.cat([self._prefix_ids(before), turn])
 
     @torch.no_grad()
     def similarity(self, image: EncodedImage, answer: Answered) -> list[dict[str, SimilarityMap]]:

@@ -1,15 +1,15 @@
 """Workers on Ray: an actor a device, of one machine or a cluster, each of which takes the next part when it is free.
 
 Ray starts an actor anew that died, and gives its part to whoever is free; `plan.py` makes that harmless. Ray Data has
-checkpoints of its own (`CheckpointConfig`, since 2.50), which are not used. In 2.60 they filter rows by an id, held in
-memory by every filter, and write files under random names, in any order, straight to their place: whoever reads
-them meanwhile reads halves and doubles, which only the next start removes. Questions about one picture would have to
-be brought together by a shuffle, behind which they do not work.
+checkpoints of its own (`CheckpointConfig`, still beta in 2.60), which are not used: each of its filters holds the ids
+of all rows done in memory; files are written straight to their place, in any order and under names of a run, so that
+who reads meanwhile may read half of one, and what a killed run left half stays until the next starts.
 """
 
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +25,7 @@ from cores.bulk.plan import Part, Settings
 from cores.bulk.worker import Done, Loading, Worker
 from cores.errors import UserError
 
+SECONDS = 10.0  # until a cluster's address counts as wrong
 OBJECT_STORE = 128 << 20  # bytes: through it go numbers of parts, no pictures and no masks
 BLOCKS = 4096  # tasks that Ray gets at most
 
@@ -60,23 +61,51 @@ def started(address: str | None) -> Iterator[None]:
     Raises UserError when it is not installed, or there is none at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of what it does itself
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of what Ray Data does
     try:
         import ray
-        import ray.data  # noqa: F401 (its loggers are made here)
+        import ray.data
+        from ray.exceptions import RayError
     except ImportError as error:
         raise UserError(f"--engine ray needs Ray Data ({error}): pip install 'cores[ray]'") from None
     own: dict[str, Any] = {} if address else {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
     stop = signal.getsignal(signal.SIGTERM)
+    _knock(address)
     try:
-        ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
-    except ConnectionError as error:
-        raise UserError(f"--address {address}: no Ray answers there ({error}): `ray start` starts it") from None
+        with _silent():
+            ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
+    except (ConnectionError, RuntimeError, RayError) as error:
+        what = f"--address {address}: Ray does not answer" if address else "Ray cannot be started"
+        raise UserError(f"{what}: {_last_line(error)}") from error
     signal.signal(signal.SIGTERM, stop)  # Ray sets one of its own
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Inside, nothing comes out on stderr: Ray's core says there which log level it was given."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def _knock(address: str | None) -> None:
+    """Raise UserError when nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--address {address}: no Ray is there ({error}); `ray start --head` starts it") from None
 
 
 def share(workers: int | None, device: str | None) -> Share:
@@ -101,6 +130,7 @@ def run(parts: Sequence[Part], share: Share, home: Path, settings: Settings, loa
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
+    from ray.exceptions import RayError
 
     DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -113,5 +143,14 @@ def run(parts: Sequence[Part], share: Share, home: Path, settings: Settings, loa
         num_cpus=share.cpus,
         num_gpus=share.gpus,
     )
-    for row in done.iter_rows():
-        yield Done(**row)
+    try:
+        for row in done.iter_rows():
+            yield Done(**row)
+    except RayError as error:
+        raise UserError(f"the workers stopped: {_last_line(error)}. The same command goes on from here") from error
+
+
+def _last_line(error: BaseException) -> str:
+    """What went wrong, of an error whose text may be a worker's whole traceback."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip().removeprefix(f"{UserError.__module__}.")

@@ -11,6 +11,7 @@ from cores.asking.answerer import Answerer, Follow, I, Query
 from cores.asking.answers import Answered, passes
 from cores.data.sample import Form
 from cores.errors import UserError
+from cores.inference.chat import Chat, Remember
 from cores.inference.options import How, Options
 from cores.inference.picturelike import Picturelike, as_picture
 from cores.inference.segmentation import Level, Segmentation, TargetMask
@@ -20,6 +21,7 @@ from cores.prompts.forms import form_of
 
 PICTURES_AT_ONCE = 16  # of a batch, whose features stand in memory together: 0.02 GB each for SAM 2 in 32 bits
 
+Told = Callable[[Answered, Form], None]  # an answer, and the form of its question
 Hear = Callable[[int, int, str], bool]  # numbers of picture and query, words said since: shall it go on?
 
 
@@ -187,24 +189,51 @@ class Segmenting(ABC, Generic[I]):
         query: str,
         form: Form | None = None,
         max_new_tokens: int | None = None,
+        told: Told | None = None,
         **how: Unpack[How],
     ) -> Generator[str | Segmentation, None, None]:
         """The answer to one query as it comes: its text in pieces, and last the finished `Segmentation`.
 
         The pieces, joined, are the `answer`, and what comes last is what `ask` gives. Closing the generator ends the
-        work at the next token. The model is free for others between two pieces. Args, and what it raises, as `ask`.
+        work at the next token. The model is free for others between two pieces. `told`: is given the whole answer,
+        before the last pieces come. The other args, and what it raises, as `ask`.
         """
         options = Options.of(form, max_new_tokens, how)
-        return self._stream(encoded, query, options, options.limit())
+        return self._stream(encoded, query, options, options.limit(), told)
+
+    def chat(self, image: Picturelike, remember: Remember = "picture") -> Chat[I]:
+        """A talk about a picture, which is looked at once. Args as `Chat`; raises as that and `encode` do."""
+        if remember == "conversation":
+            self.check_conversation()
+        return Chat(self, self.encode(image), remember)
+
+    def check_conversation(self) -> None:
+        """Raises UserError where a question cannot stand behind others."""
+        raise UserError("remember: a chain in words has no conversations: take remember='picture'")
+
+    def behind(self, encoded: I, asked: Query, answer: Answered) -> I:
+        """The picture with a question and its answer behind it, before the next question."""
+        raise NotImplementedError
 
     def _stream(
-        self, encoded: I, query: str, options: Options, limit: Callable[[], bool] | None
+        self,
+        encoded: I,
+        query: str,
+        options: Options,
+        limit: Callable[[], bool] | None,
+        told: Told | None = None,
     ) -> Generator[str | Segmentation, None, None]:
         asker, (asked,) = self._asker(options), worded([query], options.form)
-        return self._streamed(asker, encoded, query, asker.stream(encoded, asked, _Following(asker, limit).follow))
+        steps = asker.stream(encoded, asked, _Following(asker, limit).follow)
+        return self._streamed(asker, encoded, asked, steps, told)
 
     def _streamed(
-        self, asker: Answerer[I], encoded: I, query: str, steps: Generator[Sequence[int], None, Answered]
+        self,
+        asker: Answerer[I],
+        encoded: I,
+        asked: Query,
+        steps: Generator[Sequence[int], None, Answered],
+        told: Told | None,
     ) -> Generator[str | Segmentation, None, None]:
         pieces = Pieces()
         while True:
@@ -212,7 +241,9 @@ class Segmenting(ABC, Generic[I]):
                 try:
                     piece = pieces.more(asker.text_of(next(steps)))
                 except StopIteration as end:
-                    found = result_of(asker, encoded, query, end.value)
+                    found = result_of(asker, encoded, asked[0], end.value)
+                    if told is not None:
+                        told(end.value, asked[1])
                     break
             if piece:
                 yield piece

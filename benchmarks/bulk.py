@@ -1,0 +1,145 @@
+"""Images a second of a bulk run with 1 and 2 workers on Ray, against a plain loop in one process.
+
+    python benchmarks/bulk.py                        # three rounds of each, about ten minutes on two cores
+
+Every way answers the same questions with the model that comes with cores, a thread a worker, in a process of its own,
+the ways in turn. Rates are counted from the first part that is done to the last but one: starting Ray and loading a
+model take the same time for ten pictures and for a million, and are said apart. CPU seconds are those of all processes
+of a way together, Ray's own too; on a machine that others use they say more than the clock.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+WAYS = {"plain loop": 0, "Ray, 1 worker": 1, "Ray, 2 workers": 2}
+BATCH, PART, QUERIES = 8, 16, ["the cup", "the thing on the left"]
+
+
+def main() -> None:
+    """Run the rounds and print a table, or, with --workers, one way."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pictures", type=int, default=160)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, help="0: the plain loop; used by the program itself")
+    parser.add_argument("--folder", type=Path)
+    args = parser.parse_args()
+    if args.workers is not None:
+        print(json.dumps(measured(args.folder, args.workers)))  # noqa: T201
+        return
+    with tempfile.TemporaryDirectory(prefix="b", dir="/tmp") as name:
+        write_pictures(Path(name) / "in", args.pictures)
+        found = {way: [] for way in WAYS}
+        for _ in range(args.rounds):
+            for way, workers in WAYS.items():
+                found[way].append(one(Path(name), workers))
+                print(way, found[way][-1], file=sys.stderr)  # noqa: T201
+    print(table(found))  # noqa: T201
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    """Drawn scenes, as many as wanted."""
+    from cores.scenes.source import open_scenes
+
+    folder.mkdir()
+    scenes = open_scenes("train")
+    for number in range(count):
+        scenes[number].image.save(folder / f"{number:05}.png")
+
+
+def one(folder: Path, workers: int) -> dict[str, float]:
+    """One way in a process of its own."""
+    command = [sys.executable, __file__, "--folder", str(folder), "--workers", str(workers)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_TMPDIR": str(folder)}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measured(folder: Path, workers: int) -> dict[str, float]:
+    """Pictures a second, CPU seconds a picture, and the seconds until the first part was done."""
+    began, marks = time.monotonic(), []
+    for pictures in (through_ray if workers else plain)(folder, workers):
+        marks.append((time.monotonic(), cpu_seconds(), pictures))
+    (first, cpu, _), (last, cpu_last, _) = marks[0], marks[-2]
+    pictures = sum(count for _, _, count in marks[1:-1])
+    rate = pictures / (last - first)
+    return {"rate": rate, "cpu": (cpu_last - cpu) / pictures, "start": first - began}
+
+
+def plain(folder: Path, workers: int):
+    """What anybody would write: a batch after the other, a line an answer."""
+    import torch
+
+    from cores import load
+    from cores.bulk.rows import answered
+    from cores.plain_json import dumps
+
+    torch.set_num_threads(1)
+    model, files = load(device="cpu"), sorted((folder / "in").iterdir())
+    with (folder / "plain.jsonl").open("w") as out:
+        for first in range(0, len(files), BATCH):
+            batch = files[first : first + BATCH]
+            for file, found in zip(batch, model.segment_batch(batch, [QUERIES] * len(batch)), strict=True):
+                for answer in found:
+                    out.write(dumps(answered(0, str(file), answer)) + "\n")
+            if (first // BATCH) % (PART // BATCH) == PART // BATCH - 1:
+                yield PART
+
+
+def through_ray(folder: Path, workers: int):
+    """The engine of `cores predict --engine ray`."""
+    from cores import __version__
+    from cores.bulk.engine import Share, run, started
+    from cores.bulk.plan import Settings, digest, held, prepare
+    from cores.bulk.questions import read_pictures
+    from cores.bulk.worker import Loading
+
+    pictures = read_pictures(sorted((folder / "in").iterdir()), QUERIES)
+    about = (None, None, None, 0, None, None, __version__)  # the model that comes with cores
+    settings = Settings(digest(pictures), "jsonl", BATCH, PART, *about)
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    with held(folder / "out") as home, started(None):
+        parts = prepare(home, pictures, settings, overwrite=False)
+        for done in run(parts, Share(workers, 0, 1), home, settings, Loading(None, "cpu")):
+            yield parts[done.number].pictures
+
+
+def cpu_seconds() -> float:
+    """Of this process and all below it that live."""
+    import psutil
+
+    own = psutil.Process()
+    total = 0.0
+    for process in [own, *own.children(recursive=True)]:
+        try:
+            times = process.cpu_times()
+            total += times.user + times.system
+        except psutil.Error:
+            continue
+    return total
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> str:
+    """Medians, and medians of the ratios to the plain loop of the same round."""
+    base = found["plain loop"]
+    lines = ["| way | images/s | to the plain loop | CPU s an image | to the plain loop | s to the first part |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for way, rounds in found.items():
+        cells = [f"{median(one['rate'] for one in rounds):.2f}"]
+        cells.append(f"{median(one['rate'] / own['rate'] for one, own in zip(rounds, base, strict=True)):.2f}")
+        cells.append(f"{median(one['cpu'] for one in rounds):.3f}")
+        cells.append(f"{median(one['cpu'] / own['cpu'] for one, own in zip(rounds, base, strict=True)):.2f}")
+        cells.append(f"{median(one['start'] for one in rounds):.1f}")
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
