@@ -88,6 +88,27 @@ def test_json_and_form_give_what_the_model_answers(model, scene):
     assert found["labelme"]["shapes"]
 
 
+def test_options_are_as_in_python(model, scene):
+    picture, query = scene
+    (alone,) = model.segment(picture, [query], chain="constrained", threshold=0.9, fill_holes=True)
+
+    async def work(client):
+        options = {"chain": "constrained", "threshold": "0.9", "fill_holes": "true"}
+        image = {"image": base64.b64encode(picture).decode(), "queries": [query]}
+        return [
+            await client.post("/v1/segment", **upload(picture, query=query, **options)),
+            await client.post(
+                "/v1/segment", json={**image, "chain": "constrained", "threshold": 0.9, "fill_holes": True}
+            ),
+            await client.post("/v1/segment", json={**image, "threshold": 1}),
+        ]
+
+    form, sent, wrong = asked(model, work)
+    assert form.json() == sent.json()
+    assert (decode(form.json()["results"][0]["mask"]) == alone.mask).all()
+    assert wrong.status_code == 422
+
+
 def test_chat_tells_the_words_then_the_masks(model, scene):
     picture, query = scene
     told = asked(model, lambda client: client.post("/v1/chat", **upload(picture, query=query)))
