@@ -32,6 +32,10 @@ def test_schemathesis_finds_nothing(model, scenes):  # noqa: F811
                 if case.meta.generation.mode.is_positive and isinstance(case.body, dict):
                     # no schema can say what a picture is: one in place of the letters that were invented
                     case.body["image"] = base64.b64encode(picture).decode() if as_json else picture
+                    if case.body.get("chain") == "constrained":
+                        case.body.pop(
+                            "max_new_tokens", None
+                        )  # it has to be enough for a chain, which differs by model
                 answer = case.call(timeout=60)
                 checked.append((case.path, answer.status_code))
                 # a form has text alone: a number in the place of words is words again

@@ -20,7 +20,6 @@ DATA_URL = re.compile(r"data:[\w.+/-]*;base64,")
 NO_NAME = re.compile(r"[^\w .()+-]")  # whatever could be a path, an address or markup
 OPTIONS = [one.name for one in fields(Options) if one.name in Asking.model_fields]
 PLAIN = ("max_new_tokens", "threshold", "fill_holes", "refine")  # what JSON has as numbers and true or false
-NUMBER = re.compile(r"-?\d{1,9}(\.\d{1,9})?|true|false")
 FIELD = 64 * 1024  # bytes of a form's field; a longer query is refused by its characters
 FIELDS = 64
 
@@ -68,8 +67,17 @@ def _plain(asking: type[A], said: list[tuple[str, str]]) -> dict[str, Any]:
         elif name in found:
             raise Refusal(422, f"{name[:40]}: is given twice")
         else:
-            found[name] = json.loads(value) if name in PLAIN and NUMBER.fullmatch(value) else value
+            found[name] = _meant(value) if name in PLAIN else value
     return found
+
+
+def _meant(value: str) -> Any:
+    """A number, true or false, as JSON writes them; anything else as it stands."""
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return value
+    return found if isinstance(found, (bool, int, float)) else value
 
 
 def _checked(asking: type[A], given: bytes | dict[str, Any]) -> A:
