@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 class Level:
     """One step of a chain.
 
-    `name`: location, part or target. `rle`: compressed COCO run lengths of `mask`. `score`: mean probability of the
-    mask's pixels, from 0.5 to 1; 0 for an empty mask. `low_res` (h, w) float32: the decoder's own logits, over the
-    square of side `canvas`, in pixels, that holds the picture at size `resized` (h, w), put there by `fit`.
+    `name`: location, part or target. `rle`: compressed COCO run lengths of `mask`. `score`: mean probability of its
+    pixels, from the threshold (0.5, unless it was asked for otherwise) to 1; 0 for an empty mask. `low_res` (h, w)
+    float32: the decoder's own logits, over the square of side `canvas`, in pixels, that holds the picture at size
+    `resized` (h, w), put there by `fit`.
     """
 
     name: str
@@ -55,7 +56,8 @@ class Level:
 
     @property
     def mask(self) -> Mask:
-        """(H, W) bool = `logits` > 0; made when asked for, since many of them are large."""
+        """(H, W) bool, made when asked for, since many of them are large: `logits` > 0, unless it was asked for with
+        another threshold, or with its holes filled."""
         return masks.decode(self.rle)
 
     @property
@@ -85,12 +87,14 @@ class TargetMask:
     """One thing that was found. `phrase`: the words of the answer that name it, or, where it has none, what was asked.
 
     `levels`: in the chain's order; one that the answer left out is not there. The last is the target's own. `named`:
-    did the answer name it?
+    did the answer name it? `span`: where its name stands in the answer's `text`, first character and the one behind
+    the last; None where it has no name.
     """
 
     phrase: str
     levels: tuple[Level, ...]
     named: bool = False
+    span: tuple[int, int] | None = None
 
     @property
     def rle(self) -> RLE:
@@ -266,6 +270,7 @@ class Segmentation:
         targets = [
             {
                 "phrase": target.phrase,
+                "span": target.span,
                 "score": target.score,
                 "box": target.box,
                 "mask": target.rle,
