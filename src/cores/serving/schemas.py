@@ -79,6 +79,9 @@ class Target(BaseModel):
     """One thing that was found; its mask is the last level's."""
 
     phrase: str
+    span: tuple[int, int] | None = Field(
+        None, description="Where the phrase stands in `text`, if the answer names it."
+    )
     score: float | None
     box: tuple[int, int, int, int] | None = Field(description="Left, top, right, bottom in pixels.")
     mask: Mask
