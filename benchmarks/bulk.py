@@ -4,8 +4,9 @@
 
 Every way answers the same questions with the model that comes with cores, a thread a worker, in a process of its own,
 the ways in turn. Rates are counted from the first part that is done to the last but one: starting Ray and loading a
-model take the same time for ten pictures and for a million, and are said apart. CPU seconds are those of all processes
-of a way together, Ray's own too; on a machine that others use they say more than the clock.
+model take the same time for ten pictures and for a million, and are said apart. On a machine that others use, the CPU
+seconds of whoever holds a model say more than the clock; what Ray takes beside them goes by the second, not by the
+picture, and is said as a share of one processor.
 """
 
 import argparse
@@ -66,11 +67,11 @@ def measured(folder: Path, workers: int) -> dict[str, float]:
     """Pictures a second, CPU seconds a picture, and the seconds until the first part was done."""
     began, marks = time.monotonic(), []
     for pictures in (through_ray if workers else plain)(folder, workers):
-        marks.append((time.monotonic(), cpu_seconds(), pictures))
-    (first, cpu, _), (last, cpu_last, _) = marks[0], marks[-2]
-    pictures = sum(count for _, _, count in marks[1:-1])
-    rate = pictures / (last - first)
-    return {"rate": rate, "cpu": (cpu_last - cpu) / pictures, "start": first - began}
+        marks.append((time.monotonic(), *cpu_seconds(), pictures))
+    (first, models, others, _), (last, models_last, others_last, _) = marks[0], marks[-2]
+    pictures, seconds = sum(mark[-1] for mark in marks[1:-1]), last - first
+    found = {"rate": pictures / seconds, "cpu": (models_last - models) / pictures, "start": first - began}
+    return {**found, "beside": (others_last - others) / seconds if workers else 0.0}
 
 
 def plain(folder: Path, workers: int):
@@ -111,32 +112,38 @@ def through_ray(folder: Path, workers: int):
             yield parts[done.number].pictures
 
 
-def cpu_seconds() -> float:
-    """Of this process and all below it that live."""
+def cpu_seconds() -> tuple[float, float]:
+    """Of the processes that hold a model (without any workers: this one), and of all others below this one."""
     import psutil
 
-    own = psutil.Process()
-    total = 0.0
-    for process in [own, *own.children(recursive=True)]:
+    own, models, others = psutil.Process(), 0.0, 0.0
+    for process in own.children(recursive=True):
         try:
-            times = process.cpu_times()
-            total += times.user + times.system
+            seconds = sum(process.cpu_times()[:2])
+            if "MapWorker" in " ".join(process.cmdline()):
+                models += seconds
+            else:
+                others += seconds
         except psutil.Error:
             continue
-    return total
+    here = sum(own.cpu_times()[:2])
+    return (models, others + here) if models else (here, 0.0)
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
     """Medians, and medians of the ratios to the plain loop of the same round."""
     base = found["plain loop"]
-    lines = ["| way | images/s | to the plain loop | CPU s an image | to the plain loop | s to the first part |"]
-    lines.append("| --- | --- | --- | --- | --- | --- |")
+    lines = [
+        "| way | images/s | to the plain loop | CPU s an image | to the plain loop | Ray beside it | s to begin |"
+    ]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
     for way, rounds in found.items():
         cells = [f"{median(one['rate'] for one in rounds):.2f}"]
         cells.append(f"{median(one['rate'] / own['rate'] for one, own in zip(rounds, base, strict=True)):.2f}")
         cells.append(f"{median(one['cpu'] for one in rounds):.3f}")
         cells.append(f"{median(one['cpu'] / own['cpu'] for one, own in zip(rounds, base, strict=True)):.2f}")
-        cells.append(f"{median(one['start'] for one in rounds):.1f}")
+        cells.append(f"{median(one['beside'] for one in rounds):.0%}")
+        cells.append(f"{median(one['start'] for one in rounds):.0f}")
         lines.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

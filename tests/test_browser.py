@@ -317,6 +317,7 @@ class Slow:
 def test_an_answer_streams_and_whoever_leaves_stops_the_work(browser: Any, sent: Path) -> None:
     app, engine = FastAPI(), Slow()
     app.state.engine, app.state.traffic = engine, Traffic()
+    app.get("/healthz")(lambda: "ok")
     mount(app, engine, Settings())
     with serving(app, Settings()) as address:
         tab = Tab(browser, address)
@@ -332,6 +333,23 @@ def test_an_answer_streams_and_whoever_leaves_stops_the_work(browser: Any, sent:
                 time.sleep(0.05)
             assert engine.left == left + 1
         assert tab.said == []
+
+
+def test_a_server_that_refuses_or_is_away_gives_the_question_back(browser: Any, model: Any, sent: Path) -> None:
+    settings = Settings(rate=2)
+    with serving(create_app(model, settings), settings) as address:
+        tab = Tab(browser, address)
+        tab.example()  # the picture is one request,
+        tab.ask(SEVERAL)  # the question another
+        answer = tab.text(".said")
+        tab.ask("the pink chair")
+        assert "busy or away" in tab.text(".sorry")
+        assert tab.text(".said") == answer
+        assert tab.page.input_value(".query") == "the pink chair"
+    tab.ask("red cup")
+    assert "the server is away" in tab.text(".sorry")
+    assert tab.text(".said") == answer
+    tab.context.close()
 
 
 def test_a_key_is_asked_for_where_there_is_one(browser: Any, model: Any, sent: Path) -> None:

@@ -24,6 +24,14 @@ class Piece(NamedTuple):
     holes: tuple[Polygon, ...]
 
 
+def fill_holes(mask: Mask) -> Mask:
+    """A mask (h, w) with all that it encloses: background from which no way leads to the border."""
+    outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
+    cv2.floodFill(outside, None, (0, 0), 2)
+    filled: Mask = outside[1:-1, 1:-1] != 2
+    return filled
+
+
 def box_of(rle: RLE) -> Box | None:
     """(left, top, right, bottom) in pixels, right and bottom just outside; None for an empty mask."""
     left, top, width, height = (int(n) for n in coco.toBbox({**rle, "counts": rle["counts"].encode("ascii")}))

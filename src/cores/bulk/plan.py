@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,6 +128,14 @@ def read_part(home: Path, start: int, length: int) -> list[Picture]:
     with (home / PLAN).open("rb") as plan:
         plan.seek(start)
         return [Picture(**json.loads(line)) for line in plan.read(length).splitlines()]
+
+
+def planned(out: Path) -> Settings:
+    """The settings of the run whose rows are in a folder. Raises UserError when there is none."""
+    found = _read_settings(out / HOME)
+    if found.keys() != {field.name for field in fields(Settings)}:
+        raise UserError(f"{out}: holds no rows of `cores predict --engine ray`")
+    return Settings(**found)
 
 
 def _read_settings(home: Path) -> Mapping[str, Any]:

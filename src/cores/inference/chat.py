@@ -3,11 +3,12 @@
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Generic, Literal, Unpack, get_args
 
-from cores.asking.answerer import I
+from cores.asking.answerer import I, Query
 from cores.asking.answers import Answered
 from cores.data.sample import Form
 from cores.errors import UserError
 from cores.inference.options import How
+from cores.inference.picturelike import Picturelike
 from cores.inference.segmentation import Segmentation
 
 if TYPE_CHECKING:
@@ -25,17 +26,21 @@ class Chat(Generic[I]):
             the next one, so that it may say "it"; models answer worse so, unless they were trained on such talks
             (docs/predict.md has figures).
 
+        image: the picture itself, which answers find again where it is known.
+
     `turns`: the answers so far. The picture's features and the language model's cache of what stands before a question
     are kept while the model is asked about few other pictures (`Prefixes`); later, they are read again.
     Raises UserError for another `remember`, and for a model that has no conversations.
     """
 
-    def __init__(self, model: "Segmenting[I]", encoded: I, remember: Remember = "picture") -> None:
+    def __init__(
+        self, model: "Segmenting[I]", encoded: I, remember: Remember = "picture", image: Picturelike | None = None
+    ) -> None:
         if remember not in get_args(Remember):
             raise UserError(f"remember: found {remember!r:.40}, expected {' or '.join(get_args(Remember))}")
         if remember == "conversation":
             model.check_conversation()
-        self.model, self.remember = model, remember
+        self.model, self.remember, self.image = model, remember, image
         self._behind = [encoded]  # what the picture is asked behind: after each turn, one more
         self.turns: list[Segmentation] = []
 
@@ -55,10 +60,10 @@ class Chat(Generic[I]):
         encoded = self._behind[-1]
         heard: list[Callable[[], I]] = []
 
-        def told(answer: Answered, form: Form) -> None:
-            heard.append(lambda: self.model.behind(encoded, (query, form), answer))
+        def told(asked: Query, answer: Answered) -> None:
+            heard.append(lambda: self.model.behind(encoded, asked, answer))
 
-        steps = self.model.ask_stream(encoded, query, form, max_new_tokens, told=told, **how)
+        steps = self.model.ask_stream(encoded, query, form, max_new_tokens, told=told, image=self.image, **how)
         return self._remembered(steps, heard)
 
     def _remembered(

@@ -75,8 +75,12 @@ class Cores(Segmenting[EncodedImage]):
         return self.processor.tokenizer
 
     def _asker(self, options: Options) -> Asker:
-        how = (self.seed, options.max_new_tokens, self.questions_per_pass, self.prefixes, self.drafts)
-        return Asker(self.model, self.processor, *how)
+        how = (self.seed, options.max_new_tokens, self.questions_per_pass, self.prefixes, self.drafts, options.chain)
+        return Asker(self.model, self.processor, *how, refine=options.refine)
+
+    def talk_about(self, encoded: EncodedImage) -> EncodedImage:
+        """The picture for a talk: see `Asker.talk_about`."""
+        return self._asker(Options()).talk_about(encoded)
 
     def check_conversation(self) -> None:
         """Nothing: questions may stand behind others."""
@@ -120,6 +124,8 @@ class CoresInWords(Segmenting[Seen]):
         return self.chain.speaker.tokenizer
 
     def _asker(self, options: Options) -> WordsChain:
+        if options.refine or options.chain != "free":
+            raise UserError("refine and chain: a chain in words has no tokens to do that with: leave them out")
         most = options.max_new_tokens
         return self.chain if most is None else self.chain.saying(most)
 

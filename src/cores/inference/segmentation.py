@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cores import masks
+from cores import masks, viz
 from cores.geometry import Fit, Size, restore_bands
 from cores.inference.exports import to_labelme, to_pandas, to_supervision
 from cores.inference.exports.files import KINDS, SUFFIXES, save_file, save_set
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 class Level:
     """One step of a chain.
 
-    `name`: location, part or target. `rle`: compressed COCO run lengths of `mask`. `score`: mean probability of the
-    mask's pixels, from 0.5 to 1; 0 for an empty mask. `low_res` (h, w) float32: the decoder's own logits, over the
-    square of side `canvas`, in pixels, that holds the picture at size `resized` (h, w), put there by `fit`.
+    `name`: location, part or target. `rle`: compressed COCO run lengths of `mask`. `score`: mean probability of its
+    pixels, from the threshold (0.5, unless it was asked for otherwise) to 1; 0 for an empty mask. `low_res` (h, w)
+    float32: the decoder's own logits, over the square of side `canvas`, in pixels, that holds the picture at size
+    `resized` (h, w), put there by `fit`.
     """
 
     name: str
@@ -55,7 +56,8 @@ class Level:
 
     @property
     def mask(self) -> Mask:
-        """(H, W) bool = `logits` > 0; made when asked for, since many of them are large."""
+        """(H, W) bool, made when asked for, since many of them are large: `logits` > 0, unless it was asked for with
+        another threshold, or with its holes filled."""
         return masks.decode(self.rle)
 
     @property
@@ -85,12 +87,14 @@ class TargetMask:
     """One thing that was found. `phrase`: the words of the answer that name it, or, where it has none, what was asked.
 
     `levels`: in the chain's order; one that the answer left out is not there. The last is the target's own. `named`:
-    did the answer name it?
+    did the answer name it? `span`: where its name stands in the answer's `text`, first character and the one behind
+    the last; None where it has no name.
     """
 
     phrase: str
     levels: tuple[Level, ...]
     named: bool = False
+    span: tuple[int, int] | None = None
 
     @property
     def rle(self) -> RLE:
@@ -171,6 +175,11 @@ class Segmentation:
     def mask(self) -> Mask:
         """(H, W) bool: the union of the targets, all False when there is none."""
         return masks.decode(self.rle)
+
+    @property
+    def colors(self) -> list[viz.Color]:
+        """Each target's colour in `overlay`: one that the answer names has that of its name, in every picture."""
+        return viz.colors_of([target.phrase if target.named else None for target in self.targets])
 
     @property
     def boxes(self) -> list[Box | None]:
@@ -261,6 +270,7 @@ class Segmentation:
         targets = [
             {
                 "phrase": target.phrase,
+                "span": target.span,
                 "score": target.score,
                 "box": target.box,
                 "mask": target.rle,
