@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cores.cli.asking import Asked, ToAsk, answers, asking_parser, parsed, say_what_is_shipped
+from cores.cli.asking import Asked, answers, asking_parser, parsed, say_what_is_shipped
+from cores.cli.inputs import ToAsk
 from cores.cli.options import taken_folder
 from cores.cli.terminal import printable
 from cores.errors import UserError
