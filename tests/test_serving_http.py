@@ -342,4 +342,4 @@ def test_every_answer_has_its_security_headers(model):
     assert "cores_requests_total" in found[3].text
     for tag in ("src=", "http://fonts", "cdn", "<script"):
         assert tag not in found[0].text, "the reference needs nothing from elsewhere"
-    assert "/v1/segment" in found[0].text
+    assert "query=&#x27;the handle of the cup&#x27; http://localhost/v1/segment" in found[0].text

@@ -158,8 +158,8 @@ def _add_health(app: FastAPI, engine: Engine, metrics: Metrics, traffic: Traffic
         return Response(metrics.text(), media_type=metrics.content_type)
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(reference(app.openapi()))
+    async def docs(request: Request) -> HTMLResponse:
+        return HTMLResponse(reference(app.openapi(), str(request.base_url).rstrip("/")))
 
 
 def _watch(metrics: Metrics, engine: Engine, traffic: Traffic) -> None:

@@ -18,8 +18,8 @@ EXAMPLES = {
 }
 
 
-def reference(document: dict[str, Any], server: str = "http://127.0.0.1:8000") -> str:
-    """HTML of all paths of an OpenAPI document: what they take and what they answer."""
+def reference(document: dict[str, Any], server: str) -> str:
+    """HTML of all paths of an OpenAPI document: what they take and what they answer. `server`: its address."""
     title, about = (escape(document["info"][name]) for name in ("title", "description"))
     found = [
         _operation(path, method, told, server)
