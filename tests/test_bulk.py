@@ -244,3 +244,35 @@ def test_rows_become_the_labels_that_asking_gives(
         if drawn:
             label = found[row["image"], as_asked(row["query"], "")]
             assert np.array_equal(label, np.logical_or.reduce(drawn))
+
+
+def test_a_finished_run_is_only_counted(
+    manifest: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", "--engine", "ray", str(manifest), "--out", str(out), "--batch", "2", "--quiet"]
+    assert main([*command, "--part", "2"]) == 0
+    assert capsys.readouterr().out.startswith(f"{len(rows(out))} rows in {out}: ")
+    assert main([*command, "--part", "4"]) == 2
+    assert "part: 2, now 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["no.jsonl"], "no.jsonl: there is no such file"),
+        (["IN", "no.parquet"], "no.parquet: there is no such file"),
+        (["IN", "--workers", "0"], "--workers 0: expected a number from 1"),
+        (["IN", "--device", "cuda:1"], "--device cuda:1: expected cpu or cuda"),
+        (["IN", "--query", " "], "QUERY is empty"),
+        (["IN", "--model", "no/where/at/all"], "there is no such folder"),
+        (["PICTURES"], "what is asked about it?"),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_ray_is_started(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    names = {"IN": str(manifest), "PICTURES": str(manifest.parent)}
+    inputs = [names.get(flag, flag) for flag in flags]
+    assert main(["predict", "--engine", "ray", *inputs, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
