@@ -6,6 +6,7 @@ prompt token, (h, w) = low-res masks, (H, W) = the picture's own size in pixels.
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from cores.asking.answerer import Answerer, Follow, Query
 from cores.asking.answers import Answered, decode, passes, segment_answers
+from cores.asking.confidence import Confidence
 from cores.asking.constrained import Constrained
 from cores.asking.drafts import Drafts
 from cores.asking.prefixes import Prefixes
@@ -95,6 +97,8 @@ class Asker(Answerer[EncodedImage]):
 
         chain: `constrained`: every generated answer holds whole chains (`Constrained`), a token a pass.
         refine: masks of the last level are decoded once more, each with itself as its prompt.
+        confidence: of the checkpoint; with it answers have the signals that it reads, which takes a little more of
+            the decoder and the head.
 
     `tally`: what its generated answers took so far.
     Raises UserError when `max_new_tokens` or `questions_per_pass` is no whole number from 1, or too few for a
@@ -114,6 +118,7 @@ class Asker(Answerer[EncodedImage]):
         drafts: DraftsFrom = "call",
         chain: ChainRule = "free",
         refine: bool = False,
+        confidence: Confidence | None = None,
     ) -> None:
         self.model, self.processor, self.seed = model, processor, seed
         self.prefixes = Prefixes() if prefixes is None else prefixes
@@ -126,7 +131,7 @@ class Asker(Answerer[EncodedImage]):
         if drafts not in get_args(DraftsFrom):
             raise UserError(f"drafts: found {drafts!r:.40}, expected one of {', '.join(get_args(DraftsFrom))}")
         self.drafts, self.tally = drafts, Tally()
-        self.chain, self.refine = chain, refine
+        self.chain, self.refine, self.confidence = chain, refine, confidence
         self._choose()  # what is wrong with a number is said at once
         self._drafts: Drafts | None = None  # made when it is needed
         self.levels = [str(level["name"]) for level in model.config.levels]
@@ -206,7 +211,7 @@ class Asker(Answerer[EncodedImage]):
             yield answer.told[0].said
         said = answer.said()
         self.tally.count(said)
-        return segment_answers(self.model, [image.features], said, [0], self.questions_per_pass, self.refine)[0]
+        return self._segmented([image], said, [0])[0]
 
     def teacher_force(
         self, image: EncodedImage, queries: Sequence[Query], answers: Sequence[Turn | str | None]
@@ -266,8 +271,39 @@ class Asker(Answerer[EncodedImage]):
             self.tally.count(said)
         else:
             said = teacher_force(self.model, prefixes, questions, answers, closing)
-        features, rows = [image.features for image in asked], [numbers.index(number) for number in of]
-        return segment_answers(self.model, features, said, rows, self.questions_per_pass, self.refine)
+        return self._segmented(asked, said, [numbers.index(number) for number in of])
+
+    def _segmented(self, images: Sequence[EncodedImage], said: Sequence[Said], of: Sequence[int]) -> list[Answered]:
+        """What was said with its masks, each `of` the image of this number."""
+        features, absent = [image.features for image in images], self._absent(said) if self.confidence else None
+        return segment_answers(self.model, features, said, of, self.questions_per_pass, self.refine, absent)
+
+    @torch.no_grad()
+    def _absent(self, said: Sequence[Said]) -> list[float]:
+        """How much likelier each answer is to begin as a refusal than otherwise, 0 to 1.
+
+        Of the probabilities of its first token: the share of tokens that begin a refusal, where those are left out
+        that begin a refusal and an answer alike.
+        """
+        if not self._refusing:
+            return [0.0] * len(said)
+        begun = [n for n, one in enumerate(said) if len(one.states)]
+        found = [0.0] * len(said)
+        if begun:
+            logits = self.model.mllm.logits(torch.stack([said[n].states[0] for n in begun]))
+            chances = logits.float().softmax(-1)
+            refusing, both = (chances[:, list(ids)].sum(-1) for ids in self._refusing)
+            for n, share in zip(begun, (refusing / (1 - both).clamp(min=1e-6)).tolist(), strict=True):
+                found[n] = min(share, 1.0)
+        return found
+
+    @cached_property
+    def _refusing(self) -> tuple[set[int], set[int]] | None:
+        """First ids of refusals that begin no other answer, and of those that do; None where all do."""
+        words = self.processor.writer.words
+        refusals = {int(self.processor.answer_ids(text)[0]) for text in words.refusals}
+        others = {int(self.processor.answer_ids(self.processor.writer.fill(text))[0]) for text in words.answers}
+        return (refusals - others, refusals & others) if refusals - others else None
 
     def _choose(self) -> Constrained | None:
         """Who chooses the words of one pass; None: the model alone."""
