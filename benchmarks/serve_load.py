@@ -4,7 +4,8 @@
 
 Starts a server with the model that comes with cores, in a process of its own. Every client asks one question after the
 other, each about a picture and a thing of its own, and compares the answer with what the model says when nobody else
-asks. Some leave before they are answered, some stream. Prints requests, latencies, batches, and the server's memory.
+asks. Some leave before they are answered, some stream. Prints requests, latencies, batches, and the server's memory;
+ends with 1 when a request was lost or mixed up, or memory grew by more than 400 MB.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from cores.scenes.source import open_scenes
 
 PICTURES = 24
 LEAVE = 0.05  # share of requests whose client leaves early
+GROWTH = 400  # MB
 STREAM = 0.2  # share of requests that are streamed
 
 
@@ -146,7 +148,13 @@ def main():
     sys.stdout.write("\n".join(lines) + "\n")
     for wrong in load.wrong[:5]:
         sys.stdout.write(f"wrong: {wrong}\n")
-    bad = load.counts["lost"] or load.counts["mixed up"] or server.returncode or told["cores_working"]
+    bad = (
+        max(used) - used[0] > GROWTH
+        or load.counts["lost"]
+        or load.counts["mixed up"]
+        or server.returncode
+        or told["cores_working"]
+    )
     return 1 if bad else 0
 
 

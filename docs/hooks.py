@@ -34,7 +34,7 @@ OUTSIDE = (
 )
 # What public names are made of, to stand behind them.
 PARTS = {
-    "Cores": ("cores.inference.options.How",),
+    "Cores": ("cores.inference.options.How", "cores.inference.chat.Chat"),
     "Segmentation": ("cores.inference.segmentation.TargetMask", "cores.inference.segmentation.Level"),
 }
 INHERITING = {"Cores"}  # whose methods are mostly those of a class that is not public

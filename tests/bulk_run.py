@@ -10,6 +10,8 @@ from cores import __version__
 from cores.bulk.plan import Settings, digest, held, left_to_do, prepare
 from cores.bulk.questions import read_pictures
 from cores.bulk.worker import Loading, Worker
+from cores.checkpoints.find import find
+from cores.checkpoints.runs.fingerprint import fingerprint
 from cores.scenes.source import open_scenes
 
 
@@ -39,7 +41,8 @@ def write_manifest(folder: Path, scenes: int) -> Path:
 
 def settings(pictures: Any, format: str = "jsonl", batch: int = 2, part: int = 2, **others: Any) -> Settings:
     """Settings of a run with the shipped model."""
-    values = {"model": None, "weights": None, "dtype": None, "seed": 0, "form": None, "max_new_tokens": None}
+    weights = fingerprint(find(None))
+    values = {"model": None, "weights": weights, "dtype": None, "seed": 0, "form": None, "max_new_tokens": None}
     about = {"cores": __version__, "questions": digest(pictures), "format": format, "batch": batch, "part": part}
     return Settings(**{**about, **values, **others})
 

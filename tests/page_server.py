@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -60,8 +61,8 @@ def chromium(downloads: Path) -> Iterator[Any]:
             browser.close()
 
 
-class Tab:
-    """A tab of the page: `page` is playwright's; what the console said and where requests went is kept."""
+class Window:
+    """A window at an address: `page` is playwright's; what the console `said` and which `hosts` were asked is kept."""
 
     def __init__(self, browser: Any, address: str, width: int = 1280, height: int = 900, **context: Any) -> None:
         self.context = browser.new_context(viewport={"width": width, "height": height}, **context)
@@ -69,22 +70,27 @@ class Tab:
         self.page.set_default_timeout(60_000)
         self.said: list[str] = []
         self.hosts: set[str] = set()
-        self.page.on(
-            "console", lambda message: message.type in ("error", "warning") and self.said.append(message.text)
-        )
+        self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
+        self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
         self.page.goto(address)
+
+    def _hear(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.said.append(message.text)
+
+
+class Tab(Window):
+    """A window with the page for asking."""
+
+    def __init__(self, browser: Any, address: str, width: int = 1280, height: int = 900, **context: Any) -> None:
+        super().__init__(browser, address, width, height, **context)
         self.page.wait_for_selector(".page .go")
 
     def example(self, number: int = 0) -> None:
         """Take an example picture."""
         self.page.locator(".example").nth(number).click()
         self.page.wait_for_selector(".stage.full canvas")
-
-    def put(self, path: Path) -> None:
-        """Choose a file."""
-        self.page.set_input_files(".file", path)
 
     def ask(self, query: str) -> None:
         """Ask, and wait until it is answered or refused."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def opened(browser: Any, address: str) -> Iterator[Any]:
     yield one
     for tab in tabs:
         assert tab.said == []
-        assert tab.hosts == {address.split("/")[2]}
+        assert tab.hosts <= {urlsplit(address).netloc, ""}  # "": what the page has in itself
         tab.context.close()
 
 
@@ -316,6 +317,7 @@ class Slow:
 def test_an_answer_streams_and_whoever_leaves_stops_the_work(browser: Any, sent: Path) -> None:
     app, engine = FastAPI(), Slow()
     app.state.engine, app.state.traffic = engine, Traffic()
+    app.get("/healthz")(lambda: "ok")
     mount(app, engine, Settings())
     with serving(app, Settings()) as address:
         tab = Tab(browser, address)
@@ -331,6 +333,23 @@ def test_an_answer_streams_and_whoever_leaves_stops_the_work(browser: Any, sent:
                 time.sleep(0.05)
             assert engine.left == left + 1
         assert tab.said == []
+
+
+def test_a_server_that_refuses_or_is_away_gives_the_question_back(browser: Any, model: Any, sent: Path) -> None:
+    settings = Settings(rate=2)
+    with serving(create_app(model, settings), settings) as address:
+        tab = Tab(browser, address)
+        tab.example()  # the picture is one request,
+        tab.ask(SEVERAL)  # the question another
+        answer = tab.text(".said")
+        tab.ask("the pink chair")
+        assert "busy or away" in tab.text(".sorry")
+        assert tab.text(".said") == answer
+        assert tab.page.input_value(".query") == "the pink chair"
+    tab.ask("red cup")
+    assert "the server is away" in tab.text(".sorry")
+    assert tab.text(".said") == answer
+    tab.context.close()
 
 
 def test_a_key_is_asked_for_where_there_is_one(browser: Any, model: Any, sent: Path) -> None:

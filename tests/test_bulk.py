@@ -22,7 +22,10 @@ from cores.bulk.plan import HOME, WORKING, held, left_to_do, part_file, prepare,
 from cores.bulk.questions import read_pictures
 from cores.bulk.rows import tally
 from cores.bulk.worker import DIED, Loading, Worker
+from cores.cli import main
+from cores.data.formats.names import as_asked
 from cores.data.sample import Conversation, Sample, Turn
+from cores.data.sources import open_source
 from cores.errors import DataError, UserError
 from cores.evaluation.predictions import Predictions
 from cores.evaluation.sample_asker import questions_of
@@ -221,3 +224,55 @@ def test_deaths_of_another_run_do_not_count_and_one_death_changes_no_batch(tmp_p
     assert again.batches(4, 2) == [Batch([0], True), Batch([1], True), Batch([2, 3], False)]
     again.asking([1])
     assert Deaths(note, "a").batches(4, 2) == [Batch([0], True), Batch([2, 3], False)]
+
+
+def test_rows_become_the_labels_that_asking_gives(
+    manifest: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["label", "--from", str(out), "--out", str(tmp_path / "labels"), "--tolerance", "0"]) == 0
+    said = capsys.readouterr()
+    assert f"{SCENES} pictures" in said.out
+    assert said.err.count("left out: broken.png") == 2
+    source = open_source("labelme:labels", tmp_path)
+    found = {}
+    for sample in (source[number] for number in range(len(source))):
+        assert isinstance(sample.image, Path)
+        for turn in (turn for conversation in sample.conversations for turn in conversation.turns):
+            found[sample.image.name, turn.query] = decode(turn.targets[0].mask)
+    for row in rows(out):
+        drawn = [decode(mask) for mask in row["masks"] or [] if decode(mask).any()]
+        if drawn:
+            label = found[row["image"], as_asked(row["query"], "")]
+            assert np.array_equal(label, np.logical_or.reduce(drawn))
+
+
+def test_a_finished_run_is_only_counted(
+    manifest: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", "--engine", "ray", str(manifest), "--out", str(out), "--batch", "2", "--quiet"]
+    assert main([*command, "--part", "2"]) == 0
+    assert capsys.readouterr().out.startswith(f"{len(rows(out))} rows in {out}: ")
+    assert main([*command, "--part", "4"]) == 2
+    assert "part: 2, now 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["no.jsonl"], "no.jsonl: there is no such file"),
+        (["IN", "no.parquet"], "no.parquet: there is no such file"),
+        (["IN", "--workers", "0"], "--workers 0: expected a number from 1"),
+        (["IN", "--device", "cuda:1"], "--device cuda:1: expected cpu or cuda"),
+        (["IN", "--query", " "], "QUERY is empty"),
+        (["IN", "--model", "no/where/at/all"], "there is no such folder"),
+        (["PICTURES"], "what is asked about it?"),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_ray_is_started(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    names = {"IN": str(manifest), "PICTURES": str(manifest.parent)}
+    inputs = [names.get(flag, flag) for flag in flags]
+    assert main(["predict", "--engine", "ray", *inputs, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -29,7 +29,7 @@ def test_every_cell_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     cells = json.loads((tmp_path / NOTEBOOK.name).read_text("utf-8"))["cells"]
     pictures = [out for cell in cells for out in cell.get("outputs", ()) if "image/png" in out.get("data", {})]
-    assert len(pictures) >= 6
+    assert len(pictures) >= 5
     said = "".join(text for cell in cells for out in cell.get("outputs", ()) for text in out.get("text", ()))
     assert "segmented | Sure, it appears on" in said
     assert "absent |" in said

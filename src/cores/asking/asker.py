@@ -4,7 +4,7 @@ Legend: questions = about one image or several, levels = of the chain, masks = a
 prompt token, (h, w) = low-res masks, (H, W) = the picture's own size in pixels.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +23,11 @@ from cores.asking.prefixes import Prefixes
 from cores.asking.similarity import SimilarityMap, similarity_map
 from cores.data.sample import Form, Turn
 from cores.errors import UserError
+from cores.modeling.generation import Choose, Generation, Said, generate, teacher_force
 from cores.modeling.generation import Follow as Heard
-from cores.modeling.generation import Generation, Said, generate, teacher_force
 from cores.modeling.model import CoresModel
 from cores.modeling.prefix_cache import PrefixCache, extend_prefix, read_prefixes
+from cores.modeling.sampling import Sampling, sampler
 from cores.modeling.segmenters.base import Features
 from cores.processing.language_pixels import join
 from cores.processing.pixels import Picture
@@ -193,6 +194,24 @@ class Asker(Answerer[EncodedImage]):
         """`generate` for several images, each with its own queries (none is allowed), in their order."""
         return self._answers(images, queries, None, follow)
 
+    def draw_batch(
+        self,
+        images: Sequence[EncodedImage],
+        queries: Sequence[Sequence[Query]],
+        keys: Sequence[Sequence[Hashable]],
+        samples: int,
+        sampling: Sampling,
+    ) -> list[list[list[Answered]]]:
+        """So many answers to each query, drawn by chance; their prefix is read once for all of them.
+
+        `keys`: of each query, which with an answer's number say what it draws (see `sampler`).
+        """
+        repeated = [[query for query in own for _ in range(samples)] for own in queries]
+        named = [(key, number) for own in keys for key in own for number in range(samples)]
+        never = [self.processor.sizes.image_token_id]  # it would stand for a part of the picture
+        flat = self._answers(images, repeated, None, choose=lambda some: sampler(sampling, named[some], never))
+        return [[own[first : first + samples] for first in range(0, len(own), samples)] for own in flat]
+
     def stream(
         self, image: EncodedImage, query: Query, follow: Follow | None = None
     ) -> Generator[Sequence[int], None, Answered]:
@@ -234,8 +253,12 @@ class Asker(Answerer[EncodedImage]):
         queries: Sequence[Sequence[Query]],
         given: Sequence[Sequence[Turn | str | None]] | None,
         follow: Follow | None = None,
+        choose: Callable[[slice], Choose | None] = lambda some: None,
     ) -> list[list[Answered]]:
-        """All questions of all images, `questions_per_pass` at a time, whoever's they are."""
+        """All questions of all images, `questions_per_pass` at a time, whoever's they are.
+
+        `choose`: what chooses the words of some of the questions.
+        """
         places = [(i, j) for i, (_, asked) in enumerate(zip(images, queries, strict=True)) for j in range(len(asked))]
         of, questions = [i for i, _ in places], self._questions(images, queries)
         answers = None if given is None else [self.processor.answer_ids(answer) for own in given for answer in own]
@@ -244,7 +267,7 @@ class Asker(Answerer[EncodedImage]):
         for some in passes(len(of), self.questions_per_pass):
             heard = None if follow is None else _heard(follow, places[some])
             own = None if answers is None else answers[some]
-            told = self._pass(images, of[some], questions[some], own, drafter, heard)
+            told = self._pass(images, of[some], questions[some], own, drafter, heard, choose(some))
             for number, answer in zip(of[some], told, strict=True):
                 found[number].append(answer)
         return found
@@ -257,6 +280,7 @@ class Asker(Answerer[EncodedImage]):
         answers: Sequence[Tensor] | None,
         drafter: Drafts | None,
         heard: Heard | None,
+        choose: Choose | None,
     ) -> list[Answered]:
         """Questions side by side, each `of` the image of this number; `answers`: ids, None for the model's own."""
         numbers = list(dict.fromkeys(of))
@@ -264,10 +288,8 @@ class Asker(Answerer[EncodedImage]):
         own = dict(zip(numbers, self._prefixes(asked), strict=True))
         prefixes, closing = [own[number] for number in of], self.processor.closing
         if answers is None:
-            most, choose = self.max_new_tokens, self._choose()
-            said = generate(
-                self.model, prefixes, questions, closing, most, choose=choose, drafter=drafter, follow=heard
-            )
+            how = (closing, self.max_new_tokens, choose or self._choose(), drafter, heard)
+            said = generate(self.model, prefixes, questions, *how)
             self.tally.count(said)
         else:
             said = teacher_force(self.model, prefixes, questions, answers, closing)

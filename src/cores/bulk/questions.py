@@ -38,7 +38,12 @@ class Picture:
 def is_list(path: str | Path) -> bool:
     """Is this a file or folder that lists pictures: a manifest, a Parquet file, a folder of Parquet files?"""
     path = Path(path)
-    return path.suffix in (MANIFEST, TABLE) and path.is_file() or bool(_tables(path))
+    return (is_list_name(path) and path.is_file()) or bool(_tables(path))
+
+
+def is_list_name(path: str | Path) -> bool:
+    """Is a file of this name meant as a list of pictures?"""
+    return Path(path).suffix in (MANIFEST, TABLE)
 
 
 def read_pictures(named: Sequence[str | Path], queries: Sequence[str]) -> list[Picture]:

@@ -4,6 +4,7 @@ Masks are compressed COCO run lengths of the picture's own size, one a target; n
 be answered has status `error`, says why in `error`, and has null in place of an answer.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -78,6 +79,13 @@ def write_rows(rows: Sequence[Row], file: Path) -> None:
             pq.write_table(pa.Table.from_pylist(list(rows), SCHEMA), part)
         else:
             part.write_text("".join(dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a file. Raises OSError when it cannot be read."""
+    if file.suffix == ".parquet":
+        return pq.read_table(file).to_pylist()  # type: ignore[no-any-return]
+    return [json.loads(line) for line in file.read_bytes().splitlines()]
 
 
 def tally(file: Path) -> Counter[str]:

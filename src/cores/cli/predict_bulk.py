@@ -91,15 +91,26 @@ def _parsed(argv: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     )
     parser.add_argument("--batch", type=int, default=BATCH, help=f"pictures asked together (default: {BATCH})")
     parser.add_argument("--part", type=int, help=f"pictures a file (default: {PART}, of few pictures less)")
+    from cores.bulk.questions import is_list, is_list_name
+
     args = parser.parse_intermixed_args(argv)
     for flag in ("workers", "batch", "part", "max_new_tokens"):
         if getattr(args, flag) is not None and getattr(args, flag) < 1:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(args, flag)}: expected a number from 1")
     named, queries = list(args.images), list(args.query)
-    if args.queries is not None:
+    if args.queries is not None and is_list(args.queries):
+        named.append(str(args.queries))
+    elif args.queries is not None:
         queries += read_queries(args.queries)
+    if not named:
+        parser.error("INPUT is missing: name pictures, a folder, a manifest or a Parquet file")
+    for name in named:
+        if is_list_name(name) and not Path(name).exists():
+            raise UserError(f"{name}: there is no such file")
     if not queries and len(named) > 1 and not Path(named[-1]).exists():
         queries = [named.pop()]
+    if args.device not in (None, "cpu", "cuda"):
+        raise UserError(f"--device {args.device}: expected cpu or cuda; which GPU a worker has is for Ray to say")
     if any(not query.strip() for query in queries):
         raise UserError('QUERY is empty: ask for something in words, such as "the handle of the cup"')
     return args, named, queries

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cores import masks
+from cores import masks, viz
 from cores.geometry import Fit, Size, restore_bands
 from cores.inference.exports import to_labelme, to_pandas, to_supervision
 from cores.inference.exports.files import KINDS, SUFFIXES, save_file, save_set
@@ -179,6 +179,11 @@ class Segmentation:
     def mask(self) -> Mask:
         """(H, W) bool: the union of the targets, all False when there is none."""
         return masks.decode(self.rle)
+
+    @property
+    def colors(self) -> list[viz.Color]:
+        """Each target's colour in `overlay`: one that the answer names has that of its name, in every picture."""
+        return viz.colors_of([target.phrase if target.named else None for target in self.targets])
 
     @property
     def boxes(self) -> list[Box | None]:

@@ -4,6 +4,8 @@ Legend: images = rows of the batch, tokens = length of the longest row, levels =
 the batch on one flat axis, width = the language model's, dim = of a prompt token, h, w = a picture's own size.
 """
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from cores.modeling.mllms import make_mllm
 from cores.modeling.objective import Frames, level_losses, share
 from cores.modeling.packed_states import packed_states
 from cores.modeling.packing import supervised_places
+from cores.modeling.policy import Drawn, policy_losses
 from cores.modeling.refiner import make_refiner
 from cores.modeling.segmenters import make_segmenter
 from cores.modeling.segmenters.base import Features
@@ -38,7 +41,8 @@ class CoresOutput(ModelOutput):
 
     `mask_losses`: by their names in the log, those of the last level (`bce_loss`, `dice_loss`) and, where they train,
     of those before it (`location_bce_loss`, ...); `location_loss`: of the levels before the last together, weighted as
-    in `mask_loss`. `low_res_logits`: a tuple of (masks, H, W), one a level; `tokens` (levels, masks, dim): prompt
+    in `mask_loss`; `policy_loss`, `policy_kl` (unweighted) and `policy_cut` of drawn answers, means over their tokens.
+    `low_res_logits`: a tuple of (masks, H, W), one a level; `tokens` (levels, masks, dim): prompt
     tokens before the refiner; `hidden_states` (images, tokens, width): last layer, after the final norm.
     """
 
@@ -47,6 +51,9 @@ class CoresOutput(ModelOutput):
     mask_loss: Tensor | None = None
     mask_losses: dict[str, Tensor] | None = None
     location_loss: Tensor | None = None
+    policy_loss: Tensor | None = None
+    policy_kl: Tensor | None = None
+    policy_cut: Tensor | None = None
     low_res_logits: tuple[Tensor, ...] | None = None
     tokens: Tensor | None = None
     hidden_states: Tensor | None = None
@@ -209,6 +216,7 @@ class CoresModel(PreTrainedModel):
         supervised: Tensor | None = None,
         rows: Sequence[int] | None = None,
         counts: Mapping[str, Tensor | int] | None = None,
+        drawn: Drawn | None = None,
     ) -> CoresOutput:
         """Losses and masks of a packed batch.
 
@@ -220,7 +228,7 @@ class CoresModel(PreTrainedModel):
         inside the segmenter's square, in pixels. `supervised` (supervised,): see `packing.supervised_places`; `rows`:
         `image_index` as plain numbers; without them the device is asked, and waited for. `counts`: how many of each of
         `loss_keys.COUNTED` the losses are means over, more than are here where this is a part of a step; numbers or
-        int64 scalars. None: as are here.
+        int64 scalars. None: as are here. `drawn`: answers in the rows that are learned from by their rewards.
         Raises ValueError when masks or their losses are asked for without what they are made of.
         """
         if features is None and image_index is not None and len(image_index):  # without masks nothing is looked at
@@ -248,12 +256,12 @@ class CoresModel(PreTrainedModel):
                 left_out = ignore if ignore is not None and self.config.ignore_255 else [None] * len(sizes)
                 frames = Frames(self.segmenter.image_size, sizes, resized, left_out, self.segmenter.fit)
                 self._mask_losses(output, truth, location_truth, rows, frames, counts)
-        if output.text_loss is not None:
-            output.loss = self.config.text_weight * output.text_loss
-            if output.mask_loss is not None:
-                output.loss = output.loss + self.config.mask_weight * output.mask_loss
-        elif output.mask_loss is not None:
-            output.loss = self.config.mask_weight * output.mask_loss
+        if drawn is not None:
+            self._policy_loss(output, states, drawn, counts)
+        parts = (self.config.text_weight, output.text_loss), (self.config.mask_weight, output.mask_loss)
+        weighted = [weight * part for weight, part in (*parts, (1.0, output.policy_loss)) if part is not None]
+        if weighted:
+            output.loss = functools.reduce(operator.add, weighted)
         return output
 
     def _features(self, pixels: Tensor | None) -> Features:
@@ -276,6 +284,17 @@ class CoresModel(PreTrainedModel):
         logits: Tensor = self.mllm.logits(states.flatten(0, 1)[places])  # (supervised, vocabulary)
         total = F.cross_entropy(logits.float(), labels.flatten()[places + 1], reduction="sum")
         return share(total, len(places) if counts is None else counts["tokens"])
+
+    def _policy_loss(
+        self, output: CoresOutput, states: Tensor, drawn: Drawn, counts: Mapping[str, Tensor | int] | None
+    ) -> None:
+        """Means over the tokens of all drawn answers."""
+        logits: Tensor = self.mllm.logits(states.flatten(0, 1)[drawn.places])  # (tokens, vocabulary)
+        said = -F.cross_entropy(logits.float() / drawn.temperature, drawn.words, reduction="none")
+        count = len(drawn.words) if counts is None else counts["drawn"]
+        output.policy_loss, output.policy_kl, output.policy_cut = (
+            share(total, count) for total in policy_losses(said, drawn)
+        )
 
     def _mask_losses(
         self,

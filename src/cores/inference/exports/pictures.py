@@ -2,7 +2,6 @@
 
 import base64
 import html
-from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -23,19 +22,18 @@ GROUND = (236, 236, 236)
 
 def captioned(found: "Segmentation", picture: Picturelike | None, longest: int) -> Image.Image:
     """`marked`, with query, answer and the names of the targets below it."""
-    drawn, colors = marked(found, picture, longest)
+    drawn = marked(found, picture, longest)
     size = min(max(drawn.width // 50, 12), 64)  # of the letters
     drawn = viz.caption(drawn, found.query, size)
-    drawn = viz.caption(drawn, f"{found.answer} [cut]" if found.cut else found.answer, size)
-    for phrase, color in _named(found, colors).items():
+    drawn = viz.caption(drawn, _said(found), size)
+    named = {target.phrase: color for target, color in zip(found.targets, found.colors, strict=True) if target.named}
+    for phrase, color in named.items():
         drawn = viz.caption(drawn, phrase, size, color)
     return drawn
 
 
-def marked(
-    found: "Segmentation", picture: Picturelike | None, longest: int
-) -> tuple[Image.Image, Sequence[viz.Color]]:
-    """The picture with each target in its colour, at most `longest` pixels on its longer side; and these colours.
+def marked(found: "Segmentation", picture: Picturelike | None, longest: int) -> Image.Image:
+    """The picture with each target in its colour, at most `longest` pixels on its longer side.
 
     Without a picture: the one that the answer knows, else a plain ground. Raises DataError when it is not of this
     answer's size or cannot be read, UserError when it is no picture at all.
@@ -43,8 +41,7 @@ def marked(
     opened = _opened(found, picture, longest)
     if max(opened.size) > longest:
         opened, _ = viz.fit(opened, [], longest)
-    colors = viz.colors_of([target.phrase if target.named else None for target in found.targets])
-    return viz.overlay(opened, (viz.fit_mask(target.mask, opened.size) for target in found.targets), colors), colors
+    return viz.overlay(opened, (viz.fit_mask(target.mask, opened.size) for target in found.targets), found.colors)
 
 
 def _opened(found: "Segmentation", picture: Picturelike | None, longest: int) -> Image.Image:
@@ -61,21 +58,19 @@ def _opened(found: "Segmentation", picture: Picturelike | None, longest: int) ->
     return Image.new("RGB", (max(1, round(width * scale)), max(1, round(height * scale))), GROUND)
 
 
-def _named(found: "Segmentation", colors: Sequence[viz.Color]) -> dict[str, viz.Color]:
-    """The colour of each name that the answer says."""
-    return {target.phrase: color for target, color in zip(found.targets, colors, strict=True) if target.named}
+def _said(found: "Segmentation") -> str:
+    return f"{found.answer} [cut]" if found.cut else found.answer
 
 
 def as_html(found: "Segmentation") -> str:
-    """A small figure that needs nothing from elsewhere: the picture inside, question, sentence and scores below."""
-    drawn, colors = marked(found, None, SMALL)
+    """A small figure that needs nothing from elsewhere: the picture inside, query, answer and scores below."""
     file = BytesIO()
-    drawn.save(file, "JPEG", quality=85)
+    marked(found, None, SMALL).save(file, "JPEG", quality=85)
     content = base64.b64encode(file.getvalue()).decode("ascii")
-    lines = [f"<b>{html.escape(found.query)}</b>", html.escape(found.text or found.status)]
-    for target, color in zip(found.targets, colors, strict=True):
-        square = f'<span style="color: rgb{color}">&#9632;</span>'
-        lines.append(f"{square} {html.escape(target.phrase)} ({target.score:.2f})")
+    lines = [f"<b>{html.escape(found.query)}</b>", html.escape(_said(found))]
+    for number, (target, color) in enumerate(zip(found.targets, found.colors, strict=True), 1):
+        name = html.escape(target.phrase) if target.named else f"target {number}"
+        lines.append(f'<span style="color: rgb{color}">&#9632;</span> {name}, score {target.score:.2f}')
     picture = f'<img style="max-width: 100%" alt="{html.escape(repr(found))}" src="data:image/jpeg;base64,{content}">'
     below = f"<figcaption>{'<br>'.join(lines)}</figcaption>"
     return f'<figure style="margin: 0; max-width: {SMALL}px">{picture}{below}</figure>'
@@ -91,9 +86,8 @@ def plot(found: "Segmentation", picture: Picturelike | None, axes: Any) -> Any:
     except ImportError:
         captioned(found, picture, LONGEST).show(found.query)
         return None
-    drawn, _ = marked(found, picture, LONGEST)
     axes = pyplot.subplots()[1] if axes is None else axes
-    axes.imshow(drawn)
-    axes.set_title(f"{found.query}\n{found.text}", wrap=True, parse_math=False)  # a $ is a $
+    axes.imshow(marked(found, picture, LONGEST))
+    axes.set_title(f"{found.query}\n{_said(found)}", wrap=True, parse_math=False)  # a $ is a $
     axes.set_axis_off()
     return axes

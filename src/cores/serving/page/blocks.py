@@ -28,7 +28,8 @@ FRAME = (
 GROUND = {"body_background_fill": "#f6f7f9", "body_background_fill_dark": "#12151b"}  # --ground of the style sheet
 KEPT = (300, 3600)  # seconds: every so often pictures are deleted that were sent so long ago; a page sends its again
 FAILED = "something went wrong here, and was logged: ask again, or ask for something else"
-SCRIPTS = ("masks.js", "files.js", "page.js")  # one after the other, one scope
+LOST = "() => ({lost: Date.now()})"  # what the page is told of a question that did not arrive
+SCRIPTS = ("masks.js", "view.js", "showing.js", "drawing.js", "asking.js", "pictures.js", "files.js")  # one scope
 
 
 def mount_blocks(app: FastAPI, engine: Engine, settings: Settings) -> None:
@@ -52,7 +53,7 @@ def mount_blocks(app: FastAPI, engine: Engine, settings: Settings) -> None:
 def build(engine: Engine, about: str = "") -> gr.Blocks:
     """The page's blocks; `about`: a sentence under its title."""
     html = _file("page.html").replace("EXAMPLES", examples_html())
-    script = "\n".join(map(_file, SCRIPTS))
+    script = "\n".join([*map(_file, SCRIPTS), "show();"])
 
     async def answer(event: gr.EventData) -> AsyncIterator[dict[str, Any]]:
         async for told in answered(engine, event._data):
@@ -65,6 +66,7 @@ def build(engine: Engine, about: str = "") -> gr.Blocks:
         # Many questions at a time: it is the engine that queues them, batches them and refuses what is too much.
         once = {"queue": True, "show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         asked = page.ask(answer, None, page, **once)
+        asked.failure(None, None, page, js=LOST)
         page.stop(None, None, None, cancels=[asked])
     return blocks
 
