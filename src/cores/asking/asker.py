@@ -8,12 +8,13 @@ from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from cores.asking.absence import FirstWords
 from cores.asking.answerer import Answerer, Follow, Query
 from cores.asking.answers import Answered, decode, passes, segment_answers
 from cores.asking.confidence import Confidence
@@ -218,13 +219,9 @@ class Asker(Answerer[EncodedImage]):
         """`generate` of one query: gives the ids said so far after each pass, and returns the answer."""
         (question,) = self._questions([image], [[query]])
         (prefix,) = self._prefixes([image])
-        how, heard = (
-            (self.processor.closing, self.max_new_tokens),
-            None if follow is None else _heard(follow, [(0, 0)]),
-        )
-        answer = Generation(
-            self.model, [prefix], [question], *how, self._choose(), image.drafts or self._drafter(), heard
-        )
+        heard = None if follow is None else _heard(follow, [(0, 0)])
+        how = (self._choose(), image.drafts or self._drafter(), heard)
+        answer = Generation(self.model, [prefix], [question], self.processor.closing, self.max_new_tokens, *how)
         while answer.open:
             answer.step()
             yield answer.told[0].said
@@ -288,8 +285,9 @@ class Asker(Answerer[EncodedImage]):
         own = dict(zip(numbers, self._prefixes(asked), strict=True))
         prefixes, closing = [own[number] for number in of], self.processor.closing
         if answers is None:
-            how = (closing, self.max_new_tokens, choose or self._choose(), drafter, heard)
-            said = generate(self.model, prefixes, questions, *how)
+            most, choose = self.max_new_tokens, choose or self._choose()
+            how: dict[str, Any] = {"choose": choose, "drafter": drafter, "follow": heard}
+            said = generate(self.model, prefixes, questions, closing, most, **how)
             self.tally.count(said)
         else:
             said = teacher_force(self.model, prefixes, questions, answers, closing)
@@ -297,35 +295,13 @@ class Asker(Answerer[EncodedImage]):
 
     def _segmented(self, images: Sequence[EncodedImage], said: Sequence[Said], of: Sequence[int]) -> list[Answered]:
         """What was said with its masks, each `of` the image of this number."""
-        features, absent = [image.features for image in images], self._absent(said) if self.confidence else None
+        features = [image.features for image in images]
+        absent = None if self.confidence is None else self._first_words.absent(self.model, said)
         return segment_answers(self.model, features, said, of, self.questions_per_pass, self.refine, absent)
 
-    @torch.no_grad()
-    def _absent(self, said: Sequence[Said]) -> list[float]:
-        """How much likelier each answer is to begin as a refusal than otherwise, 0 to 1.
-
-        Of the probabilities of its first token: the share of tokens that begin a refusal, where those are left out
-        that begin a refusal and an answer alike.
-        """
-        if not self._refusing:
-            return [0.0] * len(said)
-        begun = [n for n, one in enumerate(said) if len(one.states)]
-        found = [0.0] * len(said)
-        if begun:
-            logits = self.model.mllm.logits(torch.stack([said[n].states[0] for n in begun]))
-            chances = logits.float().softmax(-1)
-            refusing, both = (chances[:, list(ids)].sum(-1) for ids in self._refusing)
-            for n, share in zip(begun, (refusing / (1 - both).clamp(min=1e-6)).tolist(), strict=True):
-                found[n] = min(share, 1.0)
-        return found
-
     @cached_property
-    def _refusing(self) -> tuple[set[int], set[int]] | None:
-        """First ids of refusals that begin no other answer, and of those that do; None where all do."""
-        words = self.processor.writer.words
-        refusals = {int(self.processor.answer_ids(text)[0]) for text in words.refusals}
-        others = {int(self.processor.answer_ids(self.processor.writer.fill(text))[0]) for text in words.answers}
-        return (refusals - others, refusals & others) if refusals - others else None
+    def _first_words(self) -> FirstWords:
+        return FirstWords(self.processor)
 
     def _choose(self) -> Constrained | None:
         """Who chooses the words of one pass; None: the model alone."""
