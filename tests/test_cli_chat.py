@@ -116,8 +116,8 @@ def test_in_a_terminal_answers_stream_masks_are_drawn_and_ctrl_d_ends(tmp_path: 
     for name in ("TMUX", "KITTY_WINDOW_ID", "TERM_PROGRAM", "LC_TERMINAL"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "cores", "chat", str(image), "--out", str(tmp_path / "out")]
-    ends = {"stdin": other, "stdout": other, "stderr": other}
-    running = subprocess.Popen(command, **ends, env=environment, start_new_session=True)
+    sides = {"stdin": other, "stdout": other, "stderr": other}
+    running = subprocess.Popen(command, **sides, env=environment, start_new_session=True)
     os.close(other)
     told = ""
 

@@ -79,9 +79,11 @@ def test_decode_is_the_family_s_own_forward(kind: str, prompted: bool) -> None:
     features, index = model.encode(seen), torch.tensor([0])
 
     boxes = torch.tensor([[10.0, 20.0, 61.5, 70.25]]).double()
-    expected = theirs(seen, input_boxes=boxes[None], **given).pred_masks[:, 0, 0]
+    told = theirs(seen, input_boxes=boxes[None], **given)
+    expected, rated = told.pred_masks[:, 0, 0], []
     assert expected.shape == (1, model.mask_size, model.mask_size)
-    assert far(model.decode(features, model.embed_boxes(boxes), index, mask), expected) < 1e-12
+    assert far(model.decode(features, model.embed_boxes(boxes), index, mask, rated), expected) < 1e-12
+    assert far(rated[0], told.iou_scores[:, 0, 0]) < 1e-12  # its guess of its own IoU, too
 
     points, labels = torch.tensor([[[[30.0, 40.0], [5.0, 9.0]]]]).double(), torch.tensor([[[1, 0]]])
     expected = theirs(seen, input_points=points, input_labels=labels, **given).pred_masks[:, 0, 0]

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from cores.asking.answers import Answered
+from cores.asking.confidence import Confidence
 from cores.asking.full_size import FullSize
 from cores.data.sample import Form, Turn
 from cores.errors import UserError
@@ -39,10 +40,12 @@ class Answerer(ABC, Generic[I]):
     """Answers questions about pictures with masks.
 
     `levels`: names, coarse to fine; `canvas`: side of the segmenter's square, in pixels; `fit`: how a picture is put
-    into it; `has_tokens`: does it answer in grounding tokens, which can be forced and exchanged?
+    into it; `has_tokens`: does it answer in grounding tokens, which can be forced and exchanged? `confidence`: of its
+    answers, None where they have no signals for one but the masks' own.
     """
 
     has_tokens = False
+    confidence: Confidence | None = None
     levels: Sequence[str]
     canvas: int
     fit: Fit

@@ -4,6 +4,7 @@ Legend: images = pictures asked about, levels = of the chain, chains = targets o
 answers on one flat axis, dim = of a prompt token, (h, w) = low-res masks.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,9 @@ class Answered:
     level's token stands (None: not said). `states` (levels, chains, width): the language model's, that predicted
     them; `tokens` (levels, chains, dim): prompt tokens made of those; zeros where not said.
     `low_res_logits`: (chains, h, w) a level, zeros (an empty mask) for a level that was not said.
+    `predicted_iou`: the decoder's guess of each chain's last mask, as it comes; `sure`: the mean probability of its
+    grounding tokens (geometric); `absent`: how much likelier a refusal's first words are than any others, 0 to 1. The
+    first and the last are 0 where nobody asked for them.
     """
 
     ids: list[int]
@@ -34,6 +38,9 @@ class Answered:
     states: Tensor
     tokens: Tensor
     low_res_logits: list[Tensor]
+    predicted_iou: Sequence[float]
+    sure: Sequence[float]
+    absent: float
 
     @property
     def length(self) -> int:
@@ -66,12 +73,13 @@ def segment_answers(
     of: Sequence[int],
     masks_per_pass: int,
     refine: bool = False,
+    absent: Sequence[float] | None = None,
 ) -> list[Answered]:
     """Project the grounding tokens' states to prompt tokens and run the chains of all answers.
 
     Args: `features` of each image, from `model.encode`; `of`: each answer's image, by its number; `masks_per_pass`:
-    most chains in one call of the mask decoder; `refine`: see `CoresModel.segment`. Returns: one `Answered` an answer,
-    in order.
+    most chains in one call of the mask decoder; `refine`: see `CoresModel.segment`; `absent`: of each answer; without
+    it nothing is asked how sure it is. Returns: one `Answered` an answer, in order.
     """
     chains = [find_chains(one.ids, model.config.token_ids) for one in said]
     flat = [(row, chain) for row, found in enumerate(chains) for chain in found]
@@ -80,20 +88,35 @@ def segment_answers(
     size = model.segmenter.mask_size
     low_res = [features[0].new_zeros((len(flat), size, size)) for _ in tokens]
     whole = [n for n, (_, chain) in enumerate(flat) if None not in chain]
+    guesses = torch.zeros(len(flat))
     bare = [n for n, (_, chain) in enumerate(flat) if None in chain]  # only the last level, as if it were the first
     for numbers, used in ((whole, slice(None)), (bare, slice(-1, None))):
         owners = [of[flat[n][0]] for n in numbers]
-        found = decode(model, features, tokens[used][:, numbers], owners, masks_per_pass, refine=refine)
+        rated: list[Tensor] | None = None if absent is None else []
+        taken = tokens[used][:, numbers]
+        found = decode(model, features, taken, owners, masks_per_pass, refine=refine, rated=rated)
+        if rated:
+            guesses[numbers] = torch.cat(rated).float().cpu()
         for target, logits in zip(low_res[used], found, strict=True):
             target[numbers] = logits.to(target.dtype)
     result, first = [], 0
-    for one, found_chains in zip(said, chains, strict=True):
+    absent = [0.0] * len(said) if absent is None else absent
+    for one, found_chains, refused in zip(said, chains, absent, strict=True):
         last = first + len(found_chains)
         parts = [level[first:last] for level in low_res]
         own = slice(first, last)
-        result.append(Answered(one.ids, one.score, one.cut, found_chains, states[:, own], tokens[:, own], parts))
+        signals = (guesses[own].tolist(), _sure(one.sure, found_chains), refused)
+        about = (one.ids, one.score, one.cut, found_chains)
+        result.append(Answered(*about, states[:, own], tokens[:, own], parts, *signals))
         first = last
     return result
+
+
+def _sure(log_probabilities: Tensor, chains: Sequence[Chain]) -> list[float]:
+    """The mean probability (geometric) of each chain's tokens, of those of an answer (tokens,)."""
+    known = log_probabilities.tolist() if chains else []
+    said = [[known[place] for place in chain if place is not None] for chain in chains]
+    return [math.exp(sum(own) / len(own)) for own in said]
 
 
 def _grounding_states(model: CoresModel, said: Sequence[Said], flat: Sequence[tuple[int, Chain]]) -> Tensor:
@@ -128,11 +151,12 @@ def decode(
     masks_per_pass: int,
     use_location: bool = True,
     refine: bool = False,
+    rated: list[Tensor] | None = None,
 ) -> list[Tensor]:
     """Low-res logits (masks, h, w) of each level, of prompt tokens (levels, masks, dim).
 
     Args: `features` of each image; `of`: each mask's image, by its number; `use_location` False: the last level
-    without mask prompt and refiner; `refine`: see `CoresModel.segment`.
+    without mask prompt and refiner; `refine`, `rated`: see `CoresModel.segment`.
     """
     side = model.segmenter.mask_size
     parts = [[features[0].new_zeros((0, side, side)) for _ in tokens]]
@@ -140,7 +164,7 @@ def decode(
         images = list(dict.fromkeys(of[some]))
         index = torch.tensor([images.index(image) for image in of[some]], device=tokens.device)
         seen = features[images[0]] if len(images) == 1 else Features.cat([features[image] for image in images])
-        parts.append(model.segment(seen, tokens[:, some], index, use_location, masks_per_pass, refine))
+        parts.append(model.segment(seen, tokens[:, some], index, use_location, masks_per_pass, refine, rated))
     return [torch.cat(level) for level in zip(*parts, strict=True)]
 
 

@@ -6,15 +6,18 @@ prompt token, (h, w) = low-res masks, (H, W) = the picture's own size in pixels.
 
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from cores.asking.absence import FirstWords
 from cores.asking.answerer import Answerer, Follow, Query
 from cores.asking.answers import Answered, decode, passes, segment_answers
+from cores.asking.confidence import Confidence
 from cores.asking.constrained import Constrained
 from cores.asking.drafts import Drafts
 from cores.asking.prefixes import Prefixes
@@ -96,6 +99,8 @@ class Asker(Answerer[EncodedImage]):
 
         chain: `constrained`: every generated answer holds whole chains (`Constrained`), a token a pass.
         refine: masks of the last level are decoded once more, each with itself as its prompt.
+        confidence: of the checkpoint; with it answers have the signals that it reads, which takes a little more of
+            the decoder and the head.
 
     `tally`: what its generated answers took so far.
     Raises UserError when `max_new_tokens` or `questions_per_pass` is no whole number from 1, or too few for a
@@ -115,6 +120,7 @@ class Asker(Answerer[EncodedImage]):
         drafts: DraftsFrom = "call",
         chain: ChainRule = "free",
         refine: bool = False,
+        confidence: Confidence | None = None,
     ) -> None:
         self.model, self.processor, self.seed = model, processor, seed
         self.prefixes = Prefixes() if prefixes is None else prefixes
@@ -127,7 +133,7 @@ class Asker(Answerer[EncodedImage]):
         if drafts not in get_args(DraftsFrom):
             raise UserError(f"drafts: found {drafts!r:.40}, expected one of {', '.join(get_args(DraftsFrom))}")
         self.drafts, self.tally = drafts, Tally()
-        self.chain, self.refine = chain, refine
+        self.chain, self.refine, self.confidence = chain, refine, confidence
         self._choose()  # what is wrong with a number is said at once
         self._drafts: Drafts | None = None  # made when it is needed
         self.levels = [str(level["name"]) for level in model.config.levels]
@@ -213,19 +219,15 @@ class Asker(Answerer[EncodedImage]):
         """`generate` of one query: gives the ids said so far after each pass, and returns the answer."""
         (question,) = self._questions([image], [[query]])
         (prefix,) = self._prefixes([image])
-        how, heard = (
-            (self.processor.closing, self.max_new_tokens),
-            None if follow is None else _heard(follow, [(0, 0)]),
-        )
-        answer = Generation(
-            self.model, [prefix], [question], *how, self._choose(), image.drafts or self._drafter(), heard
-        )
+        heard = None if follow is None else _heard(follow, [(0, 0)])
+        how = (self._choose(), image.drafts or self._drafter(), heard)
+        answer = Generation(self.model, [prefix], [question], self.processor.closing, self.max_new_tokens, *how)
         while answer.open:
             answer.step()
             yield answer.told[0].said
         said = answer.said()
         self.tally.count(said)
-        return segment_answers(self.model, [image.features], said, [0], self.questions_per_pass, self.refine)[0]
+        return self._segmented([image], said, [0])[0]
 
     def teacher_force(
         self, image: EncodedImage, queries: Sequence[Query], answers: Sequence[Turn | str | None]
@@ -283,13 +285,23 @@ class Asker(Answerer[EncodedImage]):
         own = dict(zip(numbers, self._prefixes(asked), strict=True))
         prefixes, closing = [own[number] for number in of], self.processor.closing
         if answers is None:
-            how = (closing, self.max_new_tokens, choose or self._choose(), drafter, heard)
-            said = generate(self.model, prefixes, questions, *how)
+            most, choose = self.max_new_tokens, choose or self._choose()
+            how: dict[str, Any] = {"choose": choose, "drafter": drafter, "follow": heard}
+            said = generate(self.model, prefixes, questions, closing, most, **how)
             self.tally.count(said)
         else:
             said = teacher_force(self.model, prefixes, questions, answers, closing)
-        features, rows = [image.features for image in asked], [numbers.index(number) for number in of]
-        return segment_answers(self.model, features, said, rows, self.questions_per_pass, self.refine)
+        return self._segmented(asked, said, [numbers.index(number) for number in of])
+
+    def _segmented(self, images: Sequence[EncodedImage], said: Sequence[Said], of: Sequence[int]) -> list[Answered]:
+        """What was said with its masks, each `of` the image of this number."""
+        features = [image.features for image in images]
+        absent = None if self.confidence is None else self._first_words.absent(self.model, said)
+        return segment_answers(self.model, features, said, of, self.questions_per_pass, self.refine, absent)
+
+    @cached_property
+    def _first_words(self) -> FirstWords:
+        return FirstWords(self.processor)
 
     def _choose(self) -> Constrained | None:
         """Who chooses the words of one pass; None: the model alone."""

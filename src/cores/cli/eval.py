@@ -94,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--similarity", action="store_true", help="show which of the picture's patches each grounding token is like"
     )
+    parser.add_argument(
+        "--fit-confidence",
+        action="store_true",
+        help="write confidence.json, too: put into the model's folder it makes answers' confidence the IoU that is to "
+        "be expected (docs/confidence.md)",
+    )
     parser.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the checkpoint's)")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
     base_option(parser, "of a run: ")
@@ -121,6 +127,8 @@ def _run(args: argparse.Namespace, home: Path) -> int:
         default = "teacher-forced" if published else "both" if asker.has_tokens else "generated"
         answers = ANSWERS[args.answers or default]
         evaluator.check_answers(asker, answers)
+        if args.fit_confidence and asker.confidence is None:
+            raise UserError("--fit-confidence: a chain in words has no signals to fit: leave it out")
         if args.similarity and not asker.has_tokens:
             raise UserError("--similarity: a chain in words has no grounding tokens: leave it out")
         settings = _settings(args, answers, pictures, {name: len(part) for name, part in parts.items()})
@@ -208,8 +216,10 @@ def _settings(
 def _asker(args: argparse.Namespace, pictures: int) -> "Answerer[Any]":
     """Who answers about so many pictures together: a model, checked first, or a chain in words."""
     from cores.asking.asker import Asker
+    from cores.asking.confidence import Confidence
     from cores.asking.prefixes import Prefixes
     from cores.checkpoints.checking import check_static
+    from cores.checkpoints.find import find
     from cores.checkpoints.load import load
     from cores.words.load import is_words, load_words
 
@@ -219,7 +229,8 @@ def _asker(args: argparse.Namespace, pictures: int) -> "Answerer[Any]":
     check_static(args.model)
     model, processor = load(args.model, args.device, args.dtype)
     kept = Prefixes(pictures)  # a picture's prefix is read once for both ways of answering
-    return Asker(model, processor, args.seed, args.max_new_tokens, prefixes=kept)
+    confidence = Confidence.load(find(args.model))
+    return Asker(model, processor, args.seed, args.max_new_tokens, prefixes=kept, confidence=confidence)
 
 
 def _rank() -> int:

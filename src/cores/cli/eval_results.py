@@ -25,6 +25,7 @@ def write_results(
     from cores.evaluation import result_files as files
     from cores.evaluation import tables
     from cores.evaluation.figures import figures
+    from cores.evaluation.fitting import fit_confidence
     from cores.evaluation.journal import finish, found_in, read_back
     from cores.evaluation.protocol import PUBLISHED_COUNTS, Protocol, has_seen
     from cores.evaluation.report import Chapter
@@ -41,6 +42,9 @@ def write_results(
         beside[name] = {"protocol": protocol.rules, "published_images": PUBLISHED_COUNTS.get(name), "seen": seen}
     with whole_files(args.out) as folder:
         files.write(folder, about, chapters, args.seed, beside)
+        if args.fit_confidence:
+            records = (one for chapter in chapters for one in chapter.records if one.mode == answers[0])
+            fit_confidence(records, " and ".join(parts)).save(folder)
     finish(home)
     sys.stdout.write(f"{tables.summary({c.name: c.result for c in chapters})}\n")
     sys.stdout.write(f"\n{tables.intervals({c.name: c.figures for c in chapters if c.figures})}\n")
@@ -54,6 +58,8 @@ def write_results(
             sys.stdout.write(f"\n{chapter.name}: {chapter.result.images} pictures, published are {published}\n")
         if beside[chapter.name]["seen"]:
             sys.stdout.write(f"\n{chapter.name}: THESE WEIGHTS WERE TRAINED ON IT\n")
+    if args.fit_confidence:
+        sys.stdout.write(f"\nconfidence: {args.out / 'confidence.json'}: copy it into the model's folder\n")
     sys.stdout.write(f"\nreport: {args.out / 'report.html'}\n")
 
 

@@ -15,6 +15,7 @@ from cores import masks
 from cores.asking.answerer import Answerer
 from cores.asking.answers import Answered
 from cores.asking.asker import QUESTIONS_PER_PASS, Asker
+from cores.asking.full_size import FullSize
 from cores.asking.prefixes import Prefixes
 from cores.data.sample import Sample
 from cores.errors import UserError
@@ -22,7 +23,6 @@ from cores.evaluation import sanity as checks
 from cores.evaluation.counts import Counts, compared, covered
 from cores.evaluation.result import Record, Result, Sanity, Score
 from cores.evaluation.sample_asker import MODES, Mode, Question, SampleAsker, ask_all, asked_in, questions_of
-from cores.masks import Mask
 from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
 
@@ -176,15 +176,17 @@ def judge(
     return judged
 
 
-def _count(asker: SampleAsker, question: Question, answer: Answered, mode: Mode) -> tuple[Counts, list[list[Mask]]]:
+def _count(
+    asker: SampleAsker, question: Question, answer: Answered, mode: Mode
+) -> tuple[Counts, list[list[FullSize]]]:
     """What one answer counts, and its masks (H, W): of each level its chains'."""
-    levels = [asker.full_size(logits) for logits in answer.low_res_logits]
-    drawn, said = levels[-1], [None not in chain for chain in answer.chains]
+    levels = [asker.drawn(logits) for logits in answer.low_res_logits]
+    drawn, said = [full.mask for full in levels[-1]], [None not in chain for chain in answer.chains]
     nothing = np.zeros(asker.sample.size, dtype=bool)
     wanted = question.truth or ((nothing,) if mode == "teacher-forced" else ())
     overlaps, matched = compared(drawn, wanted, asker.ignore)
     status = asker.asker.read(answer).status
-    locations = [mask if whole else None for mask, whole in zip(levels[0], said, strict=True)]
+    locations = [full.mask if whole else None for full, whole in zip(levels[0], said, strict=True)]
     counts = Counts(
         mode=mode,
         kind=kind_of(asker.sample, question),
@@ -206,12 +208,12 @@ def _record(
     number: int,
     question: Question,
     answer: Answered,
-    drawn: list[list[Mask]],
+    drawn: list[list[FullSize]],
     counts: Counts,
 ) -> Record:
     reading, sample, names = asker.asker.read(answer), asker.sample, asker.asker.levels
     levels = tuple(
-        {names[k]: masks.encode(drawn[k][i]) for k, position in enumerate(chain) if position is not None}
+        {names[k]: masks.encode(drawn[k][i].mask) for k, position in enumerate(chain) if position is not None}
         for i, chain in enumerate(answer.chains)
     )
     return Record(
@@ -229,7 +231,22 @@ def _record(
         levels=levels,
         kind=counts.kind,
         counts=counts,
+        **_sureness(asker.asker, answer, drawn[-1]),
     )
+
+
+def _sureness(asker: Answerer[Any], answer: Answered, drawn: Sequence[FullSize]) -> dict[str, Any]:
+    """How sure an answer is, and the signals that say so; nothing of one who has none."""
+    if asker.confidence is None:
+        return {}
+    pixels = [full.score for full in drawn]
+    signals = tuple(zip(answer.predicted_iou, answer.sure, pixels, strict=True))
+    return {
+        "signals": signals,
+        "confidences": tuple(asker.confidence.of_mask(one) for one in signals),
+        "absent": answer.absent,
+        "refusal": asker.confidence.of_refusal(answer.absent),
+    }
 
 
 def kind_of(sample: Sample, question: Question) -> str | None:

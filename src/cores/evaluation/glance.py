@@ -31,18 +31,25 @@ class Line(NamedTuple):
 
 @dataclass
 class Glance:
-    """`lines` of all answers in one mode; sums over its targets."""
+    """`lines` of all answers in one mode; sums over its targets. `sure`: of masks of targets, confidence and IoU;
+    `refusals`: of answers, how probable an absence was, and whether there was one."""
 
     lines: list[Line] = field(default_factory=list)
     bins: list[int] = field(default_factory=lambda: [0] * BINS)
     causes: Counter[str] = field(default_factory=Counter)
     targets: int = 0
     located: int = 0
+    sure: list[tuple[float, float]] = field(default_factory=list)
+    refusals: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def calibration(self) -> list[tuple[float, float, int]]:
-        """Groups of answers by the model's confidence, lowest first: mean confidence, mean IoU, how many."""
-        known = sorted((line.confidence, line.iou) for line in self.lines if not math.isnan(line.confidence))
+        """Groups of targets by their masks' confidence, lowest first: mean confidence, mean IoU, how many.
+
+        Of answers that have no such, by the mean probability of their tokens.
+        """
+        said = [(line.confidence, line.iou) for line in self.lines if not math.isnan(line.confidence)]
+        known = sorted(self.sure or said)
         cuts = [len(known) * i // GROUPS for i in range(GROUPS + 1)]
         groups = [known[a:b] for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
         return [(_mean([c for c, _ in g]), _mean([i for _, i in g]), len(g)) for g in groups]
@@ -62,7 +69,10 @@ def glance(records: Iterable[Record], mode: str) -> Glance:
             found.causes.update([*causes, *levels])
             found.located += sum(share is not None for share in counts.covered)
             causes += levels
+        if record.refusal is not None:
+            found.refusals.append((record.refusal, float(not record.truth)))
         if record.truth:
+            found.sure += zip(record.confidences, record.ious, strict=False)  # chain by target, in order
             found.targets += len(record.ious)
             for one in record.ious:
                 found.bins[min(int(one * BINS), BINS - 1)] += 1

@@ -143,6 +143,8 @@ class Record:
     lengths, in order. `ious`: one a mask that counts: a target, or for an image without targets, given an answer, the
     one that should be empty. `cut`: the answer reached the most tokens allowed before it ended. `counts`: all that
     figures are made of. `similarity`: for every chain, `SimilarityMap.to_dict` by the level's name, where asked for.
+    `signals`: of every chain, `confidence.SIGNALS`, and `confidences` made of them; `absent`, `refusal`: the same of
+    an absence; of one who has such.
     """
 
     sample: int
@@ -160,6 +162,10 @@ class Record:
     cut: bool = False
     counts: Counts | None = None
     similarity: tuple[dict[str, dict[str, Any]], ...] | None = None
+    signals: tuple[tuple[float, ...], ...] = ()
+    confidences: tuple[float, ...] = ()
+    absent: float | None = None
+    refusal: float | None = None
 
     @classmethod
     def read(cls, line: Mapping[str, Any]) -> "Record":
@@ -168,6 +174,8 @@ class Record:
         score = float("nan") if found["score"] is None else found["score"]
         counts = None if found.get("counts") is None else Counts.read(found["counts"])
         lists = {name: tuple(found[name]) for name in ("ious", "truth", "levels")}
+        lists["confidences"] = tuple(found.get("confidences", ()))
+        lists["signals"] = tuple(tuple(one) for one in found.get("signals", ()))
         return cls(**{**found, **lists, "score": score, "counts": counts})
 
     @property

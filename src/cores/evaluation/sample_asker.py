@@ -13,6 +13,7 @@ from cores import masks
 from cores.asking.answerer import Answerer
 from cores.asking.answers import Answered
 from cores.asking.asker import Asker
+from cores.asking.full_size import FullSize
 from cores.data.sample import Sample, Turn
 from cores.errors import DataError, UserError
 from cores.masks import Mask
@@ -98,9 +99,13 @@ class SampleAsker:
         maps = self.asker.similarity(self.image, answer)
         return tuple({name: one.to_dict() for name, one in chain.items()} for chain in maps)
 
+    def drawn(self, low_res: Tensor) -> list[FullSize]:
+        """Masks at the picture's size, with their scores, of low-res logits (masks, h, w)."""
+        return self.asker.full_size(self.image, low_res)
+
     def full_size(self, low_res: Tensor) -> list[Mask]:
-        """Masks (H, W) at the picture's size of low-res logits (masks, h, w)."""
-        return [full.mask for full in self.asker.full_size(self.image, low_res)]
+        """The same masks (H, W) alone."""
+        return [full.mask for full in self.drawn(low_res)]
 
 
 def ask_all(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cores.asking.confidence import calibration_error
 from cores.evaluation.causes import BY_LEVEL, CAUSES
 from cores.evaluation.figures import Figures
 from cores.evaluation.glance import BINS, Glance
@@ -162,10 +163,18 @@ def failures(seen: Glance) -> Table:
 
 
 def calibration(seen: Glance) -> Table:
-    """Does the model's score tell good answers from bad ones?"""
+    """Does the model's confidence tell good masks from bad ones, and does it mean what it says?"""
     rows = tuple((f"{score:.3f}", number(iou), str(count)) for score, iou, count in seen.calibration)
-    note = "Answers in groups of equal size by their score: the mean probability of the answer's tokens."
-    return Table("Score and IoU", ("score", "mean IoU", "answers"), rows, note)
+    if not seen.sure:
+        note = "Answers in groups of equal size by their score: the mean probability of the answer's tokens."
+        return Table("Score and IoU", ("score", "mean IoU", "answers"), rows, note)
+    errors = [calibration_error(pairs) for pairs in (seen.sure, seen.refusals)]
+    note = (
+        "Targets that were drawn, in groups of equal size by the confidence of their masks; what is absent is left "
+        f"out. Expected calibration error: {errors[0]:.3f} of masks, {errors[1]:.3f} of the probability that nothing "
+        "is there."
+    )
+    return Table("Confidence and IoU", ("confidence", "mean IoU", "targets"), rows, note)
 
 
 def _kind(name: str, family: Family) -> tuple[str, ...]:

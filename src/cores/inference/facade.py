@@ -10,8 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from cores.asking.answerer import Query
 from cores.asking.answers import Answered
 from cores.asking.asker import QUESTIONS_PER_PASS, Asker, DraftsFrom, EncodedImage
+from cores.asking.confidence import Confidence
 from cores.asking.prefixes import Prefixes
 from cores.asking.similarity import SimilarityMap
+from cores.checkpoints.find import find
 from cores.checkpoints.load import load as load_checkpoint
 from cores.data.sample import Form
 from cores.errors import UserError
@@ -33,6 +35,7 @@ class Cores(Segmenting[EncodedImage]):
         seed: for in-context exemplars drawn at random, where the checkpoint was trained with such; an answer depends
             on the seed, the picture and the query, never on the other queries.
         questions_per_pass: most questions that are worked on at once: bounds the memory, changes no answer.
+        confidence: how sure answers are, by their signals; None: without a fit.
         drafts: what answers are guessed from, to be said in fewer passes; `off` says a token a pass (see `Asker`).
 
     Pickling raises UserError for a model with LoRA layers.
@@ -45,9 +48,11 @@ class Cores(Segmenting[EncodedImage]):
         seed: int = 0,
         questions_per_pass: int = QUESTIONS_PER_PASS,
         drafts: DraftsFrom = "call",
+        confidence: Confidence | None = None,
     ) -> None:
         super().__init__()
         self.model, self.processor, self.seed = model.eval(), processor, seed
+        self.confidence = confidence or Confidence()
         self.questions_per_pass, self.drafts = questions_per_pass, drafts
         self.prefixes = Prefixes()
 
@@ -76,7 +81,7 @@ class Cores(Segmenting[EncodedImage]):
 
     def _asker(self, options: Options) -> Asker:
         how = (self.seed, options.max_new_tokens, self.questions_per_pass, self.prefixes, self.drafts, options.chain)
-        return Asker(self.model, self.processor, *how, refine=options.refine)
+        return Asker(self.model, self.processor, *how, refine=options.refine, confidence=self.confidence)
 
     def talk_about(self, encoded: EncodedImage) -> EncodedImage:
         """The picture for a talk: see `Asker.talk_about`."""
@@ -157,4 +162,4 @@ def load(
             raise UserError("quantize: a chain in words is not rounded here: leave it out")
         return CoresInWords(load_words(str(path), device, dtype, seed))
     model, processor = load_checkpoint(path, device, dtype, quantize=quantize)
-    return Cores(model, processor, seed)
+    return Cores(model, processor, seed, confidence=Confidence.load(find(path)))

@@ -88,13 +88,15 @@ class TargetMask:
 
     `levels`: in the chain's order; one that the answer left out is not there. The last is the target's own. `named`:
     did the answer name it? `span`: where its name stands in the answer's `text`, first character and the one behind
-    the last; None where it has no name.
+    the last; None where it has no name. `confidence`: how good the mask is, 0 to 1 (docs/confidence.md): the IoU to be
+    expected, where the checkpoint was fitted for it.
     """
 
     phrase: str
     levels: tuple[Level, ...]
     named: bool = False
     span: tuple[int, int] | None = None
+    confidence: float = 0.0
 
     @property
     def rle(self) -> RLE:
@@ -138,6 +140,7 @@ class Segmentation:
     `segmented`, it named at least one target, even if its mask is empty; `absent`, it says that there is no such
     thing; `text`, any other answer without a mask. `size` (H, W). `targets`: in the answer's order. `score`: mean log
     probability of the answer's `tokens`, at most 0. `cut`: the answer reached `max_new_tokens` before it ended.
+    `refusal`: how probable it is that nothing there is what was asked for (docs/confidence.md).
     `trace`: where its picture may be found again. The picture itself is not kept, nor is the trace compared or
     pickled: results stay small, equal by what they say, and tell nobody where somebody's pictures are.
     """
@@ -151,6 +154,7 @@ class Segmentation:
     score: float
     tokens: int
     cut: bool = False
+    refusal: float = 0.0
     trace: Trace | None = field(default=None, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -271,6 +275,7 @@ class Segmentation:
             {
                 "phrase": target.phrase,
                 "span": target.span,
+                "confidence": target.confidence,
                 "score": target.score,
                 "box": target.box,
                 "mask": target.rle,
@@ -286,6 +291,7 @@ class Segmentation:
                 "cut": self.cut,
                 "status": self.status,
                 "score": self.score,
+                "refusal": self.refusal,
                 "size": self.size,
                 "mask": self.rle,
                 "targets": targets,

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cores.asking.answerer import Answerer, Follow, I, Query
 from cores.asking.answers import Answered, passes
+from cores.asking.confidence import Confidence
 from cores.data.sample import Form
 from cores.errors import UserError
 from cores.inference.chat import Chat, Remember
@@ -267,7 +268,11 @@ class _Following:
     """What is asked and told while answers are said. `first`: number of the first picture of this part of a batch."""
 
     def __init__(
-        self, asker: Answerer[Any], options: Options, limit: Callable[[], bool] | None, hear: Hear | None = None
+        self,
+        asker: Answerer[Any],
+        options: Options,
+        limit: Callable[[], bool] | None,
+        hear: Hear | None = None,
     ) -> None:
         self.asker, self.options, self.limit, self.hear, self.first = asker, options, limit, hear, 0
         self.pieces: dict[tuple[int, int], Pieces] = {}
@@ -312,10 +317,14 @@ class _Following:
 
 
 def result_of(
-    asker: Answerer[I], encoded: I, query: str, answer: Answered, options: Options | None = None
+    asker: Answerer[I],
+    encoded: I,
+    query: str,
+    answer: Answered,
+    options: Options | None = None,
 ) -> Segmentation:
     """One answer as plain values; large masks are made one at a time and kept as run lengths."""
-    reading, options = asker.read(answer), options or Options()
+    reading, options, confidence = asker.read(answer), options or Options(), asker.confidence or Confidence()
     frame = (asker.canvas, encoded.resized, asker.fit)
     targets = []
     named = zip(reading.phrases, reading.spans, answer.chains, strict=True)
@@ -327,7 +336,8 @@ def result_of(
                 mask = fill_holes(full.mask) if options.fill_holes else full.mask
                 low_res = logits[i].float().cpu().numpy()
                 levels.append(Level(name, encode(mask), full.score, low_res, *frame))
-        targets.append(TargetMask(phrase or query, tuple(levels), phrase is not None, span))
+        sure = confidence.of_mask((answer.predicted_iou[i], answer.sure[i], levels[-1].score))
+        targets.append(TargetMask(phrase or query, tuple(levels), phrase is not None, span, sure))
     return Segmentation(
         query=query,
         answer=reading.text,
@@ -338,6 +348,7 @@ def result_of(
         score=answer.score,
         tokens=answer.length,
         cut=answer.cut,
+        refusal=confidence.of_refusal(answer.absent),
     )
 
 

@@ -20,6 +20,7 @@ def run_chain(
     use_location: bool = True,
     masks_per_pass: int | None = None,
     checkpointed: bool = False,
+    rated: list[Tensor] | None = None,
 ) -> list[Tensor]:
     """Low-res logits (masks, H, W) of every level, coarse to fine.
 
@@ -30,14 +31,14 @@ def run_chain(
     the last level runs as if it were the first: no mask prompt and no refiner. `masks_per_pass`: most masks that are
     decoded at once; more of them go one pass after the other, and in training each pass is computed again for its
     gradients, so that memory is that of one. `checkpointed`: each call of the mask decoder is computed again, so that
-    memory is that of one level.
+    memory is that of one level. `rated`: is given the decoder's guesses of the last level's IoU, a pass at a time.
     """
     if masks_per_pass is None or len(image_index) <= masks_per_pass:
-        return _levels(segmenter, refiner, features, tokens, image_index, use_location, checkpointed)
+        return _levels(segmenter, refiner, features, tokens, image_index, use_location, checkpointed, rated)
     parts = []
     for some, index in zip(tokens.split(masks_per_pass, dim=1), image_index.split(masks_per_pass), strict=True):
         again = torch.is_grad_enabled() and not checkpointed
-        inputs = (segmenter, refiner, features, some, index, use_location, checkpointed)
+        inputs = (segmenter, refiner, features, some, index, use_location, checkpointed, rated)
         parts.append(checkpoint(_levels, *inputs, use_reentrant=False) if again else _levels(*inputs))
     return [torch.cat(level) for level in zip(*parts, strict=True)]
 
@@ -49,6 +50,7 @@ def refine_once(
     token: Tensor,
     image_index: Tensor,
     mask: Tensor,
+    rated: list[Tensor] | None = None,
 ) -> Tensor:
     """Low-res logits (masks, H, W) of a level once more, with its own `mask` (masks, H, W), logits, as mask prompt.
 
@@ -56,7 +58,7 @@ def refine_once(
     """
     if refiner is not None:
         token = refiner(token, segmenter.grid(features)[image_index], mask)
-    return segmenter.decode(features, token[:, None], image_index, mask)
+    return segmenter.decode(features, token[:, None], image_index, mask, rated)
 
 
 def _levels(
@@ -67,6 +69,7 @@ def _levels(
     image_index: Tensor,
     use_location: bool,
     checkpointed: bool,
+    rated: list[Tensor] | None,
 ) -> list[Tensor]:
     """All levels of these masks, in one call of the mask decoder each."""
     again = checkpointed and torch.is_grad_enabled()
@@ -76,7 +79,7 @@ def _levels(
         prompt = found[-1] if guided else None
         if prompt is not None and refiner is not None:
             token = refiner(token, segmenter.grid(features)[image_index], prompt)
-        inputs = (features, token[:, None], image_index, prompt)
+        inputs = (features, token[:, None], image_index, prompt, rated if level == len(tokens) - 1 else None)
         decode = segmenter.decode
         found.append(checkpoint(decode, *inputs, use_reentrant=False) if again else decode(*inputs))
     return found

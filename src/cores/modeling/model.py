@@ -177,21 +177,24 @@ class CoresModel(PreTrainedModel):
         use_location: bool = True,
         masks_per_pass: int | None = None,
         refine: bool = False,
+        rated: list[Tensor] | None = None,
     ) -> list[Tensor]:
         """Low-res logits (masks, H, W) of each level.
 
         Args: as `run_chain`'s; `masks_per_pass` None: the model's; `refine`: the last level is decoded once more, with
-        its own mask as its prompt.
+        its own mask as its prompt; `rated`: is given the decoder's guesses of the last level's IoU.
         """
         most = self.masks_per_pass if masks_per_pass is None else masks_per_pass
         again = self.checkpoint_decoder
         guided = use_location and self.config.is_guided
         twice = guided and self.config.segmenting == "twice"
         steps = torch.cat([tokens, tokens[-1:]]) if twice else tokens
-        masks = run_chain(self.segmenter, self.refiner, features, steps, image_index, guided, most, again)
+        masks = run_chain(
+            self.segmenter, self.refiner, features, steps, image_index, guided, most, again, None if refine else rated
+        )
         found = masks[1:] if twice else masks  # one a level
         if refine:
-            found[-1] = refine_once(self.segmenter, self.refiner, features, tokens[-1], image_index, found[-1])
+            found[-1] = refine_once(self.segmenter, self.refiner, features, tokens[-1], image_index, found[-1], rated)
         return found
 
     def forward(

@@ -129,20 +129,28 @@ class Segmenter:
         return features.coarse
 
     def decode(
-        self, features: Features, tokens: Tensor, image_index: Tensor, mask_prompt: Tensor | None = None
+        self,
+        features: Features,
+        tokens: Tensor,
+        image_index: Tensor,
+        mask_prompt: Tensor | None = None,
+        rated: list[Tensor] | None = None,
     ) -> Tensor:
         """Low-res logits of every mask, in one call of the mask decoder.
 
         Args: `features` of the images; `tokens` (masks, prompts, dim), no padding point is added; `image_index`
-        (masks,); `mask_prompt` (masks, H, W), raw logits, or None.
+        (masks,); `mask_prompt` (masks, H, W), raw logits, or None; `rated`: is given the decoder's guess of each
+        mask's IoU (masks,), which no loss trains.
         Returns: (masks, H, W): the decoder's single-mask output.
         """
         if not len(tokens):
+            if rated is not None:
+                rated.append(tokens.new_zeros(0))
             return tokens.new_zeros((0, self.mask_size, self.mask_size))
         picture = self.picture(features)
         dense = self.no_mask() if mask_prompt is None else self.embed_masks(mask_prompt.to(picture.dtype))
         positions, tokens = self.positions().to(picture.dtype), tokens.to(picture.dtype)
-        found: Tensor = self.mask_decoder(picture, positions, tokens, image_index, dense, features.fine)
+        found: Tensor = self.mask_decoder(picture, positions, tokens, image_index, dense, features.fine, rated)
         return found
 
     def picture(self, features: Features) -> Tensor:

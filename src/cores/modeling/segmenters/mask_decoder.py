@@ -25,11 +25,13 @@ Sizes = tuple[int, int]
 class LeanMaskDecoder:
     """A family's mask decoder: mixed into its class, whose tensors keep their names.
 
-    `own`: names of the tables of the decoder's own tokens, in their order; `read`: which of all tokens say masks.
+    `own`: names of the tables of the decoder's own tokens, in their order; `read`: which of all tokens say masks;
+    `rates`: which says how good they are.
     """
 
     own: ClassVar[tuple[str, ...]] = ("iou_token", "mask_tokens")
     read: ClassVar[tuple[int, ...]] = (1,)
+    rates: ClassVar[int] = 0
 
     transformer: Any
     upscale_conv1: nn.ConvTranspose2d
@@ -37,6 +39,7 @@ class LeanMaskDecoder:
     upscale_layer_norm: nn.LayerNorm
     activation: nn.Module
     output_hypernetworks_mlps: nn.ModuleList
+    iou_prediction_head: nn.Module
 
     def forward(self, *asked: Any, **family: Any) -> Any:
         """`decode`; called with the family's own names, the family's own forward.
@@ -53,12 +56,14 @@ class LeanMaskDecoder:
         image_index: Tensor,
         dense: Tensor,
         fine: tuple[Tensor, ...] = (),
+        rated: list[Tensor] | None = None,
     ) -> Tensor:
         """Low-res logits (masks, 4 h, 4 w).
 
         Args: `picture` (images, dim, h, w); `positions` (cells, dim); `tokens` (masks, prompts, dim); `image_index`
         (masks,); `dense`, added to the picture: (dim,), or (masks, cells, dim) of mask prompts; `fine`: the rest of
-        the segmenter's features, (images, ...) each.
+        the segmenter's features, (images, ...) each; `rated`: is given what the decoder takes for the masks' IoU
+        (masks,).
         """
         size = (picture.shape[-2], picture.shape[-1])
         index = None if len(picture) == 1 else image_index
@@ -74,10 +79,13 @@ class LeanMaskDecoder:
         for layer in self.transformer.layers:
             queries, seen = _two_way(layer, queries, points, seen, positions)
         # indexed one by one: a tuple as an index is copied to the device, and the host waits for that
-        asked, whose = (torch.stack([of[:, i] for i in self.read], dim=1) for of in (queries, points))
+        read = self.read if rated is None else (*self.read, self.rates)
+        asked, whose = (torch.stack([of[:, i] for i in read], dim=1) for of in (queries, points))
         last = self.transformer
         asked = asked + _token_to_image(last.final_attn_token_to_image, asked + whose, seen, positions)
         asked = last.layer_norm_final_attn(asked)
+        if rated is not None:
+            rated.append(self.iou_prediction_head(asked[:, -1])[:, 0])
         return self.masks(asked, self.upscaled(self.cells_of_masks(taken, seen, size), extras), extras, size)
 
     def extras(self, picture: Tensor, fine: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -23,6 +23,7 @@ class LeanPyramidDecoder(LeanMaskDecoder):
 
     own = ("obj_score_token", "iou_token", "mask_tokens")
     read = (2,)
+    rates = 1
 
     conv_s0: nn.Module
     conv_s1: nn.Module
