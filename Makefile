@@ -8,7 +8,7 @@ NEWEST := transformers==5.24.0
 # The fast tests in two processes of one thread each; a file stays whole, for its tests share models.
 TOGETHER := --numprocesses 2 --dist loadfile
 
-.PHONY: setup style check test newest slow cuda browser test-browser docs demo
+.PHONY: setup style check test newest slow cuda browser test-browser page-pictures docs demo
 
 setup: $(VENV)/.installed
 
@@ -47,6 +47,10 @@ browser:
 	command -v chromium > /dev/null || ! command -v apt-get > /dev/null || [ "$$(id -u)" != 0 ] \
 		|| { apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends chromium; } \
 		|| echo "chromium could not be installed"
+
+# The pictures of the page in docs/.
+page-pictures: setup browser
+	OMP_NUM_THREADS=1 $(BIN)/python tests/page_pictures.py docs/images
 
 test-browser: setup browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser -rs

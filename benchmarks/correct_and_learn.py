@@ -62,25 +62,27 @@ def correct(predicted: Path, folder: Path, truth: dict[str, dict[str, masks.Mask
 def learn(work: Path, folder: str, steps: int) -> Path:
     """Train on a folder of labelme files; gives the run."""
     run = work / f"run-{folder}"
-    if not run.exists():
-        sources = f"data.sources={{own: [labelme:{folder}], old: [scenes|train]}}"
-        settings = ["evaluation.sources=[]", f"trainer.max_steps={steps}", f"trainer.save_steps={steps}"]
-        cores("train", "tiny-own", "--data", work, "--out", run, sources, *settings, "--quiet")
+    if not (run / f"checkpoint-{steps}").exists():
+        sources = json.dumps({"own": [f"labelme:{folder}"], "old": ["scenes|train"]})
+        settings = [f"data.sources={sources}", "evaluation.sources=[]", f"trainer.max_steps={steps}"]
+        again = ["--resume"] if run.exists() else []
+        cores("train", "tiny-own", "--data", work, "--out", run, *settings, "trainer.save_steps=40", "--quiet", *again)
     return run
 
 
 def score(work: Path, model: list[str | Path], name: str) -> list[str]:
-    """gIoU of generated answers on new kinds, with its 95 % interval, and on the old world."""
-    cells = []
+    """gIoU of generated answers on new kinds, with its 95 % interval, what is refused there, gIoU on the old world."""
+    found: dict[str, dict[str, Any]] = {}
     for source, limit in ((NEW, []), (OLD, ["--limit", str(OLD_PICTURES)])):
         out = work / f"eval-{name}-{'new' if source == NEW else 'old'}"
         if not (out / "results.json").exists():
             how = ["--answers", "generated", "--no-sanity", "--overwrite", "--quiet"]
             cores("eval", *model, "--on", source, "--data", work, *limit, "--out", out, *how)
-        figures: dict[str, Any] = json.loads((out / "results.json").read_text("utf-8"))
-        generated = figures["sources"][source]["generated"]
-        cells.append(f"{generated['giou']:.3f}")
-    return cells
+        found |= json.loads((out / "results.json").read_text("utf-8"))["sources"]
+    new, old = (found[source]["generated"] for source in (NEW, OLD))
+    low, high = new["intervals"]["giou"]
+    refused = [f"{new['answers'][key]:.0%}" for key in ("false_refusal", "refusal")]
+    return [f"{new['giou']:.3f} ({low:.3f} to {high:.3f})", *refused, f"{old['giou']:.3f}"]
 
 
 def main() -> None:
@@ -104,7 +106,8 @@ def main() -> None:
             correct(predicted, folder, truth, count)
         rows.append((str(count), score(work, [learn(work, folder.name, args.steps)], str(count))))
     rows.append((f"0, but {most} as predicted", score(work, [learn(work, "predicted", args.steps)], "control")))
-    lines = ["| pictures corrected | gIoU, new kinds | gIoU, old world |", "| --- | --- | --- |"]
+    heads = ("pictures corrected", "gIoU, new kinds", "present refused", "absent refused", "gIoU, old world")
+    lines = [f"| {' | '.join(heads)} |", "| --- | --- | --- | --- | --- |"]
     lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows]
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -1,14 +1,14 @@
-"""The page in a server of this process, and a Chromium that looks at it."""
+"""A server of this process, and a Chromium that looks at it."""
 
-import asyncio
 import shutil
-import socket
+import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -26,37 +26,23 @@ SWITCHES = [
 
 
 @contextmanager
-def serving(engine: Any, **settings: Any) -> Iterator[str]:
-    """The address of a server whose page asks this engine, which is started and closed with it."""
-    import uvicorn
-    from fastapi import FastAPI
+def serving(app: Any, settings: Any) -> Iterator[str]:
+    """The address of this application, served by a thread as `cores serve` does it."""
+    from cores.serving.server import Server, bound
 
-    from cores.serving.page import mount
-    from cores.serving.settings import Settings
-
-    @asynccontextmanager
-    async def alive(app: FastAPI) -> AsyncIterator[None]:
-        await engine.start()
-        yield
-        await engine.close()
-
-    app = FastAPI(lifespan=alive)
-    mount(app, engine, Settings(**settings), "A note about the model.")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="on"))
-    thread = Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-    thread.start()
-    until = time.monotonic() + 120
-    while not server.started and thread.is_alive() and time.monotonic() < until:
-        time.sleep(0.05)
-    assert server.started, "the server did not start"
-    try:
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        server.should_exit = True
-        thread.join(30)
+    with bound("127.0.0.1", 0) as socket:
+        server = Server(app, settings)
+        thread = Thread(target=server.run, args=([socket],), daemon=True)
+        thread.start()
+        until = time.monotonic() + 120
+        while not app.state.engine.ready and thread.is_alive() and time.monotonic() < until:
+            time.sleep(0.05)
+        assert app.state.engine.ready
+        try:
+            yield f"http://127.0.0.1:{socket.getsockname()[1]}/"
+        finally:
+            server.handle_exit(signal.SIGTERM, None)
+            thread.join(30)
 
 
 @contextmanager
@@ -75,8 +61,8 @@ def chromium(downloads: Path) -> Iterator[Any]:
             browser.close()
 
 
-class Tab:
-    """A tab of the page: `page` is playwright's; what the console said and where requests went is kept."""
+class Window:
+    """A window at an address: `page` is playwright's; what the console `said` and which `hosts` were asked is kept."""
 
     def __init__(self, browser: Any, address: str, width: int = 1280, height: int = 900, **context: Any) -> None:
         self.context = browser.new_context(viewport={"width": width, "height": height}, **context)
@@ -84,22 +70,27 @@ class Tab:
         self.page.set_default_timeout(60_000)
         self.said: list[str] = []
         self.hosts: set[str] = set()
-        self.page.on(
-            "console", lambda message: message.type in ("error", "warning") and self.said.append(message.text)
-        )
+        self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
+        self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
         self.page.goto(address)
+
+    def _hear(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.said.append(message.text)
+
+
+class Tab(Window):
+    """A window with the page for asking."""
+
+    def __init__(self, browser: Any, address: str, width: int = 1280, height: int = 900, **context: Any) -> None:
+        super().__init__(browser, address, width, height, **context)
         self.page.wait_for_selector(".page .go")
 
     def example(self, number: int = 0) -> None:
         """Take an example picture."""
         self.page.locator(".example").nth(number).click()
         self.page.wait_for_selector(".stage.full canvas")
-
-    def put(self, path: Path) -> None:
-        """Choose a file."""
-        self.page.set_input_files(".file", path)
 
     def ask(self, query: str) -> None:
         """Ask, and wait until it is answered or refused."""

@@ -16,6 +16,7 @@ from cores import masks
 from cores.cli import VERBS, main
 from cores.cli.asking import SHIPPED
 from cores.cli.inputs import find_pictures, names_of
+from cores.data.sources import open_source
 from cores.inference.facade import Cores
 from cores.recipe import load_recipe
 
@@ -97,6 +98,49 @@ def test_overwriting_leaves_no_mask_of_the_answer_before(model: Path, here: Path
     assert names(here / "answer") == {"0.overlay.png", "0.json", "0.txt"}
 
 
+def test_formats_are_written_as_asked_for_and_others_of_before_go(
+    model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["predict", "0.png", "1.png", "--model", str(model), "--quiet", "--out", "answer"]
+    everything = ["--query", "kettle", "--query", "cup", "--format", "coco,labelme", "--format", "overlay"]
+    assert main([*chosen, *everything]) == 0
+    overlays = {f"{picture}.q{query}.overlay.png" for picture in (0, 1) for query in (1, 2)}
+    labels = {f"labelme/{picture}.{suffix}" for picture in (0, 1) for suffix in ("json", "png")}
+    assert names(here / "answer") == {*overlays, *labels, "coco/instances.json"}
+    assert "-> answer/0.q1.overlay.png" in capsys.readouterr().out
+    labelled = open_source("labelme:answer/labelme", here)
+    for number, things in enumerate((("kettle", "cup"), ("cup",))):
+        turns = [conversation.turns[0] for conversation in labelled[number].conversations]
+        found = {turn.query: masks.decode(turn.targets[0].mask) for turn in turns}
+        for thing in things:
+            assert (found[thing] & mask(number, thing)).sum() > 0.9 * mask(number, thing).sum()
+    assert main([*chosen, "kettle", "--format", "mask", "--overwrite"]) == 0
+    kept = {name for name in names(here / "answer") if "/" not in name}
+    assert kept >= {"0.1.location.png", "0.1.target.png"}
+    assert not any("overlay" in name or ".q" in name for name in kept)
+    assert labels < names(here / "answer"), "they may have been corrected"
+
+
+def test_a_coco_file_has_the_pictures_that_were_answered(
+    model: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, asked = Cores.segment, []
+
+    def segment(self: Cores, *args: Any, **kwargs: Any) -> Any:
+        asked.append(args)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return done(self, *args, **kwargs)
+
+    monkeypatch.setattr(Cores, "segment", segment)
+    chosen = ["predict", "0.png", "1.png", "kettle", "--model", str(model), "--quiet", "--format", "coco"]
+    assert main([*chosen, "--out", "answer"]) == 130
+    assert names(here / "answer") == {"coco/instances.json"}
+    stored = json.loads((here / "answer" / "coco" / "instances.json").read_text())
+    assert [image["file_name"] for image in stored["images"]] == ["0.png"]
+    assert [one["phrase"] for one in stored["annotations"]] == ["kettle"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -117,6 +161,7 @@ def test_overwriting_leaves_no_mask_of_the_answer_before(model: Path, here: Path
         (["0.png", "--query", " "], "QUERY is empty"),
         (["broken.png", "cut.png", "cup", "--skip-bad"], "cut.png"),
         (["0.png", "  "], "QUERY is empty"),
+        (["0.png", "flag", "--format", "labelme"], "'flag' cannot be a label"),
         (["0.png", "1.png"], "the last argument is the query"),
         (["0.png", "cup", "--max-new-tokens", "0"], "at least one token"),
         (["0.png", "cup", "--out", "0.png"], "is a file"),

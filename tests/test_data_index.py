@@ -9,10 +9,11 @@ import time
 import pytest
 from data_files import say, write_records
 
+from cores.cache import cache_folder
 from cores.data.formats.json_files import read_json
-from cores.data.index import Row, cache_dir, open_index
+from cores.data.index import Row, open_index
 from cores.data.sources import open_source
-from cores.errors import DataError
+from cores.errors import DataError, UserError
 
 
 @pytest.fixture(autouse=True)
@@ -148,8 +149,8 @@ def test_an_index_of_nothing(builder):
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CORES_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match="cannot be written .*: set CORES_CACHE"):
-        cache_dir()
+    with pytest.raises(UserError, match="cannot be written .*: set CORES_CACHE"):
+        cache_folder("index")
 
 
 def test_a_source_sees_a_new_file(tmp_path):

@@ -11,12 +11,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "cores"
 LEAVES = {
     "errors",
     "masks",
+    "outlines",
     "geometry",
     "segmenter_families",
     "picture_errors",
     "regular_files",
     "checkpoint_errors",
     "hub",
+    "cache",
     "viz",
     "fonts",
     "vocabulary",
@@ -53,6 +55,7 @@ LEAVES_MAY = {
     "recipe_listing": {"recipe", "recipe_files", "loss_keys", "trainer_section", "prompts"},
     "trainer_section": {"typed_yaml"},
     "viz": {"masks", "fonts"},
+    "outlines": {"masks"},
     "segmenter_families": {"geometry"},
     "picture_errors": {"regular_files"},
 }

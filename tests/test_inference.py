@@ -257,6 +257,19 @@ def test_boxes_and_outlines_are_those_of_the_mask() -> None:
     assert (nothing.box, nothing.polygons) == (None, [])
 
 
+def test_an_answer_finds_its_picture_again_where_segment_was_told_it(tmp_path: Path) -> None:
+    asker, held, file = Cores(*learned()), picture(1), tmp_path / "0.png"
+    picture().save(file)
+    ((first,), (second,)) = asker.segment_batch([file, held], [["kettle"], ["cup"]])
+    for found, wanted in ((first, picture()), (second, held)):
+        assert np.array_equal(np.asarray(found.picture), np.asarray(wanted))
+    assert np.array_equal(first.overlay(), first.overlay(file))
+    assert "data:image/jpeg" in first._repr_html_()
+    (unknown,) = asker.ask(asker.encode(file), ["kettle"])
+    assert unknown.picture is None
+    assert np.array_equal(np.asarray(unknown.about(file).picture), np.asarray(picture()))
+
+
 def test_save_writes_what_predict_writes_and_no_score_that_is_no_number(tmp_path: Path) -> None:
     (found,) = Cores(*learned()).segment(picture(), ["kettle"])
     paths = replace(found, score=float("nan")).save(tmp_path / "out", "x", picture())

@@ -9,11 +9,13 @@ from test_training import batch_of
 from tiny import tiny_model
 from tiny_run import tiny_recipe
 
-from cores.errors import RecipeError
+import cores
+from cores.errors import RecipeError, UserError
+from cores.modeling.quantizing import decoder_linears, quantise, refuse_bits
 from cores.recipe import PAPER_PARTS, LoraSection, load_recipe
 from cores.training.arguments import training_arguments
 from cores.training.memory import numbers
-from cores.training.quantizing import BYTES, check_quantize, decoder_linears, quantise
+from cores.training.quantizing import BYTES, check_quantize
 from cores.training.trainable import choose_parts
 
 
@@ -56,3 +58,13 @@ def test_frozen_layers_in_4_bits_say_nearly_the_same_and_adapters_learn(device: 
     losses[1].backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in small.parameters() if p.requires_grad)
     assert 0.5 < BYTES < 0.53
+
+
+def test_a_model_to_ask_in_few_bits_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="quantize: 8bit needs a CUDA device, this is cpu"):
+        cores.load(device="cpu", quantize="8bit")
+    with pytest.raises(UserError, match="found '2bit', expected 8bit or 4bit"):
+        refuse_bits("2bit", torch.device("cuda"))  # type: ignore[arg-type]
+    monkeypatch.setattr("cores.modeling.quantizing.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'cores\[qlora\]'"):
+        refuse_bits("4bit", torch.device("cuda"))

@@ -37,3 +37,10 @@ def test_hosted_checks_are_the_checks_of_the_repository() -> None:
     tools = {line.split("/", 1)[1].split()[0] for line in checked[1].splitlines()}
     (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
     assert {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in local["hooks"]} == tools
+
+
+def test_the_readme_names_every_extra() -> None:
+    table = (ROOT / "README.md").read_text("utf-8").split("## Install")[1]
+    rows = re.findall(r"^\| (`[a-z].*?) \| ", table, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == set(PROJECT["optional-dependencies"]) - {"language"}  # which is of one test alone

@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -78,9 +79,9 @@ def ask(address, picture, query, path="/v1/segment"):
 def test_many_clients_get_each_their_own_answer(model, scenes):
     alone = {query: model.segment(picture, [query])[0].answer for picture, query in scenes}
     with serving(model) as (_, address), ThreadPoolExecutor(16) as clients:
-        found = list(clients.map(lambda one: ask(address, *one), scenes * 6))
+        found = list(clients.map(lambda one: ask(address, *one), scenes * 3))
         counts = httpx.get(f"{address}/metrics").text
-    for (_, query), answer in zip(scenes * 6, found, strict=True):
+    for (_, query), answer in zip(scenes * 3, found, strict=True):
         assert answer.status_code == 200
         (result,) = answer.json()["results"]
         assert (result["query"], result["answer"]) == (query, alone[query])
@@ -164,6 +165,16 @@ def test_a_taken_port_and_wrong_flags_are_said_before_a_model_is_loaded(capsys, 
         for flags, said in wrong.items():
             assert main(["serve", *flags]) == 2
             assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_64_clients_lose_nothing_and_memory_is_bounded():
+    script = Path(__file__).parents[1] / "benchmarks" / "serve_load.py"
+    done = subprocess.run(
+        [sys.executable, script, "--clients", "64", "--seconds", "5"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout
+    assert "lost" not in done.stdout
 
 
 @pytest.mark.slow

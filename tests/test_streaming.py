@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from learned import learned, sample
 from PIL import Image
 
 import cores
@@ -32,6 +31,11 @@ def asked() -> list[tuple[Image.Image, str]]:
     """Questions of every kind, several targets and refusals too."""
     scenes = open_scenes("test", n=4)
     return [(scenes[n].image, turn.query) for n in range(4) for c in scenes[n].conversations for turn in c.turns]
+
+
+def by_token() -> Cores:
+    """The same model, which says a token a pass."""
+    return Cores(shipped().model, shipped().processor, drafts="off")
 
 
 def close(one: Segmentation, two: Segmentation) -> bool:
@@ -64,33 +68,30 @@ def test_words_are_given_when_they_are_whole() -> None:
 
 
 def test_closing_the_stream_ends_the_work_at_the_next_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Cores(*learned(), drafts="off")
+    model, (image, query) = by_token(), asked()[0]
     reads: list[int] = []
     kind = type(model.model.mllm)
     forward = kind.hidden_states
     monkeypatch.setattr(kind, "hidden_states", lambda *args: (reads.append(1), forward(*args))[1])
-    image = sample(0).image
-    assert isinstance(image, Image.Image)
-    told = model.stream(image, "kettle and cup")
+    told = model.stream(image, query)
     next(told)
     upto = len(reads)
     told.close()
     assert len(reads) == upto
-    whole = model.segment(image, ["kettle and cup"])[0]
+    whole = model.segment(image, [query])[0]
     assert len(reads) - upto > upto
     assert whole.status == "segmented"
 
 
 def test_a_stop_cuts_the_answer_at_the_next_token() -> None:
-    model = Cores(*learned(), drafts="off")
-    image = sample(0).image
+    model, (image, query) = by_token(), asked()[0]
     calls: list[int] = []
-    (found,) = model.segment(image, ["kettle and cup"], stop=lambda: bool(calls.append(1)) or len(calls) > 3)
-    whole = model.segment(image, ["kettle and cup"])[0]
+    (found,) = model.segment(image, [query], stop=lambda: bool(calls.append(1)) or len(calls) > 3)
+    whole = model.segment(image, [query])[0]
     assert found.cut
     assert found.tokens == 3
     assert whole.answer.startswith(found.answer)
-    pieces, streamed = split(model.stream(image, "kettle and cup", stop=lambda: True))
+    pieces, streamed = split(model.stream(image, query, stop=lambda: True))
     assert (pieces, streamed.cut, streamed.tokens, streamed.status) == ([], True, 0, "text")
 
 
@@ -139,9 +140,9 @@ def test_eight_threads_get_what_each_would_get_alone() -> None:
 
 
 def test_a_model_with_its_lock_can_be_pickled() -> None:
-    model = pickle.loads(pickle.dumps(Cores(*learned())))
+    model, (image, query) = pickle.loads(pickle.dumps(shipped())), asked()[0]
     with model.lock:
-        assert isinstance(model.segment(sample(0).image, ["cup"])[0], Segmentation)
+        assert close(model.segment(image, [query])[0], shipped().segment(image, [query])[0])
 
 
 @pytest.mark.parametrize(

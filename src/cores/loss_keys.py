@@ -52,8 +52,9 @@ LOSS_KEYS = (
     ),
 )
 MASK_LOSSES = tuple(key for key in LOSS_KEYS if key.function)
-# What a batch counts for its losses, each of which is a mean: supervised tokens, masks, masks of known location.
-COUNTED = ("tokens", "masks", "locations")
+# What a batch counts for its losses, each of which is a mean: supervised tokens, masks, masks of known location; where
+# answers are drawn, their tokens and they themselves.
+COUNTED = ("tokens", "masks", "locations", "drawn", "answers")
 
 
 def logged(levels: Sequence[str]) -> list[str]:

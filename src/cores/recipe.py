@@ -198,6 +198,63 @@ class EvaluationSection:
 
 
 @dataclass(kw_only=True)
+class ReinforcementSection:
+    """Learning from rewards (GRPO, docs/reinforce.md).
+
+    `samples`: answers drawn to every question; 0: none, the usual run. `temperature`, `top_p`: how words are drawn;
+    `max_new_tokens`: most of an answer, None: the checkpoint's own. `rewards`: weights of `iou`, `form`, `refusal`,
+    `location`. `scaled`: rewards are divided by their spread in a group. `updates`: optimiser steps that learn from
+    one drawing of answers; from the second on, `clip` and `clip_high` (None: as `clip`) bound how far a word's ratio
+    may go below and above 1. `kl`: weight of the divergence from the model at the start. `supervised`: the usual
+    losses of given answers, by their weights in `losses`, train in the same step, too.
+    """
+
+    samples: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int | None = None
+    rewards: dict[str, float] = field(
+        default_factory=lambda: {"iou": 1.0, "form": 0.25, "refusal": 0.5, "location": 0.0}
+    )
+    scaled: bool = True
+    updates: int = 1
+    clip: float = 0.2
+    clip_high: float | None = None
+    kl: float = 0.02
+    supervised: bool = False
+
+    def problems(self) -> Iterator[str]:
+        """Numbers out of their range and rewards that are none, a line each."""
+        if self.samples < 0 or self.samples == 1:
+            yield f"reinforcement.samples: found {self.samples}, expected at least 2, to be compared, or 0 for none"
+        if self.temperature <= 0:
+            yield f"reinforcement.temperature: found {self.temperature}, expected more than 0: one answer is no choice"
+        if not 0 < self.top_p <= 1:
+            yield f"reinforcement.top_p: found {self.top_p}, expected more than 0 and at most 1"
+        for name in ("max_new_tokens", "updates"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                yield f"reinforcement.{name}: found {value}, expected at least 1"
+        for name in ("clip", "clip_high", "kl"):
+            if (getattr(self, name) or 0) < 0:
+                yield f"reinforcement.{name}: found {getattr(self, name)}, expected at least 0"
+        wanted = {"iou", "form", "refusal", "location"}
+        if set(self.rewards) != wanted:
+            yield f"reinforcement.rewards: found {', '.join(self.rewards)}; give each of {', '.join(sorted(wanted))}"
+
+    def conflicts(self, recipe: "Recipe") -> Iterator[str]:
+        """What of a recipe's other sections does not go with drawn answers, a line each."""
+        if not self.samples:
+            return
+        for name in ("fsdp", "deepspeed"):
+            if recipe.trainer.get(name):
+                yield f"reinforcement: answers are drawn by a whole model, not one that trainer.{name} cuts: use DDP"
+        if recipe.data.features is not None:
+            yield "reinforcement: data.features is for given answers alone: leave it out"
+        if recipe.data.pixels != "exact":
+            yield f"reinforcement: wants exact pictures, data.pixels is {recipe.data.pixels}"
+
+
+@dataclass(kw_only=True)
 class Recipe:
     """All settings of a run, resolved."""
 
@@ -207,6 +264,7 @@ class Recipe:
     data: DataSection = field(default_factory=DataSection)
     losses: LossSection = field(default_factory=LossSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    reinforcement: ReinforcementSection = field(default_factory=ReinforcementSection)
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -214,6 +272,7 @@ class Recipe:
         return {
             name: {key: value for key, value in section.items() if value is not None or name == "trainer"}
             for name, section in dataclasses.asdict(self).items()
+            if name != "reinforcement" or self.reinforcement.samples
         }
 
     def to_yaml(self) -> str:
@@ -242,6 +301,7 @@ def read_recipe(name: str | Path, settings: Iterable[str] = ()) -> tuple[Recipe,
     for section in vars(recipe).values():
         if not isinstance(section, dict):
             problems += section.problems()
+    problems += recipe.reinforcement.conflicts(recipe)
     if problems:
         raise RecipeError(f"recipe {name}: " + "; ".join(problems))
     return recipe, said

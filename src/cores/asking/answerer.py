@@ -96,6 +96,10 @@ class Answerer(ABC, Generic[I]):
         """`teacher_force` for several images, each with its own queries and answers, in their order."""
         return [list(self.teacher_force(*one)) for one in zip(images, queries, answers, strict=True)]
 
+    def as_question(self, phrase: str) -> str:
+        """A phrase as a question that an explanation can be asked of; itself, for who puts every query into words."""
+        return phrase
+
     @abstractmethod
     def read(self, answer: Answered) -> Reading:
         """What an answer says."""
@@ -104,6 +108,6 @@ class Answerer(ABC, Generic[I]):
         """The text of an answer's ids, as far as they are said. Of those alone who tell how far they are."""
         raise NotImplementedError
 
-    def full_size(self, image: I, low_res: Tensor) -> list[FullSize]:
-        """The masks at the picture's own size of low-res logits (masks, h, w)."""
-        return [FullSize.of(one, self.canvas, image.resized, image.size, self.fit) for one in low_res]
+    def full_size(self, image: I, low_res: Tensor, threshold: float = 0.5) -> list[FullSize]:
+        """The masks at the picture's own size of low-res logits (masks, h, w). `threshold`: see `FullSize`."""
+        return [FullSize.of(one, self.canvas, image.resized, image.size, self.fit, threshold) for one in low_res]

@@ -60,12 +60,18 @@ def find_chains(ids: Sequence[int], token_ids: Sequence[int]) -> list[Chain]:
 
 @torch.no_grad()
 def segment_answers(
-    model: CoresModel, features: Sequence[Features], said: Sequence[Said], of: Sequence[int], masks_per_pass: int
+    model: CoresModel,
+    features: Sequence[Features],
+    said: Sequence[Said],
+    of: Sequence[int],
+    masks_per_pass: int,
+    refine: bool = False,
 ) -> list[Answered]:
     """Project the grounding tokens' states to prompt tokens and run the chains of all answers.
 
     Args: `features` of each image, from `model.encode`; `of`: each answer's image, by its number; `masks_per_pass`:
-    most chains in one call of the mask decoder. Returns: one `Answered` an answer, in order.
+    most chains in one call of the mask decoder; `refine`: see `CoresModel.segment`. Returns: one `Answered` an answer,
+    in order.
     """
     chains = [find_chains(one.ids, model.config.token_ids) for one in said]
     flat = [(row, chain) for row, found in enumerate(chains) for chain in found]
@@ -77,7 +83,7 @@ def segment_answers(
     bare = [n for n, (_, chain) in enumerate(flat) if None in chain]  # only the last level, as if it were the first
     for numbers, used in ((whole, slice(None)), (bare, slice(-1, None))):
         owners = [of[flat[n][0]] for n in numbers]
-        found = decode(model, features, tokens[used][:, numbers], owners, masks_per_pass)
+        found = decode(model, features, tokens[used][:, numbers], owners, masks_per_pass, refine=refine)
         for target, logits in zip(low_res[used], found, strict=True):
             target[numbers] = logits.to(target.dtype)
     result, first = [], 0
@@ -121,11 +127,12 @@ def decode(
     of: Sequence[int],
     masks_per_pass: int,
     use_location: bool = True,
+    refine: bool = False,
 ) -> list[Tensor]:
     """Low-res logits (masks, h, w) of each level, of prompt tokens (levels, masks, dim).
 
     Args: `features` of each image; `of`: each mask's image, by its number; `use_location` False: the last level
-    without mask prompt and refiner.
+    without mask prompt and refiner; `refine`: see `CoresModel.segment`.
     """
     side = model.segmenter.mask_size
     parts = [[features[0].new_zeros((0, side, side)) for _ in tokens]]
@@ -133,7 +140,7 @@ def decode(
         images = list(dict.fromkeys(of[some]))
         index = torch.tensor([images.index(image) for image in of[some]], device=tokens.device)
         seen = features[images[0]] if len(images) == 1 else Features.cat([features[image] for image in images])
-        parts.append(model.segment(seen, tokens[:, some], index, use_location, masks_per_pass))
+        parts.append(model.segment(seen, tokens[:, some], index, use_location, masks_per_pass, refine))
     return [torch.cat(level) for level in zip(*parts, strict=True)]
 
 

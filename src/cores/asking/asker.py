@@ -4,7 +4,7 @@ Legend: questions = about one image or several, levels = of the chain, masks = a
 prompt token, (h, w) = low-res masks, (H, W) = the picture's own size in pixels.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,15 +15,17 @@ from torch import Tensor
 
 from cores.asking.answerer import Answerer, Follow, Query
 from cores.asking.answers import Answered, decode, passes, segment_answers
+from cores.asking.constrained import Constrained
 from cores.asking.drafts import Drafts
 from cores.asking.prefixes import Prefixes
 from cores.asking.similarity import SimilarityMap, similarity_map
 from cores.data.sample import Form, Turn
 from cores.errors import UserError
+from cores.modeling.generation import Choose, Generation, Said, generate, teacher_force
 from cores.modeling.generation import Follow as Heard
-from cores.modeling.generation import Generation, Said, generate, teacher_force
 from cores.modeling.model import CoresModel
-from cores.modeling.prefix_cache import PrefixCache, read_prefixes
+from cores.modeling.prefix_cache import PrefixCache, extend_prefix, read_prefixes
+from cores.modeling.sampling import Sampling, sampler
 from cores.modeling.segmenters.base import Features
 from cores.processing.language_pixels import join
 from cores.processing.pixels import Picture
@@ -34,6 +36,7 @@ QUESTIONS_PER_PASS = 16  # each has a copy of the prefix's cache: 0.2 GB for 7B 
 PICTURES_PER_PASS = 4  # that are encoded together, and whose prefixes are read together
 
 DraftsFrom = Literal["call", "run", "off"]
+ChainRule = Literal["free", "constrained"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -41,11 +44,15 @@ class EncodedImage:
     """An image that a model has looked at; any number of questions may follow. Belongs to the model that made it.
 
     `pixels`: for the language model, on its device; `features`: the segmenter's own (`picture` has no pixels for it).
+    `turn`: in a conversation, the image as its last turn found it, and the ids of that turn; the next question stands
+    behind it. `drafts`: in a talk, what its answers are guessed from, earlier ones too; None: the asker's own.
     """
 
     picture: Picture
     pixels: Mapping[str, Tensor]
     features: Features
+    turn: "tuple[EncodedImage, Tensor] | None" = None
+    drafts: Drafts | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,8 +94,12 @@ class Asker(Answerer[EncodedImage]):
             `call`: the prompt's templates, and answers of the same call; so the last bits of an answer's numbers
             depend on the call alone. `run`: all answers that this asker gave. `off`: nothing, a token a pass.
 
+        chain: `constrained`: every generated answer holds whole chains (`Constrained`), a token a pass.
+        refine: masks of the last level are decoded once more, each with itself as its prompt.
+
     `tally`: what its generated answers took so far.
-    Raises UserError when `max_new_tokens` or `questions_per_pass` is no whole number from 1, or for other drafts.
+    Raises UserError when `max_new_tokens` or `questions_per_pass` is no whole number from 1, or too few for a
+    constrained chain, and for other drafts.
     """
 
     has_tokens = True
@@ -102,6 +113,8 @@ class Asker(Answerer[EncodedImage]):
         questions_per_pass: int = QUESTIONS_PER_PASS,
         prefixes: Prefixes | None = None,
         drafts: DraftsFrom = "call",
+        chain: ChainRule = "free",
+        refine: bool = False,
     ) -> None:
         self.model, self.processor, self.seed = model, processor, seed
         self.prefixes = Prefixes() if prefixes is None else prefixes
@@ -114,6 +127,8 @@ class Asker(Answerer[EncodedImage]):
         if drafts not in get_args(DraftsFrom):
             raise UserError(f"drafts: found {drafts!r:.40}, expected one of {', '.join(get_args(DraftsFrom))}")
         self.drafts, self.tally = drafts, Tally()
+        self.chain, self.refine = chain, refine
+        self._choose()  # what is wrong with a number is said at once
         self._drafts: Drafts | None = None  # made when it is needed
         self.levels = [str(level["name"]) for level in model.config.levels]
         self.canvas, self.fit = model.segmenter.image_size, model.segmenter.fit
@@ -145,6 +160,15 @@ class Asker(Answerer[EncodedImage]):
         """What an answer says."""
         return self.processor.parse_answer(answer.ids)
 
+    def talk_about(self, image: EncodedImage) -> EncodedImage:
+        """The image for a talk, in which each answer makes the next come faster. It changes no word of them."""
+        return replace(image, drafts=None if self.drafts == "off" else Drafts.of(self.processor))
+
+    def behind(self, image: EncodedImage, query: Query, answer: Answered) -> EncodedImage:
+        """The image with a question and its answer behind it: the next question about it goes on from there."""
+        question = self.processor.question(*query, follows=image.turn is not None)
+        return replace(image, turn=(image, torch.tensor([*question.tolist(), *answer.ids, *self.processor.closing])))
+
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of an answer's ids, as far as they are said."""
         return self.processor.parse_answer(ids).text
@@ -165,23 +189,43 @@ class Asker(Answerer[EncodedImage]):
         """`generate` for several images, each with its own queries (none is allowed), in their order."""
         return self._answers(images, queries, None, follow)
 
+    def draw_batch(
+        self,
+        images: Sequence[EncodedImage],
+        queries: Sequence[Sequence[Query]],
+        keys: Sequence[Sequence[Hashable]],
+        samples: int,
+        sampling: Sampling,
+    ) -> list[list[list[Answered]]]:
+        """So many answers to each query, drawn by chance; their prefix is read once for all of them.
+
+        `keys`: of each query, which with an answer's number say what it draws (see `sampler`).
+        """
+        repeated = [[query for query in own for _ in range(samples)] for own in queries]
+        named = [(key, number) for own in keys for key in own for number in range(samples)]
+        never = [self.processor.sizes.image_token_id]  # it would stand for a part of the picture
+        flat = self._answers(images, repeated, None, choose=lambda some: sampler(sampling, named[some], never))
+        return [[own[first : first + samples] for first in range(0, len(own), samples)] for own in flat]
+
     def stream(
         self, image: EncodedImage, query: Query, follow: Follow | None = None
     ) -> Generator[Sequence[int], None, Answered]:
         """`generate` of one query: gives the ids said so far after each pass, and returns the answer."""
-        (question,) = self._questions([[query]])
+        (question,) = self._questions([image], [[query]])
         (prefix,) = self._prefixes([image])
         how, heard = (
             (self.processor.closing, self.max_new_tokens),
             None if follow is None else _heard(follow, [(0, 0)]),
         )
-        answer = Generation(self.model, [prefix], [question], *how, drafter=self._drafter(), follow=heard)
+        answer = Generation(
+            self.model, [prefix], [question], *how, self._choose(), image.drafts or self._drafter(), heard
+        )
         while answer.open:
             answer.step()
             yield answer.told[0].said
         said = answer.said()
         self.tally.count(said)
-        return segment_answers(self.model, [image.features], said, [0], self.questions_per_pass)[0]
+        return segment_answers(self.model, [image.features], said, [0], self.questions_per_pass, self.refine)[0]
 
     def teacher_force(
         self, image: EncodedImage, queries: Sequence[Query], answers: Sequence[Turn | str | None]
@@ -204,17 +248,21 @@ class Asker(Answerer[EncodedImage]):
         queries: Sequence[Sequence[Query]],
         given: Sequence[Sequence[Turn | str | None]] | None,
         follow: Follow | None = None,
+        choose: Callable[[slice], Choose | None] = lambda some: None,
     ) -> list[list[Answered]]:
-        """All questions of all images, `questions_per_pass` at a time, whoever's they are."""
+        """All questions of all images, `questions_per_pass` at a time, whoever's they are.
+
+        `choose`: what chooses the words of some of the questions.
+        """
         places = [(i, j) for i, (_, asked) in enumerate(zip(images, queries, strict=True)) for j in range(len(asked))]
-        of, questions = [i for i, _ in places], self._questions(queries)
+        of, questions = [i for i, _ in places], self._questions(images, queries)
         answers = None if given is None else [self.processor.answer_ids(answer) for own in given for answer in own]
         found: list[list[Answered]] = [[] for _ in images]
         drafter = self._drafter() if given is None else None
         for some in passes(len(of), self.questions_per_pass):
             heard = None if follow is None else _heard(follow, places[some])
             own = None if answers is None else answers[some]
-            told = self._pass(images, of[some], questions[some], own, drafter, heard)
+            told = self._pass(images, of[some], questions[some], own, drafter, heard, choose(some))
             for number, answer in zip(of[some], told, strict=True):
                 found[number].append(answer)
         return found
@@ -227,6 +275,7 @@ class Asker(Answerer[EncodedImage]):
         answers: Sequence[Tensor] | None,
         drafter: Drafts | None,
         heard: Heard | None,
+        choose: Choose | None,
     ) -> list[Answered]:
         """Questions side by side, each `of` the image of this number; `answers`: ids, None for the model's own."""
         numbers = list(dict.fromkeys(of))
@@ -234,16 +283,29 @@ class Asker(Answerer[EncodedImage]):
         own = dict(zip(numbers, self._prefixes(asked), strict=True))
         prefixes, closing = [own[number] for number in of], self.processor.closing
         if answers is None:
-            most = self.max_new_tokens
-            said = generate(self.model, prefixes, questions, closing, most, drafter=drafter, follow=heard)
+            how = (closing, self.max_new_tokens, choose or self._choose(), drafter, heard)
+            said = generate(self.model, prefixes, questions, *how)
             self.tally.count(said)
         else:
             said = teacher_force(self.model, prefixes, questions, answers, closing)
         features, rows = [image.features for image in asked], [numbers.index(number) for number in of]
-        return segment_answers(self.model, features, said, rows, self.questions_per_pass)
+        return segment_answers(self.model, features, said, rows, self.questions_per_pass, self.refine)
 
-    def _questions(self, queries: Sequence[Sequence[Query]]) -> list[Tensor]:
-        return [self.processor.question(query, form) for asked in queries for query, form in asked]
+    def _choose(self) -> Constrained | None:
+        """Who chooses the words of one pass; None: the model alone."""
+        if self.chain == "free":
+            return None
+        processor = self.processor
+        template = processor.answer_ids().tolist()
+        return Constrained(processor.token_ids, template, processor.closing, self.max_new_tokens)
+
+    def as_question(self, phrase: str) -> str:
+        """A phrase as a question, without what asks for a mask."""
+        return self.processor.writer.as_question(phrase)
+
+    def _questions(self, images: Sequence[EncodedImage], queries: Sequence[Sequence[Query]]) -> list[Tensor]:
+        pairs = [(image, query) for image, asked in zip(images, queries, strict=True) for query in asked]
+        return [self.processor.question(*query, follows=image.turn is not None) for image, query in pairs]
 
     def _drafter(self) -> Drafts | None:
         """Who guesses the answers of one call."""
@@ -253,18 +315,29 @@ class Asker(Answerer[EncodedImage]):
 
     def _prefixes(self, images: Sequence[EncodedImage]) -> list[PrefixCache]:
         """What stands before the questions about these images; what is not kept is read, some of them at a time."""
-        pictures = [image.picture for image in images]
-        ids = [self.processor.prefix(self.seed, picture.key, picture) for picture in pictures]
+        ids = [self._prefix_ids(image) for image in images]
 
         def read(missing: Sequence[int]) -> list[PrefixCache]:
-            found = []
-            for some in passes(len(missing), PICTURES_PER_PASS if self.model.mllm.packs else 1):
-                pixels = join([images[number].pixels for number in missing[some]])
-                words = [ids[number].to(self.model.device) for number in missing[some]]
-                found += read_prefixes(self.model, pixels, words)
-            return found
+            found: dict[int, PrefixCache] = {}
+            fresh = [number for number in missing if images[number].turn is None]
+            for some in passes(len(fresh), PICTURES_PER_PASS if self.model.mllm.packs else 1):
+                pixels = join([images[number].pixels for number in fresh[some]])
+                words = [ids[number].to(self.model.device) for number in fresh[some]]
+                found |= zip(fresh[some], read_prefixes(self.model, pixels, words), strict=True)
+            for number in missing:
+                if (turn := images[number].turn) is not None:
+                    (before,) = self._prefixes([turn[0]])
+                    found[number] = extend_prefix(self.model, before, turn[1])
+            return [found[number] for number in missing]
 
         return self.prefixes.of(images, ids, read)
+
+    def _prefix_ids(self, image: EncodedImage) -> Tensor:
+        """Ids (tokens,) of all that stands before a question about an image."""
+        if image.turn is None:
+            return self.processor.prefix(self.seed, image.picture.key, image.picture)
+        before, turn = image.turn
+        return torch.cat([self._prefix_ids(before), turn])
 
     @torch.no_grad()
     def similarity(self, image: EncodedImage, answer: Answered) -> list[dict[str, SimilarityMap]]:

@@ -3,6 +3,7 @@
 from importlib import resources
 from pathlib import Path
 
+from cores.checkpoints.published.converted import as_ours
 from cores.checkpoints.runs.best import BEST, best_step, step_of
 from cores.checkpoints.runs.origin import BASE
 from cores.errors import CheckpointError
@@ -23,17 +24,18 @@ def find(path: str | Path | None) -> Path:
     """The folder that holds a model or a checkpoint. None and `shipped`: the model that comes with cores.
 
     Of a run folder: `best`, or else the last checkpoint. A name such as `owner/model` or `owner/model@v1` that is no
-    folder here is taken from the hub (or its cache, with HF_HUB_OFFLINE). Raises CheckpointError when there is none.
+    folder here is taken from the hub (or its cache, with HF_HUB_OFFLINE). Of a published CoReS or LISA: what it was
+    converted into (`as_ours`). Raises CheckpointError when there is none, or one that cannot be converted.
     """
     if path is None or str(path) == "shipped":
         return shipped("cores-tiny")
     folder = Path(path)
     if folder.is_dir():
-        return best_of(folder) if is_run(folder) else folder
+        return best_of(folder) if is_run(folder) else as_ours(folder)
     if folder.exists():
         raise CheckpointError(f"{path}: is a file, expected the folder of a model or of a run")
     if is_hub_name(path):
-        return fetch(path)
+        return as_ours(fetch(path))
     raise CheckpointError(f"{path}: there is no such folder; give a model folder, a run folder or a hub id")
 
 

@@ -1,6 +1,5 @@
 """A model and its processor from a folder: plain, or a run's checkpoint on its base. Strict: whole or not at all."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from cores.checkpoints.configs import (
 )
 from cores.checkpoints.find import find, is_checkpoint, shipped
 from cores.checkpoints.library_errors import only_errors, quietly
+from cores.checkpoints.published.recognising import way_in
 from cores.checkpoints.runs.bases import draw_rows, folders_of, load_parts, weights_of
 from cores.checkpoints.runs.learned import ADAPTER, TRAINED, fold_lora, read_learned
 from cores.checkpoints.runs.origin import Base
@@ -26,14 +26,10 @@ from cores.checkpoints.tensors.lazy import open_shards, wrong_types
 from cores.errors import CheckpointError, UserError
 from cores.loss_keys import LOSS_KEYS
 from cores.modeling.configuration import CoresConfig
-from cores.modeling.mllms import FAMILIES as MLLMS
 from cores.modeling.model import CoresModel
+from cores.modeling.quantizing import Bits, quantise, refuse_bits
 from cores.modeling.strict import refuse
 from cores.processing.processor import CoresProcessor
-from cores.segmenter_families import SEGMENTERS, VIDEO
-
-# model_type of LLaVA's, LISA's and CoReS's own programs
-PUBLISHED = ("llava", "llava_llama", "llama", "lisa", "cores_llama")
 
 
 def load(
@@ -41,22 +37,27 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     attn_implementation: str | None = None,
+    quantize: Bits | None = None,
 ) -> tuple[CoresModel, CoresProcessor]:
     """A model in eval mode and its processor. What a run learned is folded into the weights.
 
     Args:
-        path: a model folder, a run folder (its best checkpoint), one of its checkpoints, or a hub id; None: the model
-            that comes with cores.
-        device: None takes CUDA where there is one, else the CPU.
-        dtype: of the weights, such as "bfloat16"; None keeps the stored one on CUDA and takes float32 on a CPU.
+        path: a model folder, a run folder (its best checkpoint), one of its checkpoints, a published CoReS or LISA, or
+            a hub id; None: the model that comes with cores.
+        device: see `as_device`.
+        dtype: of the weights, such as "bfloat16"; None and "auto" keep the stored one, but take float32 on a CPU.
+        quantize: the language model's layers in 8 or 4 bits, on CUDA.
 
     Raises CheckpointError that names what is missing, left over, of another shape, or changed since the run began,
-    and for a dtype that no weights have; UserError for a device that is not there.
+    and for a dtype that no weights have; UserError for a device that is not there, or that few bits cannot be had on.
     """
     device = as_device(device)
+    refuse_bits(quantize, device)
     folder = find(path)
     model = load_model(folder, as_dtype(dtype, device), attn_implementation)
     fold_lora(model)
+    if quantize is not None:
+        quantise(model, quantize)
     processor = CoresProcessor.from_pretrained(folder)
     return model.to(device).eval(), processor
 
@@ -159,17 +160,23 @@ def adopt(config: CoresConfig, run: CoresConfig) -> None:
 
 
 def as_device(device: str | torch.device | None) -> torch.device:
-    """A torch device that is there; None takes CUDA where there is one, else the CPU.
+    """A torch device that is there; None and "auto" take CUDA where there is one, else MPS, else the CPU.
 
     Raises UserError when it cannot be used here.
     """
     try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        found = torch.device(_best() if device in (None, "auto") else device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # torch's ways of saying so
         reason = str(error).splitlines()[0]
         raise UserError(f"device {str(device)!r:.60}: cannot be used here: {reason}") from None
     return found
+
+
+def _best() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def read_config(folder: Path) -> CoresConfig:
@@ -207,11 +214,11 @@ def count_tensors(folder: Path) -> int:
 
 
 def as_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:
-    """A torch dtype; None is float32 on a CPU and stays None, the stored one, elsewhere.
+    """A torch dtype; None and "auto" are float32 on a CPU and None, the stored one, elsewhere.
 
     Raises CheckpointError for what is no floating dtype.
     """
-    if dtype is None:
+    if dtype is None or dtype == "auto":
         return torch.float32 if device.type == "cpu" else None
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
@@ -230,18 +237,3 @@ def check_plain(folder: Path) -> None:
         raise CheckpointError(f"{folder}: is a model of type {kind!r:.80}, not of cores: {way_in(folder, stored)}")
     if not any(folder.glob("model*.safetensors")):
         raise CheckpointError(f"{folder}: holds no weights, expected model.safetensors or its shards")
-
-
-def way_in(folder: Path, stored: Mapping[str, Any]) -> str:
-    """What makes a model of ours of a folder that is somebody else's, by its config and tokenizer."""
-    kind = stored.get("model_type")
-    if kind in {*MLLMS, *SEGMENTERS, *VIDEO} and {"text_config", "vision_config", "tracker_config"} & stored.keys():
-        role = "mllm" if kind in MLLMS else "segmenter"
-        return f"it is a base; a recipe takes it as it is: `cores train ... model.{role}={folder}`"
-    if kind not in PUBLISHED:
-        return "expected model_type cores"
-    files = [file for file in sorted(folder.glob("*token*.json")) if file.is_file()]
-    said = "".join(file.read_text("utf-8", "replace") for file in files)
-    chain = [name for name, token in (("cores", "[SEG_SEMA]"), ("lisa", "[SEG]")) if token in said]
-    verb = chain[0] if chain else "llava"
-    return f"`cores convert --from {verb} --src {folder} --clip CLIP --out DIR` makes one of it"

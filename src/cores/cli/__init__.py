@@ -21,6 +21,7 @@ VERBS = {
     "ablate": ("cores.cli.ablate:main", "train and score the rows of an ablation, over several seeds"),
     "reproduce": ("cores.cli.reproduce:main", "the paper's tables: what each row needs, its figures beside ours"),
     "predict": ("cores.cli.predict:main", "ask a model about pictures"),
+    "chat": ("cores.cli.chat:main", "ask about a picture in the terminal, question after question"),
     "label": ("cores.cli.label:main", "label pictures by queries, as labelme files to correct and train on"),
     "serve": ("cores.cli.serve:main", "answer over HTTP, with a page for people"),
     "convert": ("cores.cli.convert:main", "make a model folder of a published checkpoint"),

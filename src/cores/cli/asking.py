@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from cores.inference.segmentation import Segmentation
 
 
+TINY = "cores-tiny, the model that comes with cores: it knows drawn scenes, not photographs"
 SHIPPED = (
-    "cores-tiny, the model that comes with cores: it knows drawn scenes, not photographs. For photographs: "
+    f"{TINY}. For photographs: "
     "`cores convert --from cores --src FOLDER --clip FOLDER --out MODEL` makes a model of a published checkpoint, "
     "`cores train cores-7b --data DIR --out RUN` trains one; then --model MODEL or --model RUN"
 )

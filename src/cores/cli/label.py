@@ -3,19 +3,19 @@
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from cores.cli.asking import Asked, answers, asking_parser, parsed, say_what_is_shipped
+from cores.cli.inputs import ToAsk
 from cores.cli.options import taken_folder
 from cores.cli.terminal import printable
 from cores.errors import UserError
 from cores.plain_json import dumps
 from cores.whole import whole_files
 
-if TYPE_CHECKING:
-    from cores.data.formats.labelme_files import Labelled
+TOLERANCE = 1.0  # pixels
 
 
 def main(argv: list[str]) -> int:
@@ -40,12 +40,10 @@ def main(argv: list[str]) -> int:
     )
     args, to_ask = parsed(parser, argv)
     check_tolerance(args.tolerance)
-    for _, queries in to_ask:
-        check_labels(queries)
+    check_labels(to_ask)
     with taken_folder(args.out, args.overwrite) as out:
         for asked in answers(args, to_ask):
-            size = (asked.picture.height, asked.picture.width)
-            write_labelled(asked.path, asked.name, size, _labelled(asked), out, args.tolerance)
+            write_labels(asked, out, args.tolerance)
             said = ", ".join(f"{result.query!r} {result.status}" for result in asked.results)
             asked.bar.write(printable(f"{asked.path}: {said}"), file=sys.stdout)
     say_what_is_shipped(args)
@@ -58,10 +56,10 @@ def label_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=1.0,
+        default=TOLERANCE,
         metavar="PIXELS",
-        help="how far an outline may leave the mask's border, so that few points have to be moved (default: 1; "
-        "0: every mask exactly)",
+        help="how far an outline may leave the mask's border, so that few points have to be moved (default: "
+        "%(default)g; 0: every mask exactly)",
     )
 
 
@@ -71,39 +69,26 @@ def check_tolerance(tolerance: float) -> None:
         raise UserError(f"--tolerance {tolerance}: expected a number of pixels from 0")
 
 
-def check_labels(queries: Sequence[str]) -> None:
-    """Raise UserError for queries about one picture that are no labels, and for two that are one."""
-    from cores.data.formats.labelme_files import check_label
-    from cores.data.formats.names import as_asked
+def check_labels(to_ask: Sequence[ToAsk]) -> None:
+    """Raise UserError for queries that are no labels, and for two of one picture that are one."""
+    from cores.inference.exports import check_queries
 
-    names: dict[str, str] = {}
-    for query in queries:
-        check_label(query)
-        first = names.setdefault(as_asked(query, "query"), query)
-        if first is not query:
-            raise UserError(f"the queries {first!r} and {query!r} are one label: ask once")
+    for _, queries in to_ask:
+        check_queries(queries)
 
 
-def _labelled(asked: Asked) -> "list[Labelled]":
-    from cores.data.formats.labelme_files import Labelled
+def write_labels(asked: Asked, out: Path, tolerance: float = TOLERANCE) -> None:
+    """The picture as it is, byte for byte, and its JSON, into a folder that is there."""
+    from cores.inference.exports import to_labelme
 
-    return [
-        Labelled(result.query.strip(), target.mask, f"score {target.score:.3f}: {result.text}")
-        for result in asked.results
-        for target in result.targets
-        if target.mask.any()
-    ]
+    write_beside(asked.path, asked.name, lambda copy: to_labelme(asked.results, copy, tolerance), out)
 
 
-def write_labelled(
-    path: Path, name: str, size: tuple[int, int], found: "list[Labelled]", out: Path, tolerance: float
-) -> None:
-    """The picture as it is, byte for byte, and its JSON, both called `name`; `size` is its (h, w), upright."""
-    from cores.data.formats.labelme_files import labelme_file
-
+def write_beside(path: Path, name: str, content: Callable[[str], dict[str, Any]], out: Path) -> None:
+    """A copy of a picture and its JSON, both called `name`. `content`: takes the copy's name."""
     copy = f"{name}{path.suffix}"
     with whole_files(out) as part:
         if not ((out / copy).exists() and path.samefile(out / copy)):
             shutil.copyfile(path, part / copy)
-        text = dumps(labelme_file(found, copy, size, tolerance), indent=2, ensure_ascii=False)
+        text = dumps(content(copy), indent=2, ensure_ascii=False)
         (part / f"{name}.json").write_text(text + "\n", encoding="utf-8")

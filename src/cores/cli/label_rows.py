@@ -2,11 +2,12 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cores.cli.inputs import names_of
-from cores.cli.label import check_labels, check_tolerance, label_options, write_labelled
+from cores.cli.label import check_tolerance, label_options, write_beside
 from cores.cli.options import taken_folder
 from cores.cli.terminal import printable
 
@@ -26,10 +27,12 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     check_tolerance(args.tolerance)
     from cores.bulk.reading import read_run
+    from cores.data.formats.labelme_files import labelme_file
+    from cores.inference.exports import check_queries
 
     pictures = [picture for picture, _ in read_run(args.rows)]  # all is looked at before anything is written
     for picture in pictures:
-        check_labels(picture.queries)
+        check_queries(picture.queries)
     names, left_out = names_of([Path(picture.file) for picture in pictures]), 0
     with taken_folder(args.out, args.overwrite) as out:
         for name, (picture, rows) in zip(names, read_run(args.rows), strict=True):
@@ -40,8 +43,9 @@ def main(argv: list[str]) -> int:
             left_out += not good
             if good:
                 height, width = good[0]["size"]
-                path, found = Path(picture.file), [label for row in good for label in _labelled(row)]
-                write_labelled(path, name, (height, width), found, out, args.tolerance)
+                found = [label for row in good for label in _labelled(row)]
+                make = partial(labelme_file, found, size=(height, width), tolerance=args.tolerance)
+                write_beside(Path(picture.file), name, make, out)
     sys.stdout.write(printable(f"{len(names) - left_out} pictures in {args.out}") + "\n")
     return 0
 

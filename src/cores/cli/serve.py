@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cores.cli.asking import SHIPPED
+from cores.cli.asking import SHIPPED, TINY
 from cores.cli.options import base_option, check_device, model_options, places_of
 from cores.errors import DataError, UserError
 
@@ -86,6 +86,8 @@ def _settings(args: argparse.Namespace) -> "Settings":
     from cores.serving.settings import MEBIBYTE, Settings
 
     found: dict[str, Any] = {"page": not args.no_page, "rate": args.rate_limit, "api_keys": _keys(args)}
+    if args.model is None:
+        found["about"] = f"{TINY}."
     scales = {
         "max_pixels": ("max_pixels", 10**6),
         "max_body": ("max_body", MEBIBYTE),

@@ -45,6 +45,11 @@ class _Escaping:
         return getattr(self.stream, name)
 
 
+def beneath(stream: TextIO) -> TextIO:
+    """The stream that codes of our own are written to, such as pictures."""
+    return stream.stream if isinstance(stream, _Escaping) else stream
+
+
 @contextmanager
 def escaped_output() -> Iterator[None]:
     """Inside, nothing that is written to stdout, stderr or our own log reaches the terminal as a code."""

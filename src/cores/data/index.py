@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from cores.cache import cache_folder
 from cores.data.formats.json_files import opened
 from cores.errors import DataError
 from cores.whole import whole_file
@@ -98,7 +99,7 @@ def cached(kind: str, inputs: Sequence[Path], write: Callable[[Path], None]) -> 
         if not path.is_dir():
             with opened(path):
                 pass  # a pipe or device is refused before anything waits for it
-    home = cache_dir()
+    home = cache_folder("index")
     names = json.dumps([VERSION, kind, [str(path.resolve()) for path in inputs]])
     note = home / f"{hashlib.sha256(names.encode()).hexdigest()[:32]}.json"
     states = [_state(path) for path in inputs]
@@ -118,17 +119,6 @@ def cached(kind: str, inputs: Sequence[Path], write: Callable[[Path], None]) -> 
         with whole_file(note) as part:
             part.write_text(json.dumps({"states": states, "table": table.name}), "utf-8")
     return table
-
-
-def cache_dir() -> Path:
-    """Where indexes lie. Raises DataError when nothing can be written there."""
-    given, base = os.environ.get("CORES_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    home = Path(given) if given else Path(base or Path.home() / ".cache") / "cores"
-    try:
-        (home / "index").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{home}: cannot be written ({error.strerror}): set CORES_CACHE to another folder") from None
-    return home / "index"
 
 
 def _read_note(path: Path) -> dict[str, Any]:

@@ -221,9 +221,19 @@ class Pictures:
 def table_html(table: tables.Table) -> str:
     """A table in HTML."""
     head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    rows = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in table.rows)
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     return (
         f'<section><h3>{escape(table.title)}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>{note}</section>"
     )
+
+
+def _cell(text: str) -> str:
+    """A cell; blocks become a bar, and an interval in brackets goes below its figure."""
+    if text and not text.strip(tables.BLOCK):
+        return f'<td class="blocks"><i style="width:{len(text)}ch"></i></td>'
+    figure, bracket, interval = text.partition(" (")
+    if bracket and interval.endswith(")") and " to " in interval:
+        return f"<td>{escape(figure)} <small>({escape(interval)}</small></td>"
+    return f"<td>{escape(text)}</td>"

@@ -12,6 +12,7 @@ from cores.evaluation.metrics import THRESHOLDS
 from cores.evaluation.result import Family, Result, Score
 
 NOTHING = "–"
+BLOCK = "█"  # of a bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def spread(seen: Glance) -> Table:
     """How the targets' IoUs are spread."""
     largest = max(seen.bins)
     rows = tuple(
-        (f"{i / BINS:.2f} to {(i + 1) / BINS:.2f}", str(n), "█" * round(24 * n / largest) if n else "")
+        (f"{i / BINS:.2f} to {(i + 1) / BINS:.2f}", str(n), BLOCK * round(24 * n / largest) if n else "")
         for i, n in enumerate(seen.bins)
     )
     return Table("Targets by their IoU", ("IoU", "targets", ""), rows if largest else ())

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from cores.asking.answerer import Query
+from cores.asking.answers import Answered
 from cores.asking.asker import QUESTIONS_PER_PASS, Asker, DraftsFrom, EncodedImage
 from cores.asking.prefixes import Prefixes
 from cores.asking.similarity import SimilarityMap
@@ -16,6 +18,7 @@ from cores.errors import UserError
 from cores.inference.options import Options
 from cores.inference.segmenting import Segmenting, worded
 from cores.modeling.model import CoresModel
+from cores.modeling.quantizing import Bits
 from cores.processing.processor import CoresProcessor
 from cores.words.chain import Seen, WordsChain
 from cores.words.load import is_words, load_words
@@ -72,8 +75,19 @@ class Cores(Segmenting[EncodedImage]):
         return self.processor.tokenizer
 
     def _asker(self, options: Options) -> Asker:
-        how = (self.seed, options.max_new_tokens, self.questions_per_pass, self.prefixes, self.drafts)
-        return Asker(self.model, self.processor, *how)
+        how = (self.seed, options.max_new_tokens, self.questions_per_pass, self.prefixes, self.drafts, options.chain)
+        return Asker(self.model, self.processor, *how, refine=options.refine)
+
+    def talk_about(self, encoded: EncodedImage) -> EncodedImage:
+        """The picture for a talk: see `Asker.talk_about`."""
+        return self._asker(Options()).talk_about(encoded)
+
+    def check_conversation(self) -> None:
+        """Nothing: questions may stand behind others."""
+
+    def behind(self, encoded: EncodedImage, asked: Query, answer: Answered) -> EncodedImage:
+        """The picture with a question and its answer behind it, before the next question."""
+        return self._asker(Options()).behind(encoded, asked, answer)
 
     def similarity(
         self,
@@ -110,6 +124,8 @@ class CoresInWords(Segmenting[Seen]):
         return self.chain.speaker.tokenizer
 
     def _asker(self, options: Options) -> WordsChain:
+        if options.refine or options.chain != "free":
+            raise UserError("refine and chain: a chain in words has no tokens to do that with: leave them out")
         most = options.max_new_tokens
         return self.chain if most is None else self.chain.saying(most)
 
@@ -119,20 +135,26 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     seed: int = 0,
+    quantize: Bits | None = None,
 ) -> Cores | CoresInWords:
-    """A model to ask, from a model folder, a run folder or a hub id; without a path, the one that comes with cores.
-
-    The model that comes with cores is tiny and knows drawn scenes, not photographs. `words:MLLM+SEGMENTER`, or a YAML
-    of `kind: words`, is a chain in words over models that were not trained for it (docs/words.md).
+    """A model to ask; without a path, the one that comes with cores: tiny, it knows drawn scenes, not photographs.
 
     Args:
-        device: where it runs; None takes CUDA where there is one, else the CPU.
-        dtype: of the weights, such as "bfloat16"; None: the checkpoint's own on CUDA, float32 on the CPU.
+        path: a model folder, a run folder, a hub id (`owner/name` or `owner/name@revision`), or a CoReS or LISA as
+            its own program wrote it, such as `xinlai/LISA-7B-v1`: it is converted once, into the cache (`as_ours`).
+            `words:MLLM+SEGMENTER`, or a YAML of `kind: words`, is a chain in words over models that were not trained
+            for it (docs/words.md).
+        device: where it runs; None and "auto" take CUDA where there is one, else MPS, else the CPU.
+        dtype: of the weights, such as "bfloat16"; None and "auto": the checkpoint's own, but float32 on a CPU.
+        quantize: "8bit" or "4bit": the language model's layers in so few bits, by bitsandbytes, on CUDA alone.
 
     Raises CheckpointError when the folder is missing or its weights, tokens and config do not fit each other;
-    UserError for a device that is not there; RecipeError for a name or a YAML that says no chain in words.
+    UserError for a device that is not there, and where few bits cannot be had; RecipeError for a name or a YAML that
+    says no chain in words.
     """
     if is_words(path):
+        if quantize is not None:
+            raise UserError("quantize: a chain in words is not rounded here: leave it out")
         return CoresInWords(load_words(str(path), device, dtype, seed))
-    model, processor = load_checkpoint(path, device, dtype)
+    model, processor = load_checkpoint(path, device, dtype, quantize=quantize)
     return Cores(model, processor, seed)

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TypedDict
+from typing import TypedDict, get_args
 
+from cores.asking.asker import ChainRule
 from cores.data.sample import Form
 from cores.errors import UserError
 
@@ -12,11 +13,22 @@ from cores.errors import UserError
 class How(TypedDict, total=False):
     """Keywords of every way of asking.
 
+    explain: the reason is wanted, too: queries are asked in the form `explain`; a phrase becomes a question first.
+    chain: `constrained`: every answer holds each level's token (see `asking.constrained`, which says how), unless
+        `stop` or `max_seconds` cuts it. It is said a token a pass. `free`: as the model says it.
+    threshold: a mask has the pixels that are more probable than this; 0.5 without it.
+    fill_holes: a mask has what it encloses, too.
+    refine: each target's last mask is decoded once more, with itself as its prompt (docs/predict.md: what that does).
     max_seconds: an answer that takes longer is cut at its next token, counted from the call, with the picture's
         encoding. What was said until then is kept, with its masks.
     stop: asked before each token; True cuts the answer there, as `max_seconds` does.
     """
 
+    explain: bool
+    chain: ChainRule
+    threshold: float
+    fill_holes: bool
+    refine: bool
     max_seconds: float | None
     stop: Callable[[], bool] | None
 
@@ -27,10 +39,21 @@ class Options:
 
     form: Form | None = None
     max_new_tokens: int | None = None
+    explain: bool = False
+    chain: ChainRule = "free"
+    threshold: float = 0.5
+    fill_holes: bool = False
+    refine: bool = False
     max_seconds: float | None = None
     stop: Callable[[], bool] | None = None
 
     def __post_init__(self) -> None:
+        if self.explain and self.form not in (None, "explain"):
+            raise UserError(f"explain: does not go with form={self.form!r}: leave one of them out")
+        if self.chain not in get_args(ChainRule):
+            raise UserError(f"chain: found {self.chain!r:.40}, expected {' or '.join(get_args(ChainRule))}")
+        if not (isinstance(self.threshold, (int, float)) and 0 < self.threshold < 1):
+            raise UserError(f"threshold: found {self.threshold!r:.40}, expected a probability above 0 and below 1")
         seconds = self.max_seconds
         if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds < 0):
             raise UserError(f"max_seconds: found {seconds!r:.40}, expected a number of seconds from 0")

@@ -3,10 +3,10 @@
 Legend: H, W = the picture's own size in pixels; h, w = low-res logits.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,25 +14,30 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cores import masks, viz
-from cores.errors import DataError
 from cores.geometry import Fit, Size, restore_bands
-from cores.inference.outlines import Box, Polygon, box_of, polygons_of
-from cores.inference.picturelike import Picturelike, as_picture
+from cores.inference.exports import to_labelme, to_pandas, to_supervision
+from cores.inference.exports.files import KINDS, SUFFIXES, save_file, save_set
+from cores.inference.exports.pictures import LONGEST, as_html, captioned, plot
+from cores.inference.picturelike import Picturelike
+from cores.inference.traces import Trace, found_again, trace_of
 from cores.masks import RLE, Mask
-from cores.plain_json import dumps, without_nan
-from cores.processing.pixels import open_picture
+from cores.outlines import Box, Piece, Polygon, box_of, pieces_of, polygons_of
+from cores.plain_json import without_nan
 from cores.processing.reading import Status
 
-LONGEST = 4096  # pixels of an overlay's longer side: more is drawn smaller
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from supervision import Detections
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Level:
     """One step of a chain.
 
-    `name`: location, part or target. `rle`: compressed COCO run lengths of `mask`. `score`: mean probability of the
-    mask's pixels, from 0.5 to 1; 0 for an empty mask. `low_res` (h, w) float32: the decoder's own logits, over the
-    square of side `canvas`, in pixels, that holds the picture at size `resized` (h, w), put there by `fit`.
+    `name`: location, part or target. `rle`: compressed COCO run lengths of `mask`. `score`: mean probability of its
+    pixels, from the threshold (0.5, unless it was asked for otherwise) to 1; 0 for an empty mask. `low_res` (h, w)
+    float32: the decoder's own logits, over the square of side `canvas`, in pixels, that holds the picture at size
+    `resized` (h, w), put there by `fit`.
     """
 
     name: str
@@ -51,7 +56,8 @@ class Level:
 
     @property
     def mask(self) -> Mask:
-        """(H, W) bool = `logits` > 0; made when asked for, since many of them are large."""
+        """(H, W) bool, made when asked for, since many of them are large: `logits` > 0, unless it was asked for with
+        another threshold, or with its holes filled."""
         return masks.decode(self.rle)
 
     @property
@@ -81,12 +87,14 @@ class TargetMask:
     """One thing that was found. `phrase`: the words of the answer that name it, or, where it has none, what was asked.
 
     `levels`: in the chain's order; one that the answer left out is not there. The last is the target's own. `named`:
-    did the answer name it?
+    did the answer name it? `span`: where its name stands in the answer's `text`, first character and the one behind
+    the last; None where it has no name.
     """
 
     phrase: str
     levels: tuple[Level, ...]
     named: bool = False
+    span: tuple[int, int] | None = None
 
     @property
     def rle(self) -> RLE:
@@ -110,8 +118,13 @@ class TargetMask:
 
     @property
     def polygons(self) -> list[Polygon]:
-        """The outer outline of each piece of the mask, (points, 2) of x, y in whole pixels; holes are not in it."""
+        """The outer outline of each piece of the mask, (points, 2) of x, y in whole pixels; `pieces` has the holes."""
         return polygons_of(self.mask)
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """Each piece of the mask: its outline, and the outlines of its holes (see `pieces_of`)."""
+        return pieces_of(self.mask)
 
     def __repr__(self) -> str:
         return f"TargetMask({_short(self.phrase)!r}, score {self.score:.3f}, {_area(self.rle)})"
@@ -125,6 +138,8 @@ class Segmentation:
     `segmented`, it named at least one target, even if its mask is empty; `absent`, it says that there is no such
     thing; `text`, any other answer without a mask. `size` (H, W). `targets`: in the answer's order. `score`: mean log
     probability of the answer's `tokens`, at most 0. `cut`: the answer reached `max_new_tokens` before it ended.
+    `trace`: where its picture may be found again. The picture itself is not kept, nor is the trace compared or
+    pickled: results stay small, equal by what they say, and tell nobody where somebody's pictures are.
     """
 
     query: str
@@ -136,6 +151,20 @@ class Segmentation:
     score: float
     tokens: int
     cut: bool = False
+    trace: Trace | None = field(default=None, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "trace"}
+        return _made, (values,)
+
+    def about(self, picture: Picturelike) -> "Segmentation":
+        """The same answer, which finds its picture again as long as somebody else has it: a file or an object."""
+        return replace(self, trace=trace_of(picture))
+
+    @property
+    def picture(self) -> Image.Image | None:
+        """The upright picture as it is now; None where it is not known, gone, or of another size by now."""
+        return found_again(self.trace, self.size)
 
     @property
     def rle(self) -> RLE:
@@ -146,6 +175,11 @@ class Segmentation:
     def mask(self) -> Mask:
         """(H, W) bool: the union of the targets, all False when there is none."""
         return masks.decode(self.rle)
+
+    @property
+    def colors(self) -> list[viz.Color]:
+        """Each target's colour in `overlay`: one that the answer names has that of its name, in every picture."""
+        return viz.colors_of([target.phrase if target.named else None for target in self.targets])
 
     @property
     def boxes(self) -> list[Box | None]:
@@ -163,56 +197,70 @@ class Segmentation:
         found = f"{count}, {_area(self.rle)}" if self.targets else _short(self.text)
         return f"Segmentation({_short(self.query)!r}: {self.status}{cut}, {found})"
 
-    def overlay(self, picture: Picturelike, longest: int = LONGEST) -> Image.Image:
+    def overlay(self, picture: Picturelike | None = None, longest: int = LONGEST) -> Image.Image:
         """The picture with each target in its colour, and query and answer below it.
 
-        A target that the answer names has the colour of its name, in every picture. A picture whose longer side has
-        more than `longest` pixels is drawn at that size. Raises DataError when it is not of this answer's size or
-        cannot be read, UserError when it is no picture at all.
+        Without a picture it is this answer's own, or a plain ground where that is not known. A target that the answer
+        names has the colour of its name, in every picture. A picture whose longer side has more than `longest` pixels
+        is drawn at that size. Raises DataError when it is not of this answer's size or cannot be read, UserError when
+        it is no picture at all.
         """
-        opened = open_picture(as_picture(picture))
-        if (opened.height, opened.width) != self.size:
-            found = f"the picture is {opened.height} x {opened.width} (h x w)"
-            raise DataError(f"overlay: {found}, the answer is about one of {self.size[0]} x {self.size[1]}")
-        if max(opened.size) > longest:
-            opened, _ = viz.fit(opened, [], longest)
-        colors = viz.colors_of([target.phrase if target.named else None for target in self.targets])
-        drawn = viz.overlay(opened, (viz.fit_mask(target.mask, opened.size) for target in self.targets), colors)
-        size = min(max(opened.width // 50, 12), 64)  # of the letters
-        drawn = viz.caption(drawn, self.query, size)
-        drawn = viz.caption(drawn, f"{self.answer} [cut]" if self.cut else self.answer, size)
-        named = {target.phrase: color for target, color in zip(self.targets, colors, strict=True) if target.named}
-        for phrase, color in named.items():
-            drawn = viz.caption(drawn, phrase, size, color)
-        return drawn
+        return captioned(self, picture, longest)
+
+    def plot(self, picture: Picturelike | None = None, axes: Any = None) -> Any:
+        """Draw `overlay` on matplotlib's `axes`, or new ones, and give them.
+
+        Where matplotlib is not installed Pillow's viewer shows it, and nothing is given. Raises as `overlay`.
+        """
+        return plot(self, picture, axes)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return as_html(self)
 
     def save(
         self,
-        folder: str | Path,
+        place: str | Path,
         name: str = "answer",
         picture: Picturelike | None = None,
         about: Mapping[str, Any] | None = None,
+        kinds: Collection[str] = KINDS,
     ) -> list[Path]:
-        """Write the answer's files into a folder, which is made where there is none; gives their paths.
+        """Write one file, by its suffix, or the answer's files into a folder; gives their paths.
 
-        NAME.json (`about` and `to_dict`), the mask of each target N and level as NAME.N.LEVEL.png (white inside), and,
-        given the picture, NAME.overlay.png. Files of these names are replaced. Raises DataError and UserError as
-        `overlay`, OSError when a file cannot be written.
+        A picture's suffix writes `overlay`, .json `about` and `to_dict`, .npz `to_numpy` as `masks` with the
+        `phrases`, .csv a row a target. Any other `place`, and a folder that is there, is a folder, made where there is
+        none: of `kinds`, `json` writes NAME.json, `mask` the mask of each target N and level as NAME.N.LEVEL.png
+        (white inside), `overlay`, given the picture, NAME.overlay.png. Files of these names are replaced.
+
+        Raises DataError and UserError as `overlay`, OSError when a file cannot be written.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = []
-        if picture is not None:
-            paths.append(folder / f"{name}.overlay.png")
-            self.overlay(picture).save(paths[-1])
-        for number, target in enumerate(self.targets, 1):
-            for level in target.levels:
-                paths.append(folder / f"{name}.{number}.{level.name}.png")
-                Image.fromarray(level.mask).save(paths[-1])
-        paths.append(folder / f"{name}.json")
-        text = dumps({**(about or {}), **self.to_dict()}, indent=1, ensure_ascii=False)
-        paths[-1].write_text(text + "\n", encoding="utf-8")
-        return paths
+        place = Path(place)
+        if place.suffix.lower() in SUFFIXES and not place.is_dir():
+            save_file(self, place, picture, about)
+            return [place]
+        return save_set(self, place, name, picture, about, kinds)
+
+    def to_numpy(self) -> NDArray[np.bool_]:
+        """(targets, H, W) bool: each target's mask."""
+        stack = [target.mask for target in self.targets]
+        return np.stack(stack) if stack else np.zeros((0, *self.size), dtype=bool)
+
+    def to_pil(self) -> list[Image.Image]:
+        """Each target's mask as a picture of mode 1, white inside."""
+        return [Image.fromarray(target.mask) for target in self.targets]
+
+    def to_labelme(self, picture: str, tolerance: float = 1.0) -> dict[str, Any]:
+        """See `exports.to_labelme`, which takes several answers about a picture."""
+        return to_labelme([self], picture, tolerance)
+
+    def to_pandas(self) -> "DataFrame":
+        """See `exports.to_pandas`, which takes several answers and pictures."""
+        return to_pandas([self])
+
+    def to_supervision(self, compact: bool = True) -> "Detections":
+        """See `exports.to_supervision`, which takes several answers about a picture."""
+        return to_supervision([self], compact)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the logits, ready for JSON.
@@ -222,6 +270,7 @@ class Segmentation:
         targets = [
             {
                 "phrase": target.phrase,
+                "span": target.span,
                 "score": target.score,
                 "box": target.box,
                 "mask": target.rle,
@@ -243,6 +292,10 @@ class Segmentation:
             }
         )
         return found
+
+
+def _made(values: dict[str, Any]) -> Segmentation:
+    return Segmentation(**values)
 
 
 def _short(text: str, most: int = 60) -> str:

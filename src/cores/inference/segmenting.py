@@ -11,15 +11,18 @@ from cores.asking.answerer import Answerer, Follow, I, Query
 from cores.asking.answers import Answered, passes
 from cores.data.sample import Form
 from cores.errors import UserError
+from cores.inference.chat import Chat, Remember
 from cores.inference.options import How, Options
 from cores.inference.picturelike import Picturelike, as_picture
 from cores.inference.segmentation import Level, Segmentation, TargetMask
 from cores.inference.streaming import Pieces
 from cores.masks import encode
+from cores.outlines import fill_holes
 from cores.prompts.forms import form_of
 
 PICTURES_AT_ONCE = 16  # of a batch, whose features stand in memory together: 0.02 GB each for SAM 2 in 32 bits
 
+Told = Callable[[Query, Answered], None]
 Hear = Callable[[int, int, str], bool]  # numbers of picture and query, words said since: shall it go on?
 
 
@@ -68,7 +71,8 @@ class Segmenting(ABC, Generic[I]):
     ) -> list[Segmentation]:
         """`encode` and `ask` in one: the answers to all queries about a picture, in their order.
 
-        Args as `ask`. Raises UserError and DataError as both do; for queries and numbers before the picture is read.
+        They find the picture again (`Segmentation.picture`) as long as its file, or the object, is there. Args as
+        `ask`. Raises UserError and DataError as both do; for queries and numbers before the picture is read.
         """
         return self.segment_batch([image], [queries], form, max_new_tokens, **how)[0]
 
@@ -100,13 +104,13 @@ class Segmenting(ABC, Generic[I]):
             _check(own)
         options = Options.of(form, max_new_tokens, how)
         asker, found = self._asker(options), []
-        following = _Following(asker, options.limit(), hear)
+        following = _Following(asker, options, options.limit(), hear)
         for some in passes(len(images), PICTURES_AT_ONCE):
             pictures = [as_picture(image) for image in images[some]]
             with self.lock:
                 following.first = some.start
-                found += following.asked(asker.encode_images(pictures), queries[some], form)
-        return found
+                found += following.asked(asker.encode_images(pictures), queries[some])
+        return [[answer.about(image) for answer in own] for image, own in zip(images, found, strict=True)]
 
     def encode(self, image: Picturelike) -> I:
         """Look at a picture once.
@@ -142,12 +146,8 @@ class Segmenting(ABC, Generic[I]):
         Raises UserError for an empty query, an unknown form, and less than one token; DataError for a query that holds
         the picture's own marks.
         """
-        options, asked = Options.of(form, max_new_tokens, how), worded(queries, form)
-        asker = self._asker(options)
-        following = _Following(asker, options.limit())
-        with self.lock:
-            (answered,) = asker.generate_batch([encoded], [asked], following.follow)
-            return [result_of(asker, encoded, *pair) for pair in zip(queries, answered, strict=True)]
+        _check(queries)
+        return self.ask_batch([encoded], [queries], Options.of(form, max_new_tokens, how))[0]
 
     def ask_batch(
         self,
@@ -161,9 +161,9 @@ class Segmenting(ABC, Generic[I]):
         Args: `options`: how all of them are asked; `hear` as in `segment_batch`. Raises as `ask`.
         """
         options = options or Options()
-        following = _Following(self._asker(options), options.limit(), hear)
+        following = _Following(self._asker(options), options, options.limit(), hear)
         with self.lock:
-            return following.asked(encoded, queries, options.form)
+            return following.asked(encoded, queries)
 
     def stream(
         self,
@@ -177,8 +177,8 @@ class Segmenting(ABC, Generic[I]):
         options = Options.of(form, max_new_tokens, how)
         limit = options.limit()
         self._asker(options)  # what is wrong with a number is said before the picture is looked at
-        worded([query], form)
-        return self._stream(self.encode(image), query, options, limit)
+        _check([query])
+        return self._stream(self.encode(image), query, options, limit, image=image)
 
     def ask_stream(
         self,
@@ -186,45 +186,90 @@ class Segmenting(ABC, Generic[I]):
         query: str,
         form: Form | None = None,
         max_new_tokens: int | None = None,
+        told: Told | None = None,
+        image: Picturelike | None = None,
         **how: Unpack[How],
     ) -> Generator[str | Segmentation, None, None]:
         """The answer to one query as it comes: its text in pieces, and last the finished `Segmentation`.
 
         The pieces, joined, are the `answer`, and what comes last is what `ask` gives. Closing the generator ends the
-        work at the next token. The model is free for others between two pieces. Args, and what it raises, as `ask`.
+        work at the next token. The model is free for others between two pieces.
+
+        Args:
+            told: is given the question as it was put, and the whole answer, before the last pieces come.
+            image: the picture, which the answer finds again.
+
+        The others, and what it raises, as `ask`.
         """
         options = Options.of(form, max_new_tokens, how)
-        return self._stream(encoded, query, options, options.limit())
+        return self._stream(encoded, query, options, options.limit(), told, image)
+
+    def chat(self, image: Picturelike, remember: Remember = "picture") -> Chat[I]:
+        """A talk about a picture, which is looked at once. Args as `Chat`; raises as that and `encode` do."""
+        if remember == "conversation":
+            self.check_conversation()
+        return Chat(self, self.talk_about(self.encode(image)), remember, image)
+
+    def talk_about(self, encoded: I) -> I:
+        """The picture for a talk; here, itself."""
+        return encoded
+
+    def check_conversation(self) -> None:
+        """Raises UserError where a question cannot stand behind others."""
+        raise UserError("remember: a chain in words has no conversations: take remember='picture'")
+
+    def behind(self, encoded: I, asked: Query, answer: Answered) -> I:
+        """The picture with a question and its answer behind it, before the next question."""
+        raise NotImplementedError
 
     def _stream(
-        self, encoded: I, query: str, options: Options, limit: Callable[[], bool] | None
+        self,
+        encoded: I,
+        query: str,
+        options: Options,
+        limit: Callable[[], bool] | None,
+        told: Told | None = None,
+        image: Picturelike | None = None,
     ) -> Generator[str | Segmentation, None, None]:
-        asker, (asked,) = self._asker(options), worded([query], options.form)
-        return self._streamed(asker, encoded, query, asker.stream(encoded, asked, _Following(asker, limit).follow))
+        asker = self._asker(options)
+        following = _Following(asker, options, limit)
+        (asked,) = following.worded([query])
+        return self._streamed(following, encoded, query, asked, told, image)
 
     def _streamed(
-        self, asker: Answerer[I], encoded: I, query: str, steps: Generator[Sequence[int], None, Answered]
+        self,
+        following: "_Following",
+        encoded: I,
+        query: str,
+        asked: Query,
+        told: Told | None,
+        image: Picturelike | None,
     ) -> Generator[str | Segmentation, None, None]:
-        pieces = Pieces()
+        asker, pieces = following.asker, Pieces()
+        steps = asker.stream(encoded, asked, following.follow)
         while True:
             with self.lock:
                 try:
                     piece = pieces.more(asker.text_of(next(steps)))
                 except StopIteration as end:
-                    found = result_of(asker, encoded, query, end.value)
+                    found = result_of(asker, encoded, query, end.value, following.options)
+                    if told is not None:
+                        told(asked, end.value)
                     break
             if piece:
                 yield piece
         if piece := pieces.rest(found.answer):
             yield piece
-        yield found
+        yield found if image is None else found.about(image)
 
 
 class _Following:
     """What is asked and told while answers are said. `first`: number of the first picture of this part of a batch."""
 
-    def __init__(self, asker: Answerer[Any], limit: Callable[[], bool] | None, hear: Hear | None = None) -> None:
-        self.asker, self.limit, self.hear, self.first = asker, limit, hear, 0
+    def __init__(
+        self, asker: Answerer[Any], options: Options, limit: Callable[[], bool] | None, hear: Hear | None = None
+    ) -> None:
+        self.asker, self.options, self.limit, self.hear, self.first = asker, options, limit, hear, 0
         self.pieces: dict[tuple[int, int], Pieces] = {}
 
     @property
@@ -240,14 +285,20 @@ class _Following:
         place = (self.first + image, query)
         return self.hear(*place, self.pieces.setdefault(place, Pieces()).more(self.asker.text_of(ids)))
 
-    def asked(
-        self, encoded: Sequence[Any], queries: Sequence[Sequence[str]], form: Form | None
-    ) -> list[list[Segmentation]]:
+    def worded(self, queries: Sequence[str]) -> list[Query]:
+        """The queries as they are put. Raises UserError for what is no list of queries."""
+        asked = worded(queries, self.options.form)
+        if not self.options.explain:
+            return asked
+        return [(self.asker.as_question(query) if form == "phrase" else query, "explain") for query, form in asked]
+
+    def asked(self, encoded: Sequence[Any], queries: Sequence[Sequence[str]]) -> list[list[Segmentation]]:
         """The answers to all queries about these pictures, told while they are said."""
         asker, found = self.asker, []
-        answered = asker.generate_batch(encoded, [worded(own, form) for own in queries], self.follow)
+        answered = asker.generate_batch(encoded, [self.worded(own) for own in queries], self.follow)
         for number, (image, own, answers) in enumerate(zip(encoded, queries, answered, strict=True), self.first):
-            found.append([result_of(asker, image, *pair) for pair in zip(own, answers, strict=True)])
+            pairs = zip(own, answers, strict=True)
+            found.append([result_of(asker, image, *pair, self.options) for pair in pairs])
             self._over(number, found[-1])
         return found
 
@@ -260,19 +311,23 @@ class _Following:
                     self.hear(*place, piece)
 
 
-def result_of(asker: Answerer[I], encoded: I, query: str, answer: Answered) -> Segmentation:
+def result_of(
+    asker: Answerer[I], encoded: I, query: str, answer: Answered, options: Options | None = None
+) -> Segmentation:
     """One answer as plain values; large masks are made one at a time and kept as run lengths."""
-    reading = asker.read(answer)
+    reading, options = asker.read(answer), options or Options()
     frame = (asker.canvas, encoded.resized, asker.fit)
     targets = []
-    for i, (phrase, chain) in enumerate(zip(reading.phrases, answer.chains, strict=True)):
+    named = zip(reading.phrases, reading.spans, answer.chains, strict=True)
+    for i, (phrase, span, chain) in enumerate(named):
         levels = []
         for name, logits, position in zip(asker.levels, answer.low_res_logits, chain, strict=True):
             if position is not None:
-                (full,) = asker.full_size(encoded, logits[i : i + 1])
+                (full,) = asker.full_size(encoded, logits[i : i + 1], options.threshold)
+                mask = fill_holes(full.mask) if options.fill_holes else full.mask
                 low_res = logits[i].float().cpu().numpy()
-                levels.append(Level(name, encode(full.mask), full.score, low_res, *frame))
-        targets.append(TargetMask(phrase or query, tuple(levels), named=phrase is not None))
+                levels.append(Level(name, encode(mask), full.score, low_res, *frame))
+        targets.append(TargetMask(phrase or query, tuple(levels), phrase is not None, span))
     return Segmentation(
         query=query,
         answer=reading.text,

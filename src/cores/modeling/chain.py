@@ -42,6 +42,23 @@ def run_chain(
     return [torch.cat(level) for level in zip(*parts, strict=True)]
 
 
+def refine_once(
+    segmenter: Segmenter,
+    refiner: nn.Module | None,
+    features: Features,
+    token: Tensor,
+    image_index: Tensor,
+    mask: Tensor,
+) -> Tensor:
+    """Low-res logits (masks, H, W) of a level once more, with its own `mask` (masks, H, W), logits, as mask prompt.
+
+    Args: `token` (masks, dim), before the refiner; the others as `run_chain`'s.
+    """
+    if refiner is not None:
+        token = refiner(token, segmenter.grid(features)[image_index], mask)
+    return segmenter.decode(features, token[:, None], image_index, mask)
+
+
 def _levels(
     segmenter: Segmenter,
     refiner: nn.Module | None,

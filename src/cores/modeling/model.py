@@ -4,6 +4,8 @@ Legend: images = rows of the batch, tokens = length of the longest row, levels =
 the batch on one flat axis, width = the language model's, dim = of a prompt token, h, w = a picture's own size.
 """
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +19,14 @@ from transformers.utils import ModelOutput
 
 from cores.geometry import Size
 from cores.loss_keys import MASK_LOSSES
-from cores.modeling.chain import run_chain
+from cores.modeling.chain import refine_once, run_chain
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.generation_config import MAX_NEW_TOKENS, read_max_new_tokens, write_generation_config
 from cores.modeling.mllms import make_mllm
 from cores.modeling.objective import Frames, level_losses, share
 from cores.modeling.packed_states import packed_states
 from cores.modeling.packing import supervised_places
+from cores.modeling.policy import Drawn, policy_losses
 from cores.modeling.refiner import make_refiner
 from cores.modeling.segmenters import make_segmenter
 from cores.modeling.segmenters.base import Features
@@ -38,7 +41,8 @@ class CoresOutput(ModelOutput):
 
     `mask_losses`: by their names in the log, those of the last level (`bce_loss`, `dice_loss`) and, where they train,
     of those before it (`location_bce_loss`, ...); `location_loss`: of the levels before the last together, weighted as
-    in `mask_loss`. `low_res_logits`: a tuple of (masks, H, W), one a level; `tokens` (levels, masks, dim): prompt
+    in `mask_loss`; `policy_loss`, `policy_kl` (unweighted) and `policy_cut` of drawn answers, means over their tokens.
+    `low_res_logits`: a tuple of (masks, H, W), one a level; `tokens` (levels, masks, dim): prompt
     tokens before the refiner; `hidden_states` (images, tokens, width): last layer, after the final norm.
     """
 
@@ -47,6 +51,9 @@ class CoresOutput(ModelOutput):
     mask_loss: Tensor | None = None
     mask_losses: dict[str, Tensor] | None = None
     location_loss: Tensor | None = None
+    policy_loss: Tensor | None = None
+    policy_kl: Tensor | None = None
+    policy_cut: Tensor | None = None
     low_res_logits: tuple[Tensor, ...] | None = None
     tokens: Tensor | None = None
     hidden_states: Tensor | None = None
@@ -169,15 +176,23 @@ class CoresModel(PreTrainedModel):
         image_index: Tensor,
         use_location: bool = True,
         masks_per_pass: int | None = None,
+        refine: bool = False,
     ) -> list[Tensor]:
-        """Low-res logits (masks, H, W) of each level. Args: as `run_chain`'s; `masks_per_pass` None: the model's."""
+        """Low-res logits (masks, H, W) of each level.
+
+        Args: as `run_chain`'s; `masks_per_pass` None: the model's; `refine`: the last level is decoded once more, with
+        its own mask as its prompt.
+        """
         most = self.masks_per_pass if masks_per_pass is None else masks_per_pass
         again = self.checkpoint_decoder
         guided = use_location and self.config.is_guided
         twice = guided and self.config.segmenting == "twice"
         steps = torch.cat([tokens, tokens[-1:]]) if twice else tokens
         masks = run_chain(self.segmenter, self.refiner, features, steps, image_index, guided, most, again)
-        return masks[1:] if twice else masks  # one a level
+        found = masks[1:] if twice else masks  # one a level
+        if refine:
+            found[-1] = refine_once(self.segmenter, self.refiner, features, tokens[-1], image_index, found[-1])
+        return found
 
     def forward(
         self,
@@ -198,6 +213,7 @@ class CoresModel(PreTrainedModel):
         supervised: Tensor | None = None,
         rows: Sequence[int] | None = None,
         counts: Mapping[str, Tensor | int] | None = None,
+        drawn: Drawn | None = None,
     ) -> CoresOutput:
         """Losses and masks of a packed batch.
 
@@ -209,7 +225,7 @@ class CoresModel(PreTrainedModel):
         inside the segmenter's square, in pixels. `supervised` (supervised,): see `packing.supervised_places`; `rows`:
         `image_index` as plain numbers; without them the device is asked, and waited for. `counts`: how many of each of
         `loss_keys.COUNTED` the losses are means over, more than are here where this is a part of a step; numbers or
-        int64 scalars. None: as are here.
+        int64 scalars. None: as are here. `drawn`: answers in the rows that are learned from by their rewards.
         Raises ValueError when masks or their losses are asked for without what they are made of.
         """
         if features is None and image_index is not None and len(image_index):  # without masks nothing is looked at
@@ -237,12 +253,12 @@ class CoresModel(PreTrainedModel):
                 left_out = ignore if ignore is not None and self.config.ignore_255 else [None] * len(sizes)
                 frames = Frames(self.segmenter.image_size, sizes, resized, left_out, self.segmenter.fit)
                 self._mask_losses(output, truth, location_truth, rows, frames, counts)
-        if output.text_loss is not None:
-            output.loss = self.config.text_weight * output.text_loss
-            if output.mask_loss is not None:
-                output.loss = output.loss + self.config.mask_weight * output.mask_loss
-        elif output.mask_loss is not None:
-            output.loss = self.config.mask_weight * output.mask_loss
+        if drawn is not None:
+            self._policy_loss(output, states, drawn, counts)
+        parts = (self.config.text_weight, output.text_loss), (self.config.mask_weight, output.mask_loss)
+        weighted = [weight * part for weight, part in (*parts, (1.0, output.policy_loss)) if part is not None]
+        if weighted:
+            output.loss = functools.reduce(operator.add, weighted)
         return output
 
     def _features(self, pixels: Tensor | None) -> Features:
@@ -265,6 +281,17 @@ class CoresModel(PreTrainedModel):
         logits: Tensor = self.mllm.logits(states.flatten(0, 1)[places])  # (supervised, vocabulary)
         total = F.cross_entropy(logits.float(), labels.flatten()[places + 1], reduction="sum")
         return share(total, len(places) if counts is None else counts["tokens"])
+
+    def _policy_loss(
+        self, output: CoresOutput, states: Tensor, drawn: Drawn, counts: Mapping[str, Tensor | int] | None
+    ) -> None:
+        """Means over the tokens of all drawn answers."""
+        logits: Tensor = self.mllm.logits(states.flatten(0, 1)[drawn.places])  # (tokens, vocabulary)
+        said = -F.cross_entropy(logits.float() / drawn.temperature, drawn.words, reduction="none")
+        count = len(drawn.words) if counts is None else counts["drawn"]
+        output.policy_loss, output.policy_kl, output.policy_cut = (
+            share(total, count) for total in policy_losses(said, drawn)
+        )
 
     def _mask_losses(
         self,

@@ -6,7 +6,7 @@ of one pass, width = the language model's.
 
 from collections.abc import Sequence
 from copy import copy, deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -62,6 +62,14 @@ def read_prefixes(model: CoresModel, pixels: Pixels, prefix_ids: Sequence[Tensor
         own = [[part[row : row + 1, :, : len(one)].clone() for part in layer] for layer in _states(cache)]
         found.append(PrefixCache(_filled(cache, own), len(one), shift[row : row + 1], patches[row]))
     return found
+
+
+@torch.no_grad()
+def extend_prefix(model: CoresModel, prefix: PrefixCache, ids: Tensor) -> PrefixCache:
+    """The prefix with these ids (tokens,) behind it, such as an earlier turn; it stays as it is itself."""
+    rows = Rows(model.mllm, [prefix])
+    rows.read([Block(ids.tolist())])
+    return replace(prefix, cache=rows.cache, length=prefix.length + len(ids))
 
 
 class Rows:

@@ -32,7 +32,8 @@ class Batch(TypedDict):
     and which of them are ignored; `sizes`, `resized`: (h, w) of each picture, and of it inside the segmenter's square.
     So that no loss asks the device, and waits:
     `supervised` (supervised,), int64: where the states stand that predict supervised tokens, counted along all rows in
-    turn; `rows`: `image_index` as plain numbers; `counts`: of each of `loss_keys.COUNTED`, how many are here.
+    turn; `rows`: `image_index` as plain numbers; `counts`: how many of each of `loss_keys.COUNTED` are here, 0 of what
+    it lacks.
     `dropped`: conversations left out or cut, for the log alone.
     """
 

@@ -142,16 +142,21 @@ class CoresProcessor:
         layout = self.rule.layout({}) if picture is None else picture.layout
         return torch.tensor(self._prefix(_for_key(seed, key), layout))
 
-    def question(self, query: str, form: Form = "sentence") -> Tensor:
+    def question(self, query: str, form: Form = "sentence", follows: bool = False) -> Tensor:
         """Ids (tokens,) of a question, in its validation wording, up to where the answer begins.
 
+        `follows`: as it stands behind the closed answer of an earlier turn, instead of the prefix.
         Raises UserError for an empty query and an unknown form, DataError for a query that holds the picture's marks.
         """
         if not query.strip():
             raise UserError(f"the query is empty ({query!r}): ask for something in words")
         if form not in get_args(Form):
             raise UserError(f"form: found {form!r:.40}, expected one of {', '.join(get_args(Form))}")
-        return torch.tensor(self._conversation([(self.writer.ask(query, form), None)]).ids)
+        asked = (self.writer.ask(query, form), None)
+        if not follows:
+            return torch.tensor(self._conversation([asked]).ids)
+        turns = self._conversation([("?", "a."), asked])
+        return torch.tensor(turns.ids[turns.ends[0] :])
 
     def answer_ids(self, answer: Turn | str | None = None) -> Tensor:
         """Ids (tokens,) of an answer, with what closes it, for teacher forcing.

@@ -26,6 +26,21 @@ class Reading:
     status: Status
     phrases: list[str | None]
 
+    @property
+    def spans(self) -> list[tuple[int, int] | None]:
+        """Where each name stands in `plain`, first character and the one behind the last; None where it has none."""
+        found: list[tuple[int, int] | None] = []
+        upto = 0
+        for phrase in self.phrases:
+            name = None if phrase is None else " ".join(phrase.split())
+            begin = -1 if name is None else self.plain.find(f"{name}:", upto)
+            if name is None or begin < 0:
+                found.append(None)
+            else:
+                upto = begin + len(name)
+                found.append((begin, upto))
+        return found
+
 
 def read_answer(
     tokenizer: PreTrainedTokenizerBase, prompt: Prompt, ids: Sequence[int], token_ids: Sequence[int]

@@ -139,6 +139,11 @@ class Prompt:
         query = query.lower() if form == "phrase" else query
         return rng.choice(self.words.questions[form]).replace("{query}", query)
 
+    def as_question(self, phrase: str) -> str:
+        """A phrase as the question about it, without the request for a mask that stands behind a sentence, too."""
+        forms = self.words.validation_questions
+        return forms["phrase"].removesuffix(forms["sentence"].partition("{query}")[2]).replace("{query}", phrase)
+
     def answer(self, phrases: Sequence[str | None], rng: Random | None = None) -> str:
         """One chain for each target, in order (the answer hierarchy, paper section 3.1).
 

@@ -4,8 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -21,6 +19,7 @@ from cores.serving.events import EventStream, event
 from cores.serving.guard import Guard, Traffic
 from cores.serving.leaving import while_there
 from cores.serving.metrics import Metrics
+from cores.serving.page import mount
 from cores.serving.reading import Asked, read
 from cores.serving.reference import reference
 from cores.serving.refusals import refusal_of
@@ -42,10 +41,18 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     503: {"model": Failure, "description": "Too many requests are waiting, or the server goes down."},
     504: {"model": Failure, "description": "There was no answer in time."},
 }
+EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["text", "result", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 EVENTS = {
     "description": "Events: `text` has a piece of the answer as `{text}`, `result` comes last and is as a result of "
     "`/v1/segment`, `error` comes instead of it as `{error}`.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"text/event-stream": {"schema": EVENT}},
 }
 
 
@@ -78,8 +85,8 @@ def create_app(cores: Cores | CoresInWords, settings: Settings | None = None) ->
     app.add_exception_handler(HTTPException, _http_error)
     _add_questions(app, engine, settings)
     _add_health(app, engine, metrics, traffic)
-    if settings.page and find_spec("cores.serving.page"):
-        import_module("cores.serving.page").mount(app, engine, settings)
+    if settings.page:
+        mount(app, engine, settings)
     return app
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cores.serving.keys import Keys
@@ -23,6 +24,7 @@ API = "/v1/"
 SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
+    "Content-Security-Policy": "frame-ancestors 'self'; object-src 'none'; base-uri 'self'",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -62,7 +64,7 @@ class Guard:
         try:
             self._admit(scope, path, posted)
             await self.app(scope, _Body(receive, self.settings).receive, answer.send)
-        except Left:
+        except (Left, ClientDisconnect):
             log.info("%s: the client left", path)
         except Exception as error:
             await self._say(error, answer)

@@ -7,7 +7,6 @@ from typing import Any
 
 from PIL import Image
 
-from cores.data.formats.labelme_files import Labelled, labelme_file
 from cores.inference.segmentation import Segmentation
 from cores.serving.pictures import decoded
 
@@ -32,9 +31,7 @@ def _rendered(found: Segmentation, opened: Image.Image | None, name: str, format
     if opened is not None:
         told["overlay"] = _png(found.overlay(opened))
     if "labelme" in formats:
-        notes = [(target, f"score {target.score:.3f}: {found.text}") for target in found.targets if target.mask.any()]
-        shapes = [Labelled(found.query.strip(), target.mask, note) for target, note in notes]
-        told["labelme"] = labelme_file(shapes, name, found.size)
+        told["labelme"] = found.to_labelme(name)
     return told
 
 

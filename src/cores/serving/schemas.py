@@ -2,13 +2,22 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cores.serving.settings import Settings
 
 FormName = Literal["phrase", "sentence", "explain", "raw"]
 FormatName = Literal["overlay", "png", "labelme"]
-Query = Annotated[str, Field(pattern=r"\S", description='What to segment, in words: "the handle of the cup".')]
+LETTER = r"[^\s\x00-\x1f\x85]"  # one has to be there: not every dialect counts the same codes as blanks
+Query = Annotated[str, Field(pattern=LETTER, description='What to segment, in words: "the handle of the cup".')]
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 3.0 is 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Tokens = Annotated[int, Field(ge=1, le=4096), BeforeValidator(_whole)]
 
 
 class Asking(BaseModel):
@@ -26,7 +35,7 @@ class Asking(BaseModel):
         description="How a query is put into words: `phrase`, a name; `sentence`, a whole question; `explain`, one "
         "that also wants the reason; `raw`, as it is. Left out: phrase or sentence, by the query's words.",
     )
-    max_new_tokens: int | None = Field(None, ge=1, le=4096, description="Most tokens of an answer.")
+    max_new_tokens: Tokens | None = Field(None, description="Most tokens of an answer.")
     formats: list[FormatName] = Field(
         default_factory=list,
         max_length=3,
@@ -70,6 +79,9 @@ class Target(BaseModel):
     """One thing that was found; its mask is the last level's."""
 
     phrase: str
+    span: tuple[int, int] | None = Field(
+        None, description="Where the phrase stands in `text`, if the answer names it."
+    )
     score: float | None
     box: tuple[int, int, int, int] | None = Field(description="Left, top, right, bottom in pixels.")
     mask: Mask
@@ -116,11 +128,17 @@ def request_body(asking: type[SegmentAsking] | type[ChatAsking], settings: Setti
     own: dict[str, Any] = schema["properties"]
     texts = own["queries"]["items"] if "queries" in own else own["query"]
     texts["maxLength"] = settings.max_query
-    form = {name: value for name, value in own.items() if name not in ("queries", "name")}
+    form = {name: _said(value) for name, value in own.items() if name not in ("queries", "name")}
     form["image"] = {"type": "string", "format": "binary", "description": "The picture's file."}
-    form["query"] = own.get("query", own.get("queries"))
+    form["query"] = own["queries"] if "queries" in own else own["query"]
     if "queries" in own:
         own["queries"]["maxItems"] = settings.max_queries
     as_form = {**schema, "properties": form, "required": ["image", "query"], "title": f"{asking.__name__}Form"}
     content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": as_form}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _said(field: dict[str, Any]) -> dict[str, Any]:
+    """A field as a form has it: there, or not; there is no null."""
+    (kind,) = [one for one in field.get("anyOf", [{}]) if one.get("type") != "null"]
+    return {name: value for name, value in {**field, **kind}.items() if name not in ("anyOf", "default")}

@@ -23,6 +23,7 @@ class Settings:
     drain_seconds: that a server which is told to stop goes on answering what it has begun.
     rate: requests that one client may make in a minute, None: any number.
     page: is there a page for people, beside the interface for programs?
+    about: a sentence about the model, for people who look at the page.
     api_keys: one of them must come with each request; none: no key is asked for.
     """
 
@@ -44,4 +45,5 @@ class Settings:
     drain_seconds: float = 60.0
     rate: float | None = None
     page: bool = True
+    about: str = ""
     api_keys: tuple[str, ...] = ()

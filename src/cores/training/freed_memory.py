@@ -1,9 +1,11 @@
 """Large tensors that are freed go back to the system at once (the C library's malloc; CPU training alone)."""
 
 import ctypes
+import os
 import sys
 
 M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+OWN = "MALLOC_MMAP_THRESHOLD_"  # by which a user says it
 LARGE = 8 * 2**20  # bytes; 1 MiB would give more back and costs a half more of the CPU (benchmarks/speed.md)
 
 
@@ -11,9 +13,9 @@ def give_back_large_tensors() -> bool:
     """From now on, memory of 8 MiB or more is the system's again as soon as it is freed. Says whether that holds.
 
     glibc raises its own limit to 32 MiB as a program frees such pieces; smaller ones then stay with the process, where
-    other sizes do not fit between them. Other C libraries are left as they are.
+    other sizes do not fit between them. Other C libraries are left as they are, and so is a limit of the user's own.
     """
-    if not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux") or OWN in os.environ:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     return mallopt is not None and mallopt(M_MMAP_THRESHOLD, LARGE) == 1

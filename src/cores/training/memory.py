@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from cores.modeling.model import CoresModel
+from cores.modeling.quantizing import decoder_linears
 from cores.recipe import Recipe
 from cores.training.quantizing import BYTES as FOUR_BITS
-from cores.training.quantizing import decoder_linears
 
 GB = 1e9
 PHOTOGRAPH = (640, 480)  # width and height, as COCO's are

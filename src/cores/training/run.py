@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
@@ -16,9 +17,10 @@ from cores.checkpoints.runs.origin import Base
 from cores.data.inspect.texts import texts_of
 from cores.data.sources.base import FileSource
 from cores.errors import UserError
+from cores.modeling.model import CoresModel
 from cores.processing.processor import CoresProcessor
 from cores.processing.unknown_words import find_unknown_words
-from cores.recipe import Recipe
+from cores.recipe import Recipe, ReinforcementSection
 from cores.trainer_section import FSDP2
 from cores.training.arguments import training_arguments
 from cores.training.callbacks import EarlyStopping, LastStep, LogFile
@@ -26,11 +28,13 @@ from cores.training.drawing import Collate, Draws, OpenSource, draws_of
 from cores.training.folder import RECIPE, clear, taken
 from cores.training.freed_memory import give_back_large_tensors
 from cores.training.interruption import Interruption, workers_ended
-from cores.training.kept import open_caches
+from cores.training.kept import Caches, open_caches
 from cores.training.memory import training_memory
 from cores.training.outline import positions
 from cores.training.progress import Progress
 from cores.training.ranks import together
+from cores.training.reinforcement.collate import PolicyCollate
+from cores.training.reinforcement.trainer import PolicyTrainer
 from cores.training.resuming import check_batch, check_length, check_same
 from cores.training.sharding import shard
 from cores.training.start import start
@@ -129,7 +133,9 @@ def _train(
             evaluate = pictures.drawn_by(evaluate)
             callbacks.append(pictures)
         with said_as("trainer"):
-            trainer = CoresTrainer(
+            trainer = _trainer(
+                recipe.reinforcement,
+                draws.mixture.seed,
                 model=model,
                 args=arguments,
                 base=base,
@@ -138,7 +144,7 @@ def _train(
                 evaluate=interruption.cut(evaluate, at_once=not (fsdp2 or zero3)) if evaluate is not None else None,
                 stopped=lambda: bool(interruption.asked),
                 caches=caches,
-                data_collator=Collate(processor, draws.mixture.seed, caches, model.loss_mask_size),
+                data_collator=_collate(recipe, processor, draws.mixture.seed, caches, model),
                 callbacks=callbacks,
             )
     trainer.remove_callback(PrinterCallback)  # --quiet is quiet
@@ -168,6 +174,18 @@ def _train(
             shutil.rmtree(run / WRITING, ignore_errors=True)
     interruption.end()
     return trainer
+
+
+def _trainer(section: ReinforcementSection, seed: int, **kwargs: Any) -> CoresTrainer:
+    """Whoever trains: by given answers, or by rewards of drawn ones."""
+    return PolicyTrainer(section=section, seed=seed, **kwargs) if section.samples else CoresTrainer(**kwargs)
+
+
+def _collate(recipe: Recipe, processor: CoresProcessor, seed: int, caches: Caches, model: CoresModel) -> Collate:
+    section = recipe.reinforcement
+    if section.samples:
+        return PolicyCollate(processor, seed, model.loss_mask_size, section.supervised)
+    return Collate(processor, seed, caches, model.loss_mask_size)
 
 
 def _accident(error: Exception) -> str | None:

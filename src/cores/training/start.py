@@ -17,6 +17,7 @@ from cores.errors import RecipeError
 from cores.loss_keys import LOSS_KEYS
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.model import CoresModel
+from cores.modeling.quantizing import quantise
 from cores.modeling.segmenters.base import image_size
 from cores.processing.chat_formats import take_chat_template
 from cores.processing.language_pixels import SQUARES, language_sizes, load_image_processor
@@ -28,7 +29,6 @@ from cores.prompts.settings import PromptSection
 from cores.prompts.styles import STYLES
 from cores.prompts.wording import CHAT
 from cores.recipe import OF_BASES, LossSection, Recipe
-from cores.training.quantizing import quantise
 from cores.vocabulary import LEVEL_NAMES
 
 LOSS_FIELDS = {key.recipe: key.config for key in LOSS_KEYS}

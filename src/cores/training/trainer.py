@@ -164,7 +164,7 @@ class CoresTrainer(Saving):
         if not self.loss_is_scaled_for_ga:
             return None
         own = torch.tensor(
-            [sum(batch["counts"][name] for batch in batch_samples) for name in COUNTED],
+            [sum(batch["counts"].get(name, 0) for batch in batch_samples) for name in COUNTED],
             pin_memory=device.type == "cuda",  # so that the copy waits for nothing
         )
         whole = self.accelerator.reduce(own.to(device, non_blocking=True), "sum")
@@ -178,7 +178,7 @@ class CoresTrainer(Saving):
         `num_items_in_batch`: from `_get_num_items_in_batch`. Then the loss is this micro-batch's part of the step's,
         times the number of processes, because the gradients' mean is taken over these.
         """
-        named = inputs.pop("named")
+        named, figures = inputs.pop("named"), inputs.pop("figures", {})
         counts = {"questions": inputs.pop("questions"), "dropped": inputs.pop("dropped")}
         counts |= {"images": len(inputs["input_ids"]), "tokens": inputs["counts"]["tokens"]}
         one_graph = self._one_graph
@@ -189,7 +189,7 @@ class CoresTrainer(Saving):
             inputs["counts"] = num_items_in_batch
         outputs = model(**(with_stand_in(inputs) if stand_in else inputs))
         loss = outputs["loss"]
-        known = {**outputs, **(outputs.get("mask_losses") or {})}
+        known = {**outputs, **(outputs.get("mask_losses") or {}), **figures}
         if one_graph:  # ZeRO-3 runs a module backward once for each output that is used: the same two on all ranks
             weights = self.model.config
             mask_weight = 0.0 if stand_in else weights.mask_weight

@@ -13,13 +13,13 @@ from tqdm import tqdm
 from transformers import PreTrainedConfig
 
 from cores.checkpoints.configs import read_json, refuse_fields
-from cores.checkpoints.load import PUBLISHED
 from cores.checkpoints.published.convert_config import language_config, tower_config
 from cores.checkpoints.published.convert_lora import DEFAULT_ALPHA, Folded
 from cores.checkpoints.published.convert_model import STYLE_OF, Tower, plan_model
 from cores.checkpoints.published.convert_proof import Proof, prove
 from cores.checkpoints.published.convert_tokens import MODEL, levels_of, make_processor, read_tokenizer, write_settings
 from cores.checkpoints.published.plan import Plan
+from cores.checkpoints.published.recognising import PUBLISHED
 from cores.checkpoints.save import Card, card_text
 from cores.checkpoints.tensors.deepspeed_shards import Consolidated, is_sharded
 from cores.checkpoints.tensors.digests import write_digests

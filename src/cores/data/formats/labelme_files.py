@@ -19,6 +19,7 @@ from cores.data.formats.labelme_shapes import painted, read_regions
 from cores.data.formats.picture_headers import Header
 from cores.errors import UserError
 from cores.masks import Mask
+from cores.outlines import pieces_of
 
 VERSION = "5.5.0"  # of labelme's format: `mask` shapes and `description` are in it
 Shape = dict[str, Any]
@@ -86,19 +87,14 @@ def _parts_within(mask: Mask, tolerance: float) -> list[Shape]:
 
 
 def _parts(mask: Mask, tolerance: float) -> Iterator[Shape]:
-    """The outline of every piece of a mask (h, w), of the holes in it, of the pieces in those, and so on.
+    """The outline of every piece of a mask (h, w) and of the holes in it.
 
     A hole is a shape within another of the same `group_id`; its outline lies on its own pixels.
     """
-    filled = np.zeros(mask.shape, np.uint8)
-    outlines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    for outline in outlines:
-        cv2.drawContours(filled, [outline], -1, 1, cv2.FILLED)
-        points = cv2.approxPolyDP(outline, tolerance, True)[:, 0] if tolerance > 0 else outline[:, 0]
-        yield _polygon(points) if _has_inside(points) else _pixels(outline[:, 0])
-    holes = filled.astype(bool) & ~mask
-    if holes.any():
-        yield from _parts(holes, tolerance)
+    for outline, holes in pieces_of(mask):
+        for ring in (outline, *holes):
+            points = cv2.approxPolyDP(ring[:, None], tolerance, True)[:, 0] if tolerance > 0 else ring
+            yield _polygon(points) if _has_inside(points) else _pixels(ring)
 
 
 def _has_inside(points: NDArray[Any]) -> bool:

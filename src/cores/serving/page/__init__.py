@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from cores.serving.settings import Settings
 
 
-def mount(app: "FastAPI", engine: "Engine", settings: "Settings", note: str = "") -> None:
+def mount(app: "FastAPI", engine: "Engine", settings: "Settings") -> None:
     """Mount the page at `/`; what else the app answers has to be in it before.
 
-    `note`: a sentence under the title, such as what the model knows. Raises UserError where gradio is not installed.
+    Raises UserError where gradio is not installed.
     """
     try:
         from cores.serving.page.blocks import mount_blocks
@@ -22,4 +22,4 @@ def mount(app: "FastAPI", engine: "Engine", settings: "Settings", note: str = ""
         if error.name != "gradio":
             raise
         raise UserError("the page needs gradio: pip install 'cores[serve]', or serve with --no-page") from None
-    mount_blocks(app, engine, settings, note)
+    mount_blocks(app, engine, settings)

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from cores import viz
-from cores.data.formats.labelme_files import Labelled, labelme_file
 from cores.errors import UserError
 from cores.inference.segmentation import Segmentation
 
@@ -13,14 +11,8 @@ def as_shown(found: Segmentation, picture: str) -> dict[str, Any]:
 
     `picture`: the file's name beside which labelme's would lie. `labelme` is None for a query that cannot be a label.
     """
-    colors = viz.colors_of([target.phrase if target.named else None for target in found.targets])
-    objects = [
-        Labelled(found.query.strip(), target.mask, f"score {target.score:.3f}: {found.text}")
-        for target in found.targets
-        if target.mask.any()
-    ]
     try:
-        labelme = labelme_file(objects, picture, found.size)
+        labelme = found.to_labelme(picture)
     except UserError:
         labelme = None
-    return {**found.to_dict(), "colors": colors, "labelme": labelme}
+    return {**found.to_dict(), "colors": found.colors, "labelme": labelme}

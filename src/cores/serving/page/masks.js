@@ -39,10 +39,12 @@ function painted(mask, color, width, height) {
   if (width > wide) return enlarged(painted(mask, color, wide, tall), width, height);
   const pixels = inside(mask);
   const drawn = new ImageData(width, height);
+  const words = new Uint32Array(drawn.data.buffer); // a pixel each: quicker than four bytes
+  const word = new Uint32Array(new Uint8Array([...color, 255]).buffer)[0];
   for (let x = 0; x < width; x++) {
     const column = Math.floor(((x + 0.5) * wide) / width) * tall;
     for (let y = 0; y < height; y++) {
-      if (pixels[column + Math.floor(((y + 0.5) * tall) / height)]) drawn.data.set([...color, 255], 4 * (y * width + x));
+      if (pixels[column + Math.floor(((y + 0.5) * tall) / height)]) words[y * width + x] = word;
     }
   }
   const canvas = blank(width, height);
@@ -64,13 +66,15 @@ function enlarged(small, width, height) {
 // What lies over a picture for one mask: its inside, and its outline with a light rim, as `cores predict` draws it.
 function layer(mask, color, width, height) {
   const fill = painted(mask, color, width, height);
-  const white = painted(mask, [255, 255, 255], width, height);
   const step = Math.max(1, Math.round(Math.max(width, height) / 200));
   const around = [-1, 0, 1].flatMap((x) => [-1, 0, 1].map((y) => [x * step, y * step]));
 
   const rim = blank(width, height);
   const outer = rim.getContext("2d");
-  for (const [x, y] of around) outer.drawImage(white, x, y);
+  for (const [x, y] of around) outer.drawImage(fill, x, y);
+  outer.globalCompositeOperation = "source-in";
+  outer.fillStyle = "white";
+  outer.fillRect(0, 0, width, height);
   outer.globalCompositeOperation = "destination-out";
   outer.drawImage(fill, 0, 0);
 
@@ -90,7 +94,7 @@ function layer(mask, color, width, height) {
   return { fill, line };
 }
 
-// The picture with layers over it. `strength`: a layer's share of the opacity, weaker for earlier levels of a chain.
+// The picture with layers over it, which are taken one at a time. `strength`: a layer's share of the opacity, weaker for earlier levels of a chain.
 function compose(canvas, picture, layers, opacity) {
   const pen = canvas.getContext("2d");
   pen.globalAlpha = 1;

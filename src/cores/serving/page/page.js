@@ -5,8 +5,9 @@
 // An answer: {query, text, open, off} while it is said, then also what the server found (answers.py). `off`: the names
 // of levels and the numbers of targets that are switched off.
 
-const LONGEST = 1600; // pixels of the canvas' longer side: more is drawn smaller, and saved at its own size
-const SHORTEST = 960; // and less is drawn larger, so that outlines are fine
+const LONGEST = 1600; // pixels of the longer side of what is seen: more is drawn smaller,
+const SHORTEST = 960; // less is drawn larger, so that outlines are fine
+const LARGEST = 4096; // pixels of the longer side of what is saved
 
 const $ = (name) => element.querySelector(name);
 const canvas = $("canvas");
@@ -146,34 +147,38 @@ function showHistory() {
 
 // -- drawing ---------------------------------------------------------------------------------------------------------
 
-function layersOf(answer, width, height) {
-  return (answer?.targets ?? []).flatMap((target, number) =>
-    target.levels.map((level, at) => ({
-      ...layer(level.mask, answer.colors[number], width, height),
-      keys: [number, level.name],
-      strength: (at + 1) / target.levels.length,
-    })),
-  );
+// The layers of an answer, made one at a time; `wanted`: of a layer's keys, the names by which it is switched.
+function* layersOf(answer, width, height, wanted = () => true) {
+  for (const [number, target] of (answer?.targets ?? []).entries()) {
+    for (const [at, level] of target.levels.entries()) {
+      const keys = [number, level.name];
+      const strength = (at + 1) / target.levels.length;
+      if (wanted(keys)) yield { ...layer(level.mask, answer.colors[number], width, height), keys, strength };
+    }
+  }
 }
 
-const visible = (answer, layers) => layers.filter(({ keys }) => !keys.some((key) => answer.off.has(key)));
+const isOn = (answer) => (keys) => !keys.some((key) => answer.off.has(key));
 
 function draw() {
   const { picture } = view;
   const answer = shown();
   canvas.hidden = !picture;
   if (!picture) return;
-  const { naturalWidth, naturalHeight } = picture.image;
-  const longest = Math.max(naturalWidth, naturalHeight);
-  const scale = Math.min(Math.max(longest, SHORTEST), LONGEST) / longest;
-  canvas.width = Math.round(naturalWidth * scale);
-  canvas.height = Math.round(naturalHeight * scale);
+  Object.assign(canvas, sizeOf(picture.image, SHORTEST, LONGEST));
   if (kept.answer !== answer || kept.open) {
-    kept = { answer, open: answer?.open, layers: layersOf(answer, canvas.width, canvas.height) };
+    kept = { answer, open: answer?.open, layers: [...layersOf(answer, canvas.width, canvas.height)] };
   }
-  compose(canvas, picture.image, visible(answer, kept.layers), opacity());
+  compose(canvas, picture.image, kept.layers.filter(({ keys }) => isOn(answer)(keys)), opacity());
   const names = (answer?.targets ?? []).map((target) => target.phrase).join(", ");
   canvas.setAttribute("aria-label", picture.name + (names ? ", marked: " + names : ""));
+}
+
+// The picture's size, scaled so that its longer side is within these.
+function sizeOf({ naturalWidth, naturalHeight }, least, most) {
+  const longest = Math.max(naturalWidth, naturalHeight);
+  const scale = Math.min(Math.max(longest, least), most) / longest;
+  return { width: Math.round(naturalWidth * scale), height: Math.round(naturalHeight * scale) };
 }
 
 const opacity = () => $(".opacity").value / 100;
@@ -201,15 +206,17 @@ function address(picture) {
 async function send(number, query) {
   try {
     const { picture } = view;
+    await fetch("healthz"); // Gradio waits without end for a server that is away
     const path = await address(picture);
     if (number === asking) trigger("ask", { number, query, path, name: picture.name });
   } catch (error) {
-    if (number === asking) failed("The picture could not be sent: it may be too large, or the server is away.");
+    if (number === asking) failed("The question did not arrive: the server is away, or the picture too large for it.");
   }
 }
 
 watch("value", () => {
   const told = props.value;
+  if (told?.lost && asking) return failed("The question did not arrive: the server is busy or away. Ask again soon.");
   if (!told || told.number !== asking) return; // of a question that was stopped
   const answer = view.answers[view.answers.length - 1];
   if (told.gone && !answer.again) {
@@ -305,9 +312,10 @@ $(".undo").onclick = () => {
 
 $(".png").onclick = () => {
   const { image, name } = view.picture;
-  const full = blank(image.naturalWidth, image.naturalHeight);
+  const { width, height } = sizeOf(image, 1, LARGEST);
+  const full = blank(width, height);
   const answer = shown();
-  compose(full, image, visible(answer, layersOf(answer, full.width, full.height)), opacity());
+  compose(full, image, layersOf(answer, width, height, answer && isOn(answer)), opacity());
   full.toBlob((content) => save(stem(name) + ".marked.png", content), "image/png");
 };
 

@@ -1,0 +1,73 @@
+"""Words drawn by chance: by their probabilities, from the nucleus, the same in whatever company."""
+
+import numpy as np
+import pytest
+import torch
+
+from cores.errors import UserError
+from cores.inference.segmentation import Level, Segmentation, TargetMask
+from cores.inference.voting import vote
+from cores.masks import encode
+from cores.modeling.sampling import Sampling, draw, sampler
+
+SHARES = torch.tensor([0.1, 0.5, 0.05, 0.35])
+
+
+def shares_of(sampling: Sampling, draws: int = 20_000) -> torch.Tensor:
+    chance = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
+    words = draw(SHARES.log().expand(draws, -1), chance, sampling)
+    return torch.bincount(words, minlength=4) / draws
+
+
+def test_words_are_drawn_as_often_as_they_are_likely():
+    assert torch.allclose(shares_of(Sampling()), SHARES, atol=1e-4)
+    assert torch.allclose(shares_of(Sampling(temperature=0.5)), SHARES**2 / (SHARES**2).sum(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("top_p", "words"), [(1e-9, [1]), (0.49, [1]), (0.51, [1, 3]), (0.85, [1, 3]), (0.86, [0, 1, 3])]
+)
+def test_only_the_nucleus_is_drawn_from(top_p, words):
+    found = shares_of(Sampling(top_p=top_p))
+    assert found.nonzero()[:, 0].tolist() == words
+    kept = torch.zeros(4).index_copy(0, torch.tensor(words), SHARES[words])
+    assert torch.allclose(found, kept / kept.sum(), atol=1e-4)
+
+
+def test_an_answer_draws_the_same_in_whatever_company():
+    rows = torch.randn(50, 6, 30, generator=torch.Generator().manual_seed(0)).log_softmax(-1)  # steps, answers, words
+    keys = [(3, 7, question, sample) for question in range(2) for sample in range(3)]
+    together, chosen = sampler(Sampling(0.9, 0.95), keys), []
+    for step in rows:
+        chosen.append(together(step, range(6)))
+    for number, key in enumerate(keys):
+        alone = sampler(Sampling(0.9, 0.95), [key])
+        assert [int(alone(step[[number]], [0])) for step in rows] == [int(words[number]) for words in chosen]
+    assert len({tuple(int(words[number]) for words in chosen) for number in range(6)}) == 6
+
+
+def test_without_temperature_nothing_is_drawn():
+    assert sampler(Sampling(temperature=0), [1]) is None
+    for wrong in ({"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.5}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Sampling(**wrong)
+
+
+def test_a_vote_takes_the_pixels_that_most_answers_have():
+    def answer(columns: int, size: tuple[int, int] = (2, 6)) -> Segmentation:
+        mask = np.zeros(size, dtype=bool)
+        mask[:, :columns] = True
+        level = Level("target", encode(mask), 1.0, np.zeros((1, 1), np.float32), 6, size, "pad")
+        targets = (TargetMask("it", (level,)),) if columns else ()
+        status = "segmented" if columns else "absent"
+        return Segmentation(
+            query="?", answer="", text="", status=status, size=size, targets=targets, score=0.0, tokens=1
+        )
+
+    assert vote([answer(2)]).sum() == 4
+    assert vote([answer(2), answer(4)]).sum() == 4  # more than half
+    assert vote([answer(2), answer(4), answer(5)]).sum() == 8
+    assert vote([answer(6), answer(0), answer(0)]).sum() == 0  # most refuse
+    for wrong in ([], [answer(1), answer(1, (2, 7))]):
+        with pytest.raises(UserError, match="vote: found answers about"):
+            vote(wrong)
