@@ -1,6 +1,6 @@
 """Predict, correct, train, better: what a few corrected pictures teach the model that comes with cores.
 
-    OMP_NUM_THREADS=1 nice -n 5 python benchmarks/correct_and_learn.py WORK [--pictures 20 50] [--steps 400]
+    OMP_NUM_THREADS=1 nice -n 5 python benchmarks/correct_and_learn.py WORK [--pictures 20 50] [--steps 160]
 
 WORK gets scenes of kinds that the model never saw. `cores label` answers the questions about them as labelme files; of
 the first N pictures these are corrected: every answer gives way to the true outline, as `cores label` would draw it.
@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--pictures", type=int, nargs="+", default=[20, 50])
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=160)
     args = parser.parse_args()
     work, most = args.work, max(args.pictures)
     for split, count in (("train", most), ("val", 50)):

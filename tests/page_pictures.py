@@ -1,21 +1,22 @@
-"""Photographs the page for the docs: python tests/page_pictures.py docs/images"""
+"""Photographs the page and a report for the docs: python tests/page_pictures.py docs/images"""
 
 import sys
 import tempfile
 from io import BytesIO
 from pathlib import Path
 
-from page_server import Tab, chromium, serving
+from page_server import Tab, Window, chromium, serving
 from PIL import Image
 
 import cores
+from cores.cli import main as command
 from cores.cli.asking import TINY
 from cores.serving.app import create_app
 from cores.serving.settings import Settings
 
 
 def main(folder: Path) -> None:
-    """Write page.png, page-dark.png and page-phone.png."""
+    """Write page.png, page-dark.png, page-phone.png and report.png."""
     settings = Settings(about=f"{TINY}.")
     with (
         tempfile.TemporaryDirectory() as downloads,
@@ -36,12 +37,18 @@ def main(folder: Path) -> None:
         phone.example(1)
         phone.ask("which one do you sip a hot drink from, the green one on the left?")
         photograph(phone, folder / "page-phone.png")
+        out = Path(downloads) / "evaluation"
+        asked = ["--on", "scenes|test", "--limit", "40", "--answers", "generated"]
+        command(["eval", *asked, "--out", str(out), "--quiet"])
+        report = Window(browser, (out / "report.html").as_uri(), 1180, 1000)
+        report.page.evaluate("document.querySelector('h2').scrollIntoView()")
+        photograph(report, folder / "report.png", whole=False)
 
 
-def photograph(tab: Tab, path: Path) -> None:
-    """The whole page, in few enough colours to be a small file."""
-    tab.page.evaluate("document.activeElement.blur()")
-    opened = Image.open(BytesIO(tab.page.screenshot(full_page=True))).convert("RGB")
+def photograph(window: Window, path: Path, whole: bool = True) -> None:
+    """The page, or what the window shows of it, in few enough colours to be a small file."""
+    window.page.evaluate("document.activeElement.blur()")
+    opened = Image.open(BytesIO(window.page.screenshot(full_page=whole))).convert("RGB")
     opened.quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
 
 

@@ -28,6 +28,12 @@ from cores.serving.settings import Settings
 pytestmark = pytest.mark.browser
 
 SEVERAL = "car on the left and the house"  # of the first example
+# Keeps what the sentence says, each time that it changes.
+WATCH = """() => {
+  window.heard = [];
+  const said = document.querySelector(".said");
+  new MutationObserver(() => heard.push(said.textContent)).observe(said, {childList: true, subtree: true});
+}"""
 ABSENT = "point to the one that the raindrops fall on."  # of the second
 
 
@@ -97,8 +103,12 @@ def test_an_answer_is_seen_switched_and_taken_home(tab: Tab, model: Any, tmp_pat
     picture = scene()
     (truth,) = model.segment(picture, [SEVERAL])
     tab.example()
+    tab.page.evaluate(WATCH)
     tab.ask(SEVERAL)
     assert tab.text(".said") == truth.answer
+    heard = list(dict.fromkeys(tab.page.evaluate("heard")))
+    assert len(heard) > 2  # word after word
+    assert all(truth.answer.startswith(text) for text in heard)
     assert [row.split("\n")[0] for row in tab.page.locator(".targets .chip").all_inner_texts()] == [
         target.phrase for target in truth.targets
     ]

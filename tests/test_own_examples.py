@@ -12,7 +12,9 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 def run(tmp_path: Path, *words: str) -> str:
     script, *arguments = words
     command = [sys.executable, EXAMPLES / script, tmp_path / "out", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import venv
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -30,6 +31,9 @@ def test_the_wheel_answers_where_nothing_else_of_ours_is(tmp_path: Path) -> None
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, cwd=source)
     (wheel,) = dist.glob("*.whl")
     assert len(list(dist.glob("*.tar.gz"))) == 1
+    package = (source / "src" / "cores").rglob("*")
+    kept = {file.relative_to(source / "src").as_posix() for file in package if file.is_file()}
+    assert kept - set(ZipFile(wheel).namelist()) == set(), "files that pyproject.toml's package-data does not name"
     assert wheel.stat().st_size < 40e6
 
     venv.create(home, symlinks=True)

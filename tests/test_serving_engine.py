@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import time
 from threading import Event
 
 import pytest
@@ -101,36 +100,39 @@ def test_a_stream_is_the_answer_in_pieces(model, asked):
 
 def test_streams_share_a_batch_and_one_that_is_left_stops_alone(model, asked):
     (first, queries, alone), (second, others, _) = asked[:2]
-    passes = []
+    passes, gone = [], Event()
     slow = Cores(model.model, model.processor, drafts="off")  # a token a pass
     real = slow.ask_batch
 
-    def counted(seen, queries, options, hear):
+    def counted(seen, own, options, hear):
         def heard(job, query, piece):
-            passes.append(job)
-            time.sleep(0.01)
-            return hear(job, query, piece)
+            passes.append(own[job][0])
+            wanted = hear(job, query, piece)
+            if piece and own[job] == others[:1]:
+                assert gone.wait(30)
+            return wanted
 
-        return real(seen, queries, options, heard)
+        return real(seen, own, options, heard)
+
+    async def whole(engine):
+        return [piece async for piece in engine.stream(first, queries[0])]
 
     async def left(engine):
         stream = engine.stream(second, others[0])
         await anext(stream)
         await stream.aclose()
+        while engine.working > 1:
+            await asyncio.sleep(0.01)
+        gone.set()
 
     async def work(engine):
         slow.ask_batch = counted
-        passes.clear()
-
-        async def whole():
-            return [piece async for piece in engine.stream(first, queries[0])]
-
-        return (await asyncio.gather(whole(), left(engine)))[0]
+        return (await asyncio.gather(whole(engine), left(engine)))[0]
 
     *pieces, found = served(slow, work, Settings(gather=0.5))
     assert len(pieces) > 1
     assert "".join(pieces) == found.answer == alone[0].answer
-    assert passes.count(1) < passes.count(0), "nobody wanted the rest of it"
+    assert passes.count(others[0]) < passes.count(queries[0]), "nobody wanted the rest of it"
 
 
 def test_one_bad_picture_costs_itself_only(model, asked):

@@ -14,6 +14,8 @@ import cores
 from cores.masks import decode
 from cores.scenes.source import open_scenes
 from cores.serving.app import create_app
+from cores.serving.guard import _Answer
+from cores.serving.leaving import Left
 from cores.serving.settings import Settings
 
 
@@ -84,6 +86,27 @@ def test_json_and_form_give_what_the_model_answers(model, scene):
     assert (alone.targets[0].mask == drawn).all()
     assert found["labelme"]["imagePath"] == "photo.png"
     assert found["labelme"]["shapes"]
+
+
+def test_options_are_as_in_python(model, scene):
+    picture, query = scene
+    (alone,) = model.segment(picture, [query], chain="constrained", threshold=0.9, fill_holes=True)
+
+    async def work(client):
+        options = {"chain": "constrained", "threshold": "0.9", "fill_holes": "true"}
+        image = {"image": base64.b64encode(picture).decode(), "queries": [query]}
+        return [
+            await client.post("/v1/segment", **upload(picture, query=query, **options)),
+            await client.post(
+                "/v1/segment", json={**image, "chain": "constrained", "threshold": 0.9, "fill_holes": True}
+            ),
+            await client.post("/v1/segment", json={**image, "threshold": 1}),
+        ]
+
+    form, sent, wrong = asked(model, work)
+    assert form.json() == sent.json()
+    assert (decode(form.json()["results"][0]["mask"]) == alone.mask).all()
+    assert wrong.status_code == 422
 
 
 def test_chat_tells_the_words_then_the_masks(model, scene):
@@ -157,6 +180,11 @@ def test_wrong_requests_are_refused_in_a_sentence(model, scene):
         (422, {"json": {"image": "/etc/passwd", "queries": [query]}}),
         (422, {"json": {"image": "http://127.0.0.1/", "queries": [query]}}),
         (422, {"json": [1, 2]}),
+        (
+            422,
+            {"content": b'{"image": "aaaa", "queries": ["\\ud800"]}', "headers": {"content-type": "application/json"}},
+        ),
+        (422, {"json": {"image": image, "queries": ["\x00\x1b"]}}),
         (422, {"content": b"{", "headers": {"content-type": "application/json"}}),
         (422, {"content": b"[" * 100_000, "headers": {"content-type": "application/json"}}),
         (422, {"data": {"image": "no file", "query": query}, "files": {"other": b"x"}}),
@@ -233,6 +261,24 @@ def test_slow_bodies_and_slow_answers_end(model, scene):
         Settings(answer_seconds=0.0, page=False),
     )
     assert late.status_code == 504
+
+
+def test_what_is_too_much_is_refused_and_who_does_not_read_is_left(model, scene):
+    picture, query = scene
+    full = asked(
+        model,
+        lambda client: client.post("/v1/segment", **upload(picture, query=query)),
+        Settings(max_requests=0, page=False),
+    )
+    assert full.status_code == 503
+    assert full.headers["retry-after"]
+
+    async def unread():
+        answer = _Answer(lambda message: asyncio.sleep(30), "/", 0.05)
+        with pytest.raises(Left):
+            await answer.send({"type": "http.response.body", "body": b"x"})
+
+    asyncio.run(unread())
 
 
 def test_keys_are_asked_for_everywhere_but_for_health(model, scene):

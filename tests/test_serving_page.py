@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from cores.errors import CheckpointError, DataError
 from cores.serving.page import mount
-from cores.serving.page.blocks import FAILED, answered
+from cores.serving.page.blocks import FAILED, SCRIPTS, answered
 from cores.serving.settings import Settings
 
 
@@ -117,7 +117,7 @@ def test_the_pages_own_files_name_no_other_machine_and_are_what_gradio_takes_the
         for path in resources.files("cores.serving.page").iterdir()
         if "." in path.name and not path.name.endswith(".py")
     }
-    assert set(files) == {"page.html", "page.css", "page.js", "masks.js", "files.js"}
+    assert set(files) == {"page.html", "page.css", *SCRIPTS}
     for name, text in files.items():
         assert not re.search(r"https?://|//[a-z]+\.|@import|url\(", text), name
     for name in ("page.html", "page.css"):  # templates of Handlebars, then of JavaScript

@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-waiting", type=int, metavar="N", help="requests in the queue; more get 503 (default: 64)"
     )
     parser.add_argument("--cache", type=float, metavar="MIB", help="of features of seen pictures (default: 512)")
+    parser.add_argument("--prefixes", type=int, metavar="N", help="pictures kept read by the LLM, too (default: 4)")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="until an answer is given up (default: 300)")
     parser.add_argument("--no-page", action="store_true", help="no page at /, for programs alone")
     parser.add_argument("--proxy", metavar="ADDRESS", help="of a proxy before it, which says who asks")
@@ -94,6 +95,7 @@ def _settings(args: argparse.Namespace) -> "Settings":
         "max_batch": ("batch", 1),
         "max_waiting": ("waiting", 1),
         "cache": ("cache", MEBIBYTE),
+        "prefixes": ("prefixes", 1),
         "timeout": ("answer_seconds", 1),
     }
     for flag, (name, scale) in scales.items():

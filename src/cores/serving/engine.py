@@ -89,7 +89,11 @@ class Engine:
         self.ready, self.working = False, 0
         self._observe = observe
         self._line: Gathering[Job] = Gathering(self.settings.waiting, self.settings.batch, self.settings.gather)
-        self._harmless = Harmless(cores.tokenizer)
+        marks: tuple[str, ...] = ()
+        if isinstance(cores, Cores):
+            marks = tuple(cores.processor.prompt.level_tokens)
+            cores.prefixes.most = self.settings.prefixes
+        self._harmless = Harmless(cores.tokenizer, marks)
         self._room = Room(self.settings.pixels_at_once)
         self._readers = ThreadPoolExecutor(READERS, "picture")
         self._worker = Thread(target=self._work, name="model", daemon=True)

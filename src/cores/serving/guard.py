@@ -99,7 +99,7 @@ class Guard:
             log.error("a request failed", exc_info=error)
             said = Refusal(500, "something went wrong here, and was logged: the request may be right")
         if answer.status is None:
-            with suppress(OSError, TimeoutError):
+            with suppress(OSError, Left):
                 await answer.refuse(said)
 
 
@@ -116,8 +116,11 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             for name, value in {**SECURITY, **(API_HEADERS if self._path.startswith(API) else {})}.items():
                 headers.setdefault(name, value)
-        async with asyncio.timeout(self._seconds):
-            await self._send(message)
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._send(message)
+        except TimeoutError:
+            raise Left from None
 
     async def refuse(self, said: Refusal) -> None:
         body = json.dumps({"error": str(said)}).encode()

@@ -2,7 +2,9 @@
 
 import base64
 import binascii
+import json
 import re
+from dataclasses import fields
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -11,11 +13,14 @@ from starlette.requests import Request
 
 from cores.inference.options import Options
 from cores.serving.refusals import Refusal
-from cores.serving.schemas import ChatAsking, SegmentAsking
+from cores.serving.schemas import Asking, ChatAsking, SegmentAsking
 
 A = TypeVar("A", SegmentAsking, ChatAsking)
 DATA_URL = re.compile(r"data:[\w.+/-]*;base64,")
 NO_NAME = re.compile(r"[^\w .()+-]")  # whatever could be a path, an address or markup
+OPTIONS = [one.name for one in fields(Options) if one.name in Asking.model_fields]
+PLAIN = ("max_new_tokens", "threshold", "fill_holes", "refine")  # what JSON has as numbers and true or false
+NUMBER = re.compile(r"-?\d{1,9}(\.\d{1,9})?|true|false")
 FIELD = 64 * 1024  # bytes of a form's field; a longer query is refused by its characters
 FIELDS = 64
 
@@ -42,28 +47,28 @@ async def read(request: Request, asking: type[A]) -> Asked:
             if not isinstance(file, UploadFile):
                 raise Refusal(422, "image: expected the picture's file, with a file name")
             image, name = await file.read(), file.filename or "picture"
-            fields = [(key, value) for key, value in form.multi_items() if isinstance(value, str)]
-        told = _checked(asking, _plain(asking, fields))
+            said = [(key, value) for key, value in form.multi_items() if isinstance(value, str)]
+        told = _checked(asking, _plain(asking, said))
     else:
         raise Refusal(415, "send application/json or multipart/form-data")
-    options = Options(form=told.form, max_new_tokens=told.max_new_tokens)
+    options = Options(**{name: getattr(told, name) for name in OPTIONS})
     queries = told.queries if isinstance(told, SegmentAsking) else [told.query]
     return Asked(image, _harmless(name), queries, options, list(told.formats))
 
 
-def _plain(asking: type[A], fields: list[tuple[str, str]]) -> dict[str, Any]:
+def _plain(asking: type[A], said: list[tuple[str, str]]) -> dict[str, Any]:
     """A form's fields as JSON has them: lists where several are meant, numbers as numbers. The image stands apart."""
     many = {"query": "queries", "queries": "queries", "formats": "formats"}
     if asking is ChatAsking:
         many = {"formats": "formats"}
     found: dict[str, Any] = {"image": "file"}
-    for name, value in fields:
+    for name, value in said:
         if name in many:
             found.setdefault(many[name], []).append(value)
         elif name in found:
             raise Refusal(422, f"{name[:40]}: is given twice")
         else:
-            found[name] = int(value) if name == "max_new_tokens" and re.fullmatch(r"\d{1,9}", value) else value
+            found[name] = json.loads(value) if name in PLAIN and NUMBER.fullmatch(value) else value
     return found
 
 

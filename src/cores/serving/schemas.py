@@ -36,6 +36,12 @@ class Asking(BaseModel):
         "that also wants the reason; `raw`, as it is. Left out: phrase or sentence, by the query's words.",
     )
     max_new_tokens: Tokens | None = Field(None, description="Most tokens of an answer.")
+    chain: Literal["free", "constrained"] = Field(
+        "free", description="`constrained`: every answer holds each level's token, and so a mask; said a token a pass."
+    )
+    threshold: float = Field(0.5, gt=0, lt=1, description="A mask has the pixels that are more probable than this.")
+    fill_holes: bool = Field(False, description="A mask has what it encloses, too.")
+    refine: bool = Field(False, description="Masks are decoded once more, each with itself as its prompt.")
     formats: list[FormatName] = Field(
         default_factory=list,
         max_length=3,

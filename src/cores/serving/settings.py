@@ -13,6 +13,7 @@ class Settings:
     gather: how long a free worker waits for more requests to answer together with the first.
     waiting: most requests in the queue; the next one is refused with 503.
     cache: of the features of pictures that were seen.
+    prefixes: pictures of which the language model's side is kept, too (0.2 GB each for 7B in 16 bits).
     max_pixels: of a picture; pixels_at_once: of all pictures that stand decoded in memory at one time.
     max_body: of a request; body_seconds: until all of it must have come; head_seconds: the same for its headers.
     send_seconds: until a client must have taken a piece of its answer.
@@ -31,6 +32,7 @@ class Settings:
     gather: float = 0.01
     waiting: int = 64
     cache: int = 512 * MEBIBYTE
+    prefixes: int = 4
     max_pixels: int = 50_000_000
     pixels_at_once: int = 150_000_000
     max_body: int = 32 * MEBIBYTE

@@ -29,7 +29,7 @@ GROUND = {"body_background_fill": "#f6f7f9", "body_background_fill_dark": "#1215
 KEPT = (300, 3600)  # seconds: every so often pictures are deleted that were sent so long ago; a page sends its again
 FAILED = "something went wrong here, and was logged: ask again, or ask for something else"
 LOST = "() => ({lost: Date.now()})"  # what the page is told of a question that did not arrive
-SCRIPTS = ("masks.js", "files.js", "page.js")  # one after the other, one scope
+SCRIPTS = ("masks.js", "view.js", "showing.js", "drawing.js", "asking.js", "pictures.js", "files.js")  # one scope
 
 
 def mount_blocks(app: FastAPI, engine: Engine, settings: Settings) -> None:
@@ -53,7 +53,7 @@ def mount_blocks(app: FastAPI, engine: Engine, settings: Settings) -> None:
 def build(engine: Engine, about: str = "") -> gr.Blocks:
     """The page's blocks; `about`: a sentence under its title."""
     html = _file("page.html").replace("EXAMPLES", examples_html())
-    script = "\n".join(map(_file, SCRIPTS))
+    script = "\n".join([*map(_file, SCRIPTS), "show();"])
 
     async def answer(event: gr.EventData) -> AsyncIterator[dict[str, Any]]:
         async for told in answered(engine, event._data):

@@ -1,5 +1,7 @@
 // What can be taken home: the picture as shown, all answers as JSON, all answers as one file of labelme's.
 
+const LARGEST = 4096; // pixels of the longer side of a saved picture
+
 function save(name, content) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(content);
@@ -29,3 +31,21 @@ function labelmeOf(answers) {
   });
   return files.length ? { ...files[files.length - 1], shapes } : null;
 }
+
+$(".png").onclick = () => {
+  const { image, name } = view.picture;
+  const { width, height } = sizeOf(image, 1, LARGEST);
+  const full = blank(width, height);
+  const answer = shown();
+  compose(full, image, layersOf(answer, width, height, answer && isOn(answer)), opacity());
+  full.toBlob((content) => save(stem(name) + ".marked.png", content), "image/png");
+};
+
+const finished = () => view.answers.filter((answer) => !answer.open);
+
+$(".json").onclick = () => {
+  const answers = finished().map(({ off, open, again, labelme, colors, ...found }) => found);
+  saveJson(stem(view.picture.name) + ".answers.json", { image: view.picture.name, answers });
+};
+
+$(".labelme").onclick = () => saveJson(stem(view.picture.name) + ".json", labelmeOf(finished()));

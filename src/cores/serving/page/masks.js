@@ -94,7 +94,8 @@ function layer(mask, color, width, height) {
   return { fill, line };
 }
 
-// The picture with layers over it, which are taken one at a time. `strength`: a layer's share of the opacity, weaker for earlier levels of a chain.
+// The picture with layers over it, which are taken one at a time. `strength`: a layer's share of the opacity, less for
+// earlier levels of a chain.
 function compose(canvas, picture, layers, opacity) {
   const pen = canvas.getContext("2d");
   pen.globalAlpha = 1;
