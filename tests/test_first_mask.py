@@ -11,7 +11,7 @@ from PIL import Image
 
 from cores.scenes.source import open_scenes
 
-SECONDS = 10  # of one processor: measured 6 to 8, of which importing torch and transformers takes 4
+SECONDS = 10  # of one processor: measured 7, of which importing torch and transformers takes 4
 
 
 @pytest.mark.slow
