@@ -37,7 +37,7 @@ def square(left: int, width: int = 4) -> np.ndarray:
 
 def answer(chains: int, cut: bool = False, whole: bool = True) -> Answered:
     nothing = torch.zeros(0)
-    return Answered([], 0.0, cut, [(0 if whole else None, 1)] * chains, nothing, nothing, [])
+    return Answered([], 0.0, cut, [(0 if whole else None, 1)] * chains, nothing, nothing, [], [], [], 0.0)
 
 
 def test_overlaps_by_hand():
