@@ -32,8 +32,7 @@ class Batch(TypedDict):
     and which of them are ignored; `sizes`, `resized`: (h, w) of each picture, and of it inside the segmenter's square.
     So that no loss asks the device, and waits:
     `supervised` (supervised,), int64: where the states stand that predict supervised tokens, counted along all rows in
-    turn; `rows`: `image_index` as plain numbers; `counts`: how many of each of `loss_keys.COUNTED` are here, 0 of what
-    it lacks.
+    turn; `rows`: `image_index` as plain numbers; `counts`: of each of `loss_keys.COUNTED`, how many are here.
     `dropped`: conversations left out or cut, for the log alone.
     """
 
@@ -181,7 +180,13 @@ def make_batch(
         "resized": [picture.resized for picture in pictures],
         "supervised": torch.tensor(supervised, dtype=torch.long),
         "rows": of_mask,
-        "counts": {"tokens": len(supervised), "masks": len(truth), "locations": len(truth) - locations.count(None)},
+        "counts": {
+            "tokens": len(supervised),
+            "masks": len(truth),
+            "locations": len(truth) - locations.count(None),
+            "drawn": 0,
+            "answers": 0,
+        },
     }
 
 

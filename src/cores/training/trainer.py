@@ -164,7 +164,7 @@ class CoresTrainer(Saving):
         if not self.loss_is_scaled_for_ga:
             return None
         own = torch.tensor(
-            [sum(batch["counts"].get(name, 0) for batch in batch_samples) for name in COUNTED],
+            [sum(batch["counts"][name] for batch in batch_samples) for name in COUNTED],
             pin_memory=device.type == "cuda",  # so that the copy waits for nothing
         )
         whole = self.accelerator.reduce(own.to(device, non_blocking=True), "sum")

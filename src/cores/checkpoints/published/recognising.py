@@ -16,8 +16,8 @@ def chain_of(folder: Path, stored: Mapping[str, Any]) -> Literal["cores", "lisa"
 
     `stored`: the fields of its config.json.
     """
-    if stored.get("model_type") not in PUBLISHED or is_base(stored):
-        return None
+    if stored.get("model_type") not in PUBLISHED or is_base(stored) or "levels" in stored:
+        return None  # what has levels is a damaged model of ours
     files = [file for file in sorted(folder.glob("*token*.json")) if file.is_file()]
     said = "".join(file.read_text("utf-8", "replace") for file in files)
     if "[SEG_SEMA]" in said:
