@@ -241,6 +241,10 @@ def test_bad_samples_and_queries_are_named():
 
 def test_a_batch_has_the_parameters_of_the_model_and_no_others():
     """The one contract between processor and model: a key that either side renames is seen here."""
-    taken = set(inspect.signature(CoresModel.forward).parameters) - {"self", "features", "drawn"}  # of a cache, of rewards
+    taken = set(inspect.signature(CoresModel.forward).parameters) - {
+        "self",
+        "features",
+        "drawn",
+    }  # of a cache, of rewards
     told = set(Batch.__annotations__) - {"dropped"}  # taken out again by the trainer, for its log
     assert told == taken == set(tiny_processor().collate([sample(ONE)], 0, 0, [0]))

@@ -150,6 +150,7 @@ class Engine:
             yield found
         finally:
             asked.cancel()
+            await asyncio.wait((asked,))  # whoever closes this knows that the work has been stopped
 
     async def _asked(
         self,
