@@ -16,7 +16,7 @@ torch.ones(30 * 2**18)  # 30 MiB: freed at once, after which glibc keeps pieces 
 kept, small = [], []
 for number in range(20):
     kept.append(torch.ones(20 * 2**18))
-    small.append(torch.ones(64))  # what lies between
+    small.append(torch.ones(2**15))  # what lies between
 del kept
 with open("/proc/self/statm") as file:
     print(int(file.read().split()[1]) * 4096 // 2**20)
@@ -32,4 +32,4 @@ def resident(way: str) -> int:
 
 
 def test_large_tensors_do_not_stay_with_the_process() -> None:
-    assert resident("given back") < resident("as it is") - 50
+    assert resident("given back") < resident("as it is") - 200
