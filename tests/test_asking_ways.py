@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shipped_model import shipped
 
-import cores
 from cores.asking.constrained import Constrained
 from cores.errors import UserError
-from cores.inference.facade import Cores
 from cores.inference.options import Options
 from cores.outlines import fill_holes
 from cores.processing.reading import Reading
@@ -18,13 +17,6 @@ from cores.scenes.source import open_scenes
 
 LOC, SEG, END, WORD = 7, 8, 9, 1
 TEMPLATE = [2, 3, LOC, 4, SEG, 5, END]
-
-
-@cache
-def shipped() -> Cores:
-    found = cores.load()
-    assert isinstance(found, Cores)
-    return found
 
 
 @cache

@@ -10,20 +10,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from shipped_model import shipped
 
-import cores
 from cores.errors import UserError
 from cores.inference.facade import Cores
 from cores.inference.segmentation import Segmentation
 from cores.inference.streaming import Pieces
 from cores.scenes.source import open_scenes
-
-
-@cache
-def shipped() -> Cores:
-    found = cores.load()
-    assert isinstance(found, Cores)
-    return found
 
 
 @cache

@@ -5,21 +5,13 @@ from functools import cache
 import pytest
 import torch
 from PIL import Image
+from shipped_model import shipped
 
-import cores
 from cores.errors import UserError
-from cores.inference.facade import Cores
 from cores.inference.options import Options
 from cores.inference.segmenting import worded
 from cores.modeling.generation import generate
 from cores.scenes.source import open_scenes
-
-
-@cache
-def shipped() -> Cores:
-    found = cores.load()
-    assert isinstance(found, Cores)
-    return found
 
 
 @cache
