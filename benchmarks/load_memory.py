@@ -56,6 +56,7 @@ def one_rank(way: str, file: Path) -> None:
     """Load as `cores train` does, once the file `go` is there."""
     from cores.recipe import load_recipe
     from cores.training.arguments import training_arguments
+    from cores.training.ranks import end_at_once, leave
     from cores.training.sharding import shard
     from cores.training.start import start
     from cores.training.trainable import choose_parts
@@ -73,6 +74,8 @@ def one_rank(way: str, file: Path) -> None:
         shard(model, arguments.device)
     elif way == "zero3":
         partition(model, arguments)
+    leave()
+    end_at_once(0)
 
 
 def memory(pids: list[int]) -> float:
@@ -121,7 +124,6 @@ def main() -> int:
     args = parser.parse_args()
     if args.rank:
         one_rank(args.rank, args.file)
-        return 0
     folder = Path(tempfile.mkdtemp())
     try:
         file = write_base(folder, args.gigabytes)

@@ -25,6 +25,7 @@ from cores.loss_keys import COUNTED
 from cores.recipe import Recipe, load_recipe
 from cores.training.drawing import Collate, InOrder, OpenSource, draws_of
 from cores.training.dry_run import defaults, groups
+from cores.training.ranks import end_at_once, leave
 from cores.training.resuming import planned_steps
 from cores.training.start import start
 from cores.training.trainable import choose_parts
@@ -123,3 +124,5 @@ def by_step(loader: Any, order: InOrder, micro: int) -> Iterator[list[Any]]:
 if __name__ == "__main__":
     name, folder, *settings = sys.argv[1:]
     train(load_recipe(name, settings), Path(folder), open_source)
+    leave()
+    end_at_once(0)  # a thread of the process group can abort an interpreter that is being taken apart

@@ -17,6 +17,7 @@ from cores.errors import DataError, UserError
 from cores.recipe import load_recipe
 from cores.training.interruption import Cut
 from cores.training.lockstep import Lockstep
+from cores.training.ranks import end_at_once, leave
 from cores.training.sharding import as_forward, gather, held, shard, units
 from cores.training.start import start
 from cores.training.trainable import choose_parts
@@ -111,4 +112,5 @@ with pytest.raises(UserError, match="a picture is gone" if rank == 1 else "anoth
 (again,) = as_forward(model, partial(lockstep.run, partial(ask, 1)))
 assert all(torch.equal(one, other) for one, other in zip(again, said, strict=True))
 assert all(isinstance(parameter, DTensor) for parameter in model.parameters()), "cut again afterwards"
-distributed.destroy_process_group()
+leave()
+end_at_once(0)

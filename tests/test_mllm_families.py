@@ -23,6 +23,7 @@ from cores.modeling.mllms import check_family
 from cores.modeling.packed_states import packed_states
 from cores.modeling.prefix_cache import read_prefix
 from cores.recipe import LoraSection
+from cores.training.ranks import end_at_once, leave
 from cores.training.trainable import choose_parts
 
 EXACT = 1e-5  # of the largest number
@@ -307,7 +308,8 @@ def train_together(rank: int, meeting: str) -> None:
                 assert_equal(parameter.grad, own[key] / 2, 1e-4)
         del together, model  # while the reducer lives, gloo may wait for it for ever
     torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    leave()
+    end_at_once(0)
 
 
 def test_a_step_in_two_processes(tmp_path: Path) -> None:
