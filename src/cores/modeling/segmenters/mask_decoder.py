@@ -205,7 +205,7 @@ def _scores(asked: Tensor, projection: nn.Linear, seen: Tensor, positions: Tenso
     # The sum of cells and positions is never made: it would be kept for every mask and attention. Mask by mask, so
     # that what a mask comes to does not depend on those beside it.
     scores = torch.baddbmm(level[..., None], tokens, positions.mT.expand(len(tokens), -1, -1))
-    scores = torch.baddbmm(scores, tokens, seen.mT.expand(len(tokens), -1, -1))
+    scores = scores + (seen.expand(len(tokens), -1, -1) @ tokens.mT).mT  # so cells get gradients laid out as they are
     found: Tensor = scores.unflatten(1, (heads, -1))
     return found
 
