@@ -17,7 +17,8 @@ from cores.cli import VERBS, main
 from cores.cli.asking import SHIPPED
 from cores.cli.inputs import find_pictures, names_of
 from cores.data.sources import open_source
-from cores.inference.facade import Cores
+from cores.inference.facade import Cores, load
+from cores.inference.voting import agreement, vote
 from cores.recipe import load_recipe
 
 
@@ -73,6 +74,21 @@ def test_a_prediction_is_an_overlay_the_masks_of_every_level_and_a_json(
     assert out.startswith("0.png: segmented: ")
     assert "answer/0.overlay.png" in out
     assert "cores-tiny" not in err  # another model than the shipped one
+
+
+def test_drawn_answers_are_written_as_their_vote(model: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["predict", "0.png", "--query", "kettle", "--query", "knife", "--model", str(model), "--seed", "1"]
+    assert main([*command, "--samples", "3", "--temperature", "1.5", "--out", "voted"]) == 0
+    found = load(model).segment("0.png", ["kettle", "knife"], samples=3, temperature=1.5, seed=1)
+    said = capsys.readouterr().out
+    for number, own in enumerate(found, 1):
+        record = json.loads((here / "voted" / f"0.q{number}.json").read_text())
+        assert np.array_equal(masks.decode(record["mask"]), vote(own))
+        assert record["agreement"] == agreement(own, vote(own))
+        assert f" [{record['agreement']:.0%} agree]  -> " in said
+    assert main([*command, "--temperature", "1.5", "--out", "none"]) == 2
+    assert "temperature: is for drawn answers: say how many, such as samples=8" in capsys.readouterr().err
+    assert not (here / "none").exists()
 
 
 def test_several_pictures_of_one_name_and_an_answer_without_a_mask(model: Path, here: Path) -> None:

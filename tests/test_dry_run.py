@@ -9,6 +9,7 @@ from tiny_run import Squares, tiny_recipe
 from cores.cli import main
 from cores.errors import CheckpointError
 from cores.recipe import load_recipe
+from cores.recipe_files import recipe_text
 from cores.training.dry_run import dry_run, groups
 from cores.training.memory import numbers
 from cores.training.outline import outline
@@ -61,6 +62,28 @@ def test_a_published_size_stands_in_for_a_base_that_is_not_here(
     assert not list(tmp_path.iterdir()), "nothing is written without --out"
     with pytest.raises(CheckpointError, match="nowhere: there is no such folder"):
         outline(load_recipe("cores-7b", ["model.mllm=nowhere"]))
+
+
+def test_learning_from_rewards_at_full_size_fits_one_gpu(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe starts from a trained run, whose sizes are those of its bases."""
+
+    def unreachable(name: str, weights: bool) -> Path:
+        raise CheckpointError(f"{name}: is not here")
+
+    monkeypatch.setattr("cores.training.outline.fetch", unreachable)
+    name, start = "qwen3-vl-4b-sam2.1-grpo", load_recipe("qwen3-vl-4b-sam2.1").model
+    assert load_recipe(name).model.start == "runs/qwen3-vl-4b-sam2.1"
+    bases = ["model.start=null", f"model.mllm={start.mllm}", f"model.segmenter={start.segmenter}"]
+    needed = []
+    for samples in (8, 16):
+        assert main(["train", name, "--dry-run", *bases, f"reinforcement.samples={samples}"]) == 0
+        said = capsys.readouterr().out
+        needed.append(float(re.search(r"longest rows: ([\d.]+) GB on one device", said)[1]))
+        assert "start's weights 0.5" in said
+    assert f"Estimate, nothing measured: about {needed[0]:.0f} GB, with pictures of 640 x 480" in recipe_text(name)
+    assert needed[0] < needed[1] < 0.9 * 80
 
 
 def test_the_first_batch_is_written_where_it_is_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from cores.errors import UserError
 from cores.inference.segmentation import Level, Segmentation, TargetMask
-from cores.inference.voting import vote
+from cores.inference.voting import agreement, joined, vote
 from cores.masks import encode
 from cores.modeling.sampling import Sampling, draw, sampler
 
@@ -53,21 +53,44 @@ def test_without_temperature_nothing_is_drawn():
             Sampling(**wrong)
 
 
-def test_a_vote_takes_the_pixels_that_most_answers_have():
-    def answer(columns: int, size: tuple[int, int] = (2, 6)) -> Segmentation:
-        mask = np.zeros(size, dtype=bool)
-        mask[:, :columns] = True
-        level = Level("target", encode(mask), 1.0, np.zeros((1, 1), np.float32), 6, size, "pad")
-        targets = (TargetMask("it", (level,)),) if columns else ()
-        status = "segmented" if columns else "absent"
-        return Segmentation(
-            query="?", answer="", text="", status=status, size=size, targets=targets, score=0.0, tokens=1
-        )
+def answer(columns: int, size: tuple[int, int] = (2, 6)) -> Segmentation:
+    """One that points at the first columns of a picture; at nothing for none."""
+    mask = np.zeros(size, dtype=bool)
+    mask[:, :columns] = True
+    level = Level("target", encode(mask), 1.0, np.where(mask, 2.0, -2.0).astype(np.float32), 6, size, "pad")
+    targets = (TargetMask("it", (level,), confidence=columns / 10),) if columns else ()
+    status = "segmented" if columns else "absent"
+    return Segmentation(query="?", answer="", text="", status=status, size=size, targets=targets, score=0.0, tokens=1)
 
+
+def test_a_vote_takes_the_pixels_that_most_answers_have():
     assert vote([answer(2)]).sum() == 4
     assert vote([answer(2), answer(4)]).sum() == 4  # more than half
     assert vote([answer(2), answer(4), answer(5)]).sum() == 8
     assert vote([answer(6), answer(0), answer(0)]).sum() == 0  # most refuse
     for wrong in ([], [answer(1), answer(1, (2, 7))]):
-        with pytest.raises(UserError, match="vote: found answers about"):
-            vote(wrong)
+        for way in (vote, joined):
+            with pytest.raises(UserError, match="vote: found answers about"):
+                way(wrong)
+
+
+def test_joined_answers_are_one_answer_whose_mask_is_the_vote():
+    assert joined([answer(3)]) == answer(3)
+    assert joined([answer(0), answer(6), answer(0)]) == answer(0)
+    assert joined([answer(0), answer(6)]) == answer(0)  # a half is not most
+    for columns in ([2, 4], [2, 4, 5], [0, 3, 4], [1, 0, 6, 6], [5, 1, 0, 3, 2, 2, 0, 6]):
+        answers = [answer(number) for number in columns]
+        found = joined(answers)
+        (target,) = found.targets
+        (level,) = target.levels
+        assert np.array_equal(found.mask, vote(answers))
+        assert np.array_equal(level.low_res > 0, found.mask)
+        shares = [sum(number > place for number in columns) / len(columns) for place in range(6)]
+        assert level.score == pytest.approx(np.mean([share for share in shares if share > 0.5]))
+        assert target.confidence == pytest.approx(np.mean([number / 10 for number in columns if number]))
+
+
+def test_answers_agree_that_point_at_the_same_thing():
+    answers = [answer(number) for number in (4, 4, 3, 1, 0)]
+    assert agreement(answers, answer(4).mask) == 3 / 5
+    assert agreement(answers, answer(0).mask) == 1 / 5

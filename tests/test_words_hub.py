@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_bases import BUILT, write_mllm, write_segmenter
 
 import cores
-from cores.errors import CheckpointError
+from cores.errors import CheckpointError, UserError
 from cores.words.grounding import GROUNDING
 from cores.words.hub_speaker import HubSpeaker
 from cores.words.load import load_speaker
@@ -83,6 +83,8 @@ def test_what_cannot_be_read_is_asked_once_again_and_then_is_text(folder: Path, 
     assert found.answer == " -> ".join(" ".join(said.text.split()) for said in asked)
     (plain,) = model.segment(picture(), ["the handle"], form="raw", max_new_tokens=4)
     assert (plain.status, " -> " in plain.answer) == ("text", False), "text is an answer to a raw question"
+    with pytest.raises(UserError, match="samples: answers in words are not drawn: leave it out, or set `votes`"):
+        model.segment(picture(), ["the handle"], samples=2)
 
 
 def test_a_model_without_chat_template_or_with_half_its_weights_is_refused(tmp_path: Path) -> None:

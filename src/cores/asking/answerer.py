@@ -4,7 +4,7 @@ Legend: chains = targets of one answer, (h, w) = low-res masks, (H, W) = the pic
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from cores.asking.full_size import FullSize
 from cores.data.sample import Form, Turn
 from cores.errors import UserError
 from cores.geometry import Fit, Size
+from cores.modeling.sampling import Sampling
 from cores.processing.reading import Reading
 
 Query = tuple[str, Form]  # a query, and how it is put into words
@@ -75,6 +76,18 @@ class Answerer(ABC, Generic[I]):
         ends it there by saying False: it is cut. Who answers in one piece tells nothing.
         """
         return [list(self.generate(*one)) for one in zip(images, queries, strict=True)]
+
+    def draw_batch(
+        self,
+        images: Sequence[I],
+        queries: Sequence[Sequence[Query]],
+        keys: Sequence[Sequence[Hashable]],
+        samples: int,
+        sampling: Sampling,
+        follow: Follow | None = None,
+    ) -> list[list[list[Answered]]]:
+        """So many answers to each query, drawn by chance. Raises UserError of one whose answers are not drawn."""
+        raise UserError("samples: answers in words are not drawn: leave it out, or set `votes` (docs/words.md)")
 
     def stream(self, image: I, query: Query, follow: Follow | None = None) -> Generator[Sequence[int], None, Answered]:
         """`generate` of one query, step by step: gives the ids said so far after each pass, and returns the answer.

@@ -202,15 +202,17 @@ class Asker(Answerer[EncodedImage]):
         keys: Sequence[Sequence[Hashable]],
         samples: int,
         sampling: Sampling,
+        follow: Follow | None = None,
     ) -> list[list[list[Answered]]]:
         """So many answers to each query, drawn by chance; their prefix is read once for all of them.
 
-        `keys`: of each query, which with an answer's number say what it draws (see `sampler`).
+        `keys`: of each query, which with an answer's number say what it draws (see `sampler`). `follow` as in
+        `generate_batch`; the query's number that it is told counts each query as often as it is answered.
         """
         repeated = [[query for query in own for _ in range(samples)] for own in queries]
         named = [(key, number) for own in keys for key in own for number in range(samples)]
         never = [self.processor.sizes.image_token_id]  # it would stand for a part of the picture
-        flat = self._answers(images, repeated, None, choose=lambda some: sampler(sampling, named[some], never))
+        flat = self._answers(images, repeated, None, follow, lambda some: sampler(sampling, named[some], never))
         return [[own[first : first + samples] for first in range(0, len(own), samples)] for own in flat]
 
     def stream(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from tqdm import tqdm
 
+    from cores.inference.drawing import Draws
     from cores.inference.facade import Cores, CoresInWords
     from cores.inference.segmentation import Segmentation
 
@@ -28,13 +29,15 @@ SHIPPED = (
 
 
 class Asked(NamedTuple):
-    """A picture and its answers. `name`: of its results, unique among the pictures; `bar`: where to say something."""
+    """A picture and its answers. `name`: of its results, unique among the pictures; `bar`: where to say something;
+    `agreed`: of each answer that several drawn ones voted for, the share of them that agree with it."""
 
     path: Path
     name: str
     picture: "Image.Image"
     results: "list[Segmentation]"
     bar: "tqdm[Path]"
+    agreed: list[float] | None = None
 
 
 def asking_parser(verb: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -80,6 +83,15 @@ def asking_parser(verb: str, description: str, epilog: str) -> argparse.Argument
     base_option(parser, "of a run: ")
     model_options(parser)
     return parser
+
+
+def drawing_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--samples --temperature --top-p`."""
+    parser.add_argument("--samples", type=int, help="draw so many answers by chance; the pixels of most are the mask")
+    parser.add_argument("--temperature", type=float, help="of --samples: how freely words are drawn (default: 1)")
+    parser.add_argument(
+        "--top-p", type=float, help="of --samples: draw from the likeliest words of so much (default: 1)"
+    )
 
 
 def parsed(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[ToAsk]]:
@@ -137,26 +149,56 @@ def answers(args: argparse.Namespace, asked: list[ToAsk]) -> Iterator[Asked]:
     check_device(args.device)
     from tqdm import tqdm
 
+    from cores.inference.drawing import Draws
     from cores.processing.pixels import open_picture
 
+    drawing = {"samples": args.samples, "temperature": args.temperature, "top_p": args.top_p}
+    given = {name: value for name, value in drawing.items() if value is not None}
+    draws = Draws.of({**given, "seed": args.seed} if given else {})
     cores = _loaded(args, list(dict.fromkeys(query for one in asked for query in one.queries)))
     answered = 0
     with tqdm(total=len(asked), desc="asking", unit="img", disable=args.quiet or len(asked) == 1) as bar:
         for (path, queries), name in zip(asked, names_of([one.path for one in asked]), strict=True):
             try:
                 picture = open_picture(path)
-                results = cores.segment(picture, queries, args.form, args.max_new_tokens)
+                results, agreed = _ask(cores, picture, queries, args, draws)
             except DataError as error:  # readable when all were looked at, and not any more
                 if not args.skip_bad:
                     raise
                 bar.write(f"skipped: {printable(str(error))}", file=sys.stderr)
                 continue
-            yield Asked(path, name, picture, results, bar)
+            yield Asked(path, name, picture, results, bar, agreed)
             sys.stdout.flush()
             answered += 1
             bar.update()
     if not answered:
         raise UserError("none of the pictures could be read, nothing was asked")
+
+
+def _ask(
+    cores: "Cores | CoresInWords",
+    picture: "Image.Image",
+    queries: list[str],
+    args: argparse.Namespace,
+    draws: "Draws | None",
+) -> "tuple[list[Segmentation], list[float] | None]":
+    """The answers about a picture, and the share of drawn ones that agree with each, where any are drawn."""
+    if draws is None:
+        return cores.segment(picture, queries, args.form, args.max_new_tokens), None
+    from cores.inference.voting import agreement, joined
+
+    drawn = cores.segment(
+        picture,
+        queries,
+        args.form,
+        args.max_new_tokens,
+        samples=draws.samples,
+        temperature=draws.temperature,
+        top_p=draws.top_p,
+        seed=draws.seed,
+    )
+    results = [joined(own) for own in drawn]
+    return results, [agreement(own, result.mask) for own, result in zip(drawn, results, strict=True)]
 
 
 def _loaded(args: argparse.Namespace, queries: list[str]) -> "Cores | CoresInWords":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cores.cli.asking import Asked, answers, asking_parser, parsed, say_what_is_shipped
+from cores.cli.asking import Asked, answers, asking_parser, drawing_options, parsed, say_what_is_shipped
 from cores.cli.inputs import ToAsk
 from cores.cli.options import taken_folder
 from cores.cli.terminal import printable
@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
         "outlines whose label is the query. What is absent gets none. Open the folder with `labelme FOLDER`, correct "
         'it, then train: cores train tiny-own --data . "data.sources={own: [labelme:FOLDER]}" --out RUN.',
     )
+    drawing_options(parser)
     label_options(parser)
     parser.add_argument(
         "--from", metavar="ROWS", help="of cores predict --engine ray, in place of pictures and queries"

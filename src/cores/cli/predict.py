@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cores.cli.asking import Asked, answers, asking_parser, parsed, say_what_is_shipped
+from cores.cli.asking import Asked, answers, asking_parser, drawing_options, parsed, say_what_is_shipped
 from cores.cli.label import check_labels, write_labels
 from cores.cli.options import taken_folder
 from cores.cli.terminal import printable
@@ -56,6 +56,7 @@ def main(argv: list[str]) -> int:
         metavar="FORMAT",
         help=f"what to write, of {', '.join(FORMATS)}; several with commas (default: {','.join(USUAL)})",
     )
+    drawing_options(parser)
     parser.add_argument(
         "--engine", choices=("ray",), help="for very many pictures: `cores predict --engine ray --help`"
     )
@@ -92,9 +93,11 @@ def _write(asked: Asked, out: Path, formats: list[str], written: set[str], coco:
     with whole_files(out) as part:
         for number, found in enumerate(results, 1):
             own = name if len(results) == 1 else f"{name}.q{number}"
-            found.save(part, own, asked.picture, {"image": asked.path.name}, formats)
+            agreed = None if asked.agreed is None else asked.agreed[number - 1]
+            about = {"image": asked.path.name, **({} if agreed is None else {"agreement": agreed})}
+            found.save(part, own, asked.picture, about, formats)
             place = out / FORMATS[formats[0]].format(name=name, own=own)
-            lines.append(_line(asked.path, found, place, len(results) > 1))
+            lines.append(_line(asked.path, found, place, len(results) > 1, agreed))
         written |= {file.name for file in part.iterdir()}
     _remove_stale(out, name, written)
     if "labelme" in formats:
@@ -112,10 +115,11 @@ def _write_coco(coco: "CocoFile", out: Path) -> None:
         part.write_text(dumps(coco.to_dict(), ensure_ascii=False), encoding="utf-8")
 
 
-def _line(path: Path, found: "Segmentation", place: Path, say_query: bool) -> str:
+def _line(path: Path, found: "Segmentation", place: Path, say_query: bool, agreed: float | None) -> str:
     query = f" {found.query!r}:" if say_query else ""
     cut = f" [cut after {found.tokens} tokens: --max-new-tokens allows more]" if found.cut else ""
-    return printable(f"{path}:{query} {found.status}: {found.answer}{cut}  -> {place}")
+    share = "" if agreed is None else f" [{agreed:.0%} agree]"
+    return printable(f"{path}:{query} {found.status}: {found.answer}{cut}{share}  -> {place}")
 
 
 def _remove_stale(out: Path, name: str, written: set[str]) -> None:

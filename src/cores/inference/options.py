@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TypedDict, get_args
+from typing import Required, TypedDict, get_args
 
 from cores.asking.asker import ChainRule
 from cores.data.sample import Form
 from cores.errors import UserError
+from cores.inference.drawing import DRAWING
 
 
 class How(TypedDict, total=False):
@@ -31,6 +32,24 @@ class How(TypedDict, total=False):
     refine: bool
     max_seconds: float | None
     stop: Callable[[], bool] | None
+
+
+class HowDrawn(How, total=False):
+    """Keywords of asking for several answers to each question, drawn by chance from one reading of the picture.
+
+    samples: how many, from 1.
+    temperature: how freely words are drawn; 1 (without it) by the model's own probabilities, towards 0 the likeliest
+        ever more often. 0 is for one sample alone: the answer that is given without `samples`.
+    top_p: words are drawn from the likeliest that have so much of the probability together; 1 without it: from all.
+    seed: the same seed draws the same answers to the same question, whatever is asked beside it; 0 without it.
+
+    `chain="constrained"` does not go with it.
+    """
+
+    samples: Required[int]
+    temperature: float
+    top_p: float
+    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +84,8 @@ class Options:
         """Raises UserError for a keyword that is none, too."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(how) - known)
+        if unknown and unknown[0] in DRAWING:
+            raise UserError(f"{unknown[0]}: answers are drawn by a model's `segment` and `ask`: leave it out here")
         if unknown:
             raise UserError(f"there is no {unknown[0]!r} to ask with: take one of {', '.join(sorted(known))}")
         return cls(form=form, max_new_tokens=max_new_tokens, **how)

@@ -1,9 +1,9 @@
 """Questions about a picture to whoever answers with masks, and the answers as plain values."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from threading import RLock
-from typing import Any, Generic, Unpack
+from typing import Any, Generic, Unpack, cast, overload
 
 from transformers import PreTrainedTokenizerBase
 
@@ -13,7 +13,8 @@ from cores.asking.confidence import Confidence
 from cores.data.sample import Form
 from cores.errors import UserError
 from cores.inference.chat import Chat, Remember
-from cores.inference.options import How, Options
+from cores.inference.drawing import DRAWING, Draws, likeliest_first
+from cores.inference.options import How, HowDrawn, Options
 from cores.inference.picturelike import Picturelike, as_picture
 from cores.inference.segmentation import Level, Segmentation, TargetMask
 from cores.inference.streaming import Pieces
@@ -62,6 +63,7 @@ class Segmenting(ABC, Generic[I]):
     def _asker(self, options: Options) -> Answerer[I]:
         """Who answers. Raises UserError for options that it cannot be asked with."""
 
+    @overload
     def segment(
         self,
         image: Picturelike,
@@ -69,13 +71,42 @@ class Segmenting(ABC, Generic[I]):
         form: Form | None = None,
         max_new_tokens: int | None = None,
         **how: Unpack[How],
-    ) -> list[Segmentation]:
+    ) -> list[Segmentation]: ...
+
+    @overload
+    def segment(
+        self,
+        image: Picturelike,
+        queries: Sequence[str],
+        form: Form | None = None,
+        max_new_tokens: int | None = None,
+        **how: Unpack[HowDrawn],
+    ) -> list[list[Segmentation]]: ...
+
+    def segment(
+        self,
+        image: Picturelike,
+        queries: Sequence[str],
+        form: Form | None = None,
+        max_new_tokens: int | None = None,
+        **how: Any,
+    ) -> list[Segmentation] | list[list[Segmentation]]:
         """`encode` and `ask` in one: the answers to all queries about a picture, in their order.
 
-        They find the picture again (`Segmentation.picture`) as long as its file, or the object, is there. Args as
-        `ask`. Raises UserError and DataError as both do; for queries and numbers before the picture is read.
+        They find the picture again (`Segmentation.picture`) as long as its file, or the object, is there. Args, and
+        what `samples` changes, as `ask`. Raises UserError and DataError as both do; for queries and numbers before the
+        picture is read.
         """
-        return self.segment_batch([image], [queries], form, max_new_tokens, **how)[0]
+        draws = Draws.of(how)
+        if draws is None:
+            return self.segment_batch([image], [queries], form, max_new_tokens, **cast(How, how))[0]
+        _check(queries)
+        following = self._drawing(form, max_new_tokens, how)
+        picture = as_picture(image)
+        with self.lock:
+            (encoded,) = following.asker.encode_images([picture])
+            found = following.drawn(encoded, queries, draws)
+        return [[answer.about(image) for answer in own] for own in found]
 
     def segment_batch(
         self,
@@ -127,6 +158,7 @@ class Segmenting(ABC, Generic[I]):
         with self.lock:
             return self._asker(Options()).encode_images(pictures)
 
+    @overload
     def ask(
         self,
         encoded: I,
@@ -134,21 +166,49 @@ class Segmenting(ABC, Generic[I]):
         form: Form | None = None,
         max_new_tokens: int | None = None,
         **how: Unpack[How],
-    ) -> list[Segmentation]:
+    ) -> list[Segmentation]: ...
+
+    @overload
+    def ask(
+        self,
+        encoded: I,
+        queries: Sequence[str],
+        form: Form | None = None,
+        max_new_tokens: int | None = None,
+        **how: Unpack[HowDrawn],
+    ) -> list[list[Segmentation]]: ...
+
+    def ask(
+        self,
+        encoded: I,
+        queries: Sequence[str],
+        form: Form | None = None,
+        max_new_tokens: int | None = None,
+        **how: Any,
+    ) -> list[Segmentation] | list[list[Segmentation]]:
         """The answers to all queries about an encoded picture, in their order.
+
+        With `samples`, a list of so many answers to each query, drawn by chance, the likeliest (`Segmentation.score`)
+        first; `vote` joins their masks.
 
         Args:
             form: how the queries are put into words (see `Turn.form`): `phrase` for a name ("red kettle"), `sentence`
                 for a whole question or request, `explain` for one that also wants the reason, `raw` for text as it
                 is. None tells phrases from sentences by themselves (`form_of`).
             max_new_tokens: most tokens of an answer; None: the checkpoint's own.
-            how: see `How`.
+            how: see `How`, and `HowDrawn` with `samples`.
 
-        Raises UserError for an empty query, an unknown form, and less than one token; DataError for a query that holds
-        the picture's own marks.
+        Raises UserError for an empty query, an unknown form, less than one token, and for draws from a chain that is
+        constrained or in words; DataError for a query that holds the picture's own marks.
         """
         _check(queries)
-        return self.ask_batch([encoded], [queries], Options.of(form, max_new_tokens, how))[0]
+        draws = Draws.of(how)
+        if draws is not None:
+            following = self._drawing(form, max_new_tokens, how)
+            with self.lock:
+                return following.drawn(encoded, queries, draws)
+        options = Options.of(form, max_new_tokens, cast(How, how))
+        return self.ask_batch([encoded], [queries], options)[0]
 
     def ask_batch(
         self,
@@ -222,6 +282,14 @@ class Segmenting(ABC, Generic[I]):
     def behind(self, encoded: I, asked: Query, answer: Answered) -> I:
         """The picture with a question and its answer behind it, before the next question."""
         raise NotImplementedError
+
+    def _drawing(self, form: Form | None, max_new_tokens: int | None, how: Mapping[str, Any]) -> "_Following":
+        """Who draws answers. Raises UserError where none are drawn."""
+        rest = {name: value for name, value in how.items() if name not in DRAWING}
+        options = Options.of(form, max_new_tokens, cast(How, rest))
+        if options.chain != "free":
+            raise UserError(f"samples: a {options.chain} answer is not drawn: leave samples out, or chain")
+        return _Following(self._asker(options), options, options.limit())
 
     def _stream(
         self,
@@ -306,6 +374,17 @@ class _Following:
             found.append([result_of(asker, image, *pair, self.options) for pair in pairs])
             self._over(number, found[-1])
         return found
+
+    def drawn(self, encoded: Any, queries: Sequence[str], draws: Draws) -> list[list[Segmentation]]:
+        """Several answers to each query about a picture, the likeliest first. The chance is the question's own."""
+        asked = self.worded(queries)
+        keys = [(draws.seed, *query) for query in asked]
+        how = (draws.samples, draws.sampling, self.follow)
+        (groups,) = self.asker.draw_batch([encoded], [asked], [keys], *how)
+        return [
+            likeliest_first(result_of(self.asker, encoded, query, answer, self.options) for answer in group)
+            for query, group in zip(queries, groups, strict=True)
+        ]
 
     def _over(self, image: int, found: Sequence[Segmentation]) -> None:
         """Tell the last words of the answers about a picture."""

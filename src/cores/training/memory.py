@@ -34,13 +34,18 @@ def training_memory(model: CoresModel, recipe: Recipe, positions: int, gpus: int
     checkpointed = trainer.get("activation_checkpointing") or trainer.get("gradient_checkpointing")
     width = 2.0 if trainer.get("bf16") or trainer.get("fp16") else 4.0  # bytes of a number that is computed
     longest = (recipe.prompt.max_text_tokens or 1024) + positions
-    tokens, masks = rows * longest, rows * recipe.data.questions_per_image
+    masks = rows * recipe.data.questions_per_image
+    answers = masks * max(recipe.reinforcement.samples, 1)
+    if recipe.reinforcement.samples:  # each drawn answer stands behind its own copy of the question
+        longest += answers // rows * 2 * SUPERVISED
+    tokens = rows * longest
     layer = tokens * width * (8 * text.hidden_size + 3 * text.intermediate_size)
     layer += rows * text.num_attention_heads * float(longest**2) * 2 * width
     frozen, small = 2.0 if recipe.model.dtype == "bfloat16" else 4.0, quantised(model) if recipe.model.quantize else 0
     layers, segmenter = int(text.num_hidden_layers), model.segmenter
     side = segmenter.mask_size if model.config.loss_resolution == "low" else segmenter.image_size
     decoded = len(model.config.levels) * DECODED * segmenter.mask_size**2
+    kept = recipe.reinforcement.samples and recipe.reinforcement.kl  # the start is compared with all along
     return {
         "frozen weights": (numbers(model, False) - small) * frozen + small * FOUR_BITS,
         "trained weights": trained * (2.0 if shared else 4.0),  # as they compute
@@ -49,9 +54,10 @@ def training_memory(model: CoresModel, recipe: Recipe, positions: int, gpus: int
         "buckets": BUCKETS if shared else 0.0,
         "checkpointed states": tokens * text.hidden_size * width * layers if checkpointed else 0.0,
         "layers": layer if checkpointed else layer * layers,
-        "logits": masks * SUPERVISED * text.vocab_size * 4.0 * 3,
+        "logits": answers * SUPERVISED * text.vocab_size * 4.0 * 3,
         "segmenter": rows * segmenter_peak(model) * width / 2,
         "masks": masks * PLANES * side**2 * 4.0 + min(masks, recipe.model.masks_per_pass) * decoded,
+        **({"start's weights": numbers(model.mllm, True) * 4.0} if kept else {}),
     }
 
 
