@@ -308,6 +308,35 @@ def test_keys_are_asked_for_everywhere_but_for_health(model, scene):
     assert found["page"].headers["www-authenticate"].startswith("Basic")
 
 
+def test_a_page_that_lets_its_own_name_point_here_gets_no_answer(model, scene):
+    picture, query = scene
+    own = ["localhost", "LocalHost:8000", "127.0.0.1:8000", "127.1.2.3", "[::1]:8000", "lens.example:1"]
+    foreign = [
+        "evil.example",
+        "evil.example:8000",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "10.0.0.7",
+        ":1",
+    ]
+
+    async def work(client):
+        async def status(host, path, **posted):
+            send = client.post if posted else client.get
+            return (await send(path, headers={"Host": host}, **posted)).status_code
+
+        return (
+            [await status(host, "/v1/segment", **upload(picture, query=query)) for host in (own[0], *foreign)],
+            [await status(host, "/docs") for host in (*own, *foreign)],
+            [await status(host, "/healthz") for host in (*own, *foreign)],
+        )
+
+    posted, read, alive = asked(model, work, Settings(page=False, hosts=("lens.example", "localhost")))
+    assert posted == [200] + [421] * len(foreign)
+    assert read == [200] * len(own) + [421] * len(foreign)
+    assert set(alive) == {200}, "who watches a server knows its address alone"
+
+
 def test_rates_are_kept(model, scene):
     picture, query = scene
 
