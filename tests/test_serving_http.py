@@ -109,6 +109,28 @@ def test_options_are_as_in_python(model, scene):
     assert wrong.status_code == 422
 
 
+def test_reasons_and_cut_answers_are_as_in_python(model, scene):
+    picture, query = scene
+    (told,) = model.segment(picture, [query], explain=True)
+    (cut,) = model.segment(picture, [query], max_seconds=0)
+    (whole,) = model.segment(picture, [query])
+    assert len({told.answer, cut.answer, whole.answer}) == 3
+
+    async def work(client):
+        image = {"image": base64.b64encode(picture).decode(), "queries": [query]}
+        wanted = [{"explain": True}, {"max_seconds": 0}, {"max_seconds": 1000.5}, {}]
+        sent = await asyncio.gather(*(client.post("/v1/segment", json={**image, **own}) for own in wanted))
+        form = await client.post("/v1/segment", **upload(picture, query=query, explain="true", max_seconds="60"))
+        wrong = [{"explain": True, "form": "phrase"}, {"max_seconds": -1}, {"max_seconds": True}, {"explain": 1}]
+        return sent, form, [await client.post("/v1/segment", json={**image, **own}) for own in wrong]
+
+    sent, form, wrong = asked(model, work)
+    found = [(one["answer"], one["cut"]) for answer in (*sent, form) for one in answer.json()["results"]]
+    expected = [told, cut, whole, whole, told]
+    assert found == [(one.answer, one.cut) for one in expected]
+    assert [answer.status_code for answer in wrong] == [422] * len(wrong)
+
+
 def test_chat_tells_the_words_then_the_masks(model, scene):
     picture, query = scene
     told = asked(model, lambda client: client.post("/v1/chat", **upload(picture, query=query)))
