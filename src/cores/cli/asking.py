@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from tqdm import tqdm
 
+    from cores.data.sample import Form
     from cores.inference.facade import Cores, CoresInWords
     from cores.inference.segmentation import Segmentation
 
@@ -110,7 +111,8 @@ def _inputs(args: argparse.Namespace) -> list[ToAsk]:
     if _pictures_in_queries(args):
         if named:
             raise UserError(f"--queries {args.queries}: names the pictures itself: leave out {named[0]}")
-        return [ToAsk(path, queries + own) for path, own in read_questions(args.queries)]
+        none: list[Form | None] = [None] * len(queries)
+        return [ToAsk(path, queries + own, none + forms) for path, own, forms in read_questions(args.queries)]
     if args.queries is not None:
         queries += read_queries(args.queries)
     if not queries:
@@ -121,7 +123,7 @@ def _inputs(args: argparse.Namespace) -> list[ToAsk]:
             )
         if not queries[0].strip():
             raise _empty()
-    return [ToAsk(path, queries) for path in find_pictures(named)]
+    return [ToAsk(path, queries, [None] * len(queries)) for path in find_pictures(named)]
 
 
 def _empty() -> UserError:
@@ -137,15 +139,17 @@ def answers(args: argparse.Namespace, asked: list[ToAsk]) -> Iterator[Asked]:
     check_device(args.device)
     from tqdm import tqdm
 
+    from cores.inference.mixed_forms import segment_mixed
     from cores.processing.pixels import open_picture
 
     cores = _loaded(args, list(dict.fromkeys(query for one in asked for query in one.queries)))
     answered = 0
     with tqdm(total=len(asked), desc="asking", unit="img", disable=args.quiet or len(asked) == 1) as bar:
-        for (path, queries), name in zip(asked, names_of([one.path for one in asked]), strict=True):
+        for (path, queries, forms), name in zip(asked, names_of([one.path for one in asked]), strict=True):
             try:
                 picture = open_picture(path)
-                results = cores.segment(picture, queries, args.form, args.max_new_tokens)
+                said = [(query, form or args.form) for query, form in zip(queries, forms, strict=True)]
+                (results,) = segment_mixed(cores, [picture], [said], args.max_new_tokens)
             except DataError as error:  # readable when all were looked at, and not any more
                 if not args.skip_bad:
                     raise

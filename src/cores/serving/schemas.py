@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from cores.serving.settings import Settings
 
@@ -20,7 +21,7 @@ def _whole(value: Any) -> Any:
 Tokens = Annotated[int, Field(ge=1, le=4096), BeforeValidator(_whole)]
 
 
-OTHER_FORMS = {  # than `explain`, which the option of that name does not go with
+OTHER_FORMS: JsonDict = {  # than `explain`, which the option of that name does not go with
     "properties": {"explain": {"const": True}, "form": {"enum": ["phrase", "sentence", "raw"]}},
     "required": ["explain", "form"],
 }
