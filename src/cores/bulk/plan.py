@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from cores.bulk.questions import Picture
 from cores.data.sample import Form
 from cores.errors import UserError
+from cores.modeling.quantizing import Bits
 from cores.plain_json import dumps
 from cores.whole import whole_file, writing
 
@@ -57,6 +58,7 @@ class Settings:
     seed: int
     form: Form | None
     max_new_tokens: int | None
+    quantize: Bits | None
     cores: str
 
 

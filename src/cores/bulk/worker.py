@@ -68,7 +68,7 @@ class Worker:
         if loading.threads is not None:
             torch.set_num_threads(loading.threads)
         with moved(loading.places):
-            self.cores = load(loading.model, loading.device, settings.dtype, settings.seed)
+            self.cores = load(loading.model, loading.device, settings.dtype, settings.seed, settings.quantize)
 
     def do(self, number: int, start: int, length: int) -> Done:
         """Answer a part and write its file, unless that is there already. Raises OSError when it cannot be written."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cores.cli.inputs import QUESTIONS, ToAsk, find_pictures, names_of, read_queries, read_questions
-from cores.cli.options import base_option, check_device, model_options, places_of
+from cores.cli.options import asked_model_options, check_device, places_of
 from cores.cli.terminal import printable
 from cores.errors import DataError, UserError
 
@@ -78,8 +78,7 @@ def asking_parser(verb: str, description: str, epilog: str) -> argparse.Argument
     parser.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the checkpoint's)")
     parser.add_argument("--skip-bad", action="store_true", help="go on without pictures that cannot be read")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
-    base_option(parser, "of a run: ")
-    model_options(parser)
+    asked_model_options(parser)
     return parser
 
 
@@ -136,7 +135,7 @@ def answers(args: argparse.Namespace, asked: list[ToAsk]) -> Iterator[Asked]:
     Raises UserError for pictures that cannot be read (`--skip-bad`: when none can), CheckpointError for a model.
     """
     asked = _readable(asked, args.skip_bad)
-    check_device(args.device)
+    check_device(args)
     from tqdm import tqdm
 
     from cores.inference.mixed_forms import segment_mixed
@@ -173,7 +172,7 @@ def _loaded(args: argparse.Namespace, queries: list[str]) -> "Cores | CoresInWor
     with moved(places_of(args.base)):
         if not is_words(args.model):
             check_static(args.model)
-        cores = load(args.model, args.device, args.dtype, args.seed)
+        cores = load(args.model, args.device, args.dtype, args.seed, args.quantize)
     unknown = find_unknown_words(cores.tokenizer, queries)
     if unknown:
         sys.stderr.write(f"warning: {unknown}\n")

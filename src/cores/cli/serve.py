@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cores.cli.asking import SHIPPED, TINY
-from cores.cli.options import base_option, check_device, model_options, places_of
+from cores.cli.options import asked_model_options, check_device, places_of
 from cores.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     from cores.serving.app import create_app
     from cores.serving.hosts import is_loopback
 
-    check_device(args.device)
+    check_device(args)
     with bound(args.host, args.port) as socket:
         address, port = socket.getsockname()[:2]
         alone = is_loopback(address)
@@ -85,8 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-page", action="store_true", help="no page at /, for programs alone")
     parser.add_argument("--proxy", metavar="ADDRESS", help="of a proxy before it, which says who asks")
     parser.add_argument("--access-log", action="store_true", help="a line on stderr for every request")
-    base_option(parser, "of a run: ")
-    model_options(parser)
+    asked_model_options(parser)
     return parser
 
 
@@ -158,7 +157,7 @@ def _loaded(args: argparse.Namespace) -> "Cores | CoresInWords":
     with moved(places_of(args.base)):
         if not is_words(args.model):
             check_static(args.model)
-        return load(args.model, args.device, args.dtype, args.seed)
+        return load(args.model, args.device, args.dtype, args.seed, args.quantize)
 
 
 def _say(args: argparse.Namespace, port: int, settings: "Settings", alone: bool) -> None:
