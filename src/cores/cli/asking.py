@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 TINY = "cores-tiny, the model that comes with cores: it knows drawn scenes, not photographs"
 SHIPPED = (
-    f"{TINY}. For photographs: "
-    "`cores convert --from cores --src FOLDER --clip FOLDER --out MODEL` makes a model of a published checkpoint, "
+    f"{TINY}. For photographs: name a published checkpoint, such as `--model xinlai/LISA-7B-v1`; "
+    "`cores convert --from cores --src FOLDER --clip FOLDER --out MODEL` makes a model folder of one, "
     "`cores train cores-7b --data DIR --out RUN` trains one; then --model MODEL or --model RUN"
 )
 

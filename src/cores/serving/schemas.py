@@ -104,7 +104,10 @@ class Target(BaseModel):
     span: tuple[int, int] | None = Field(
         None, description="Where the phrase stands in `text`, if the answer names it."
     )
-    score: float | None
+    confidence: float | None = Field(
+        description="The IoU that is to be expected of the mask, where the model has a fit."
+    )
+    score: float | None = Field(description="The mean probability of the mask's pixels.")
     box: tuple[int, int, int, int] | None = Field(description="Left, top, right, bottom in pixels.")
     mask: Mask
     levels: list[Level]
@@ -117,7 +120,8 @@ class Result(BaseModel):
     answer: str
     text: str = Field(description="The answer without grounding tokens.")
     status: Literal["segmented", "absent", "text"]
-    score: float | None
+    score: float | None = Field(description="The mean log probability of the answer's tokens.")
+    refusal: float | None = Field(description="The probability that nothing there is what was asked for.")
     cut: bool
     size: tuple[int, int] = Field(description="Height and width of the picture in pixels.")
     mask: Mask = Field(description="All targets together.")
