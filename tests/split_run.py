@@ -30,6 +30,7 @@ SETTINGS = [
     f"trainer.max_steps={STEPS}",
     "trainer.learning_rate=1e-3",
     "losses.location=0.5",
+    "trainer.seed=2",  # with 1, the input of a ReLU lies within rounding of 0 in step 24: a kink of 2e-5
     "lora.dropout=0",  # each process draws its own
 ]
 

@@ -77,7 +77,8 @@ def test_a_loss_key_is_one_row_of_one_file(tmp_path):
         '    LossKey("far", "far_weight", float, 0.0, "far_loss", "cores.loss_keys:far_loss"),\n    LossKey("location"'
     )
     function = (
-        "\n\ndef far_loss(logits, truth, ignore=None):\n    return (logits - truth.to(logits)).square().mean()\n"
+        "\n\ndef far_loss(logits, truth, ignore=None):\n"
+        "    return (logits - truth.to(logits)).square().mean((-2, -1))\n"
     )
     file.write_text(file.read_text().replace('    LossKey("location"', row) + function)
     code = (

@@ -176,7 +176,7 @@ def test_balanced_bce_weighs_inside_and_outside_the_same() -> None:
     truth = torch.zeros(10, 10)
     truth[0, :2] = 1
     logits = torch.where(truth > 0, 0.5, -0.25)
-    halves = [bce_loss(logits[truth == value], truth[truth == value]) for value in (0, 1)]
+    halves = [bce_loss(logits[None, truth == value], truth[None, truth == value]) for value in (0, 1)]
     torch.testing.assert_close(balanced_bce_loss(logits, truth), sum(halves) / 2)
 
 

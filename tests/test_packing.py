@@ -82,6 +82,17 @@ def test_attention_by_conversations_is_the_dense_one(
         torch.testing.assert_close(mine, its, rtol=1e-9, atol=1e-11)
 
 
+def test_keys_and_values_are_gathered_again_for_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept, they would hold the prefix once for every conversation."""
+    at = by_conversations(segments_of(PREFIXES, LENGTHS), monkeypatch).conversations
+    query, key, value = (torch.randn(2, 4, at.back.numel() // 2, 8, requires_grad=True) for _ in range(3))
+    gather, again = packed_attention._gathered, []
+    found = packed_attention.attend(query, key, value, at, {})
+    monkeypatch.setattr(packed_attention, "_gathered", lambda *asked: again.append(asked[0]) or gather(*asked))
+    found.sum().backward()
+    assert {one.data_ptr() for one in again} == {key.data_ptr(), value.data_ptr()}
+
+
 def test_the_mask_is_left_out_where_that_saves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many conversations; not of few, nor with one that is much longer, nor where a GPU would be waited for."""
     mllm = tiny_model(tiny_config()).mllm

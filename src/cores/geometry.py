@@ -38,7 +38,10 @@ def restore(low_res: Tensor, canvas: int, resized: Size, size: Size, fit: Fit) -
     """
     if not low_res.shape[0]:
         return low_res.new_zeros((0, *size), dtype=torch.float32)
-    return F.interpolate(_content(low_res, canvas, resized, fit), size, mode="bilinear", align_corners=False)[:, 0]
+    content = _content(low_res, canvas, resized, fit)
+    if content.shape[-2:] != size:
+        content = F.interpolate(content, size, mode="bilinear", align_corners=False)
+    return content[:, 0]
 
 
 def _content(low_res: Tensor, canvas: int, resized: Size, fit: Fit) -> Tensor:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from cores.modeling.packing import sees
 from cores.vocabulary import PADDING, PREFIX
@@ -22,7 +22,7 @@ from cores.vocabulary import PADDING, PREFIX
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-SAVES = 2  # so many times fewer pairs of tokens, or the mask is made
+SAVES = 1.5  # so many times fewer pairs of tokens, or the mask is made
 WORTH_A_WAIT = 2**27  # pairs of tokens from which a GPU is waited for, to know where the conversations are
 BLOCK = 128  # tokens, FlexAttention's own
 
@@ -109,12 +109,8 @@ class PackedMask(Tensor):
 def _masked(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: PackedMask, *, is_causal: bool, **how: Any
 ) -> Tensor:
-    """`scaled_dot_product_attention` with its own arguments. What it gathers is gathered again for its gradients."""
-    inputs = (query, key, value, attn_mask.conversations, how)
-    if torch.is_grad_enabled() and query.requires_grad:
-        found: Tensor = checkpoint(attend, *inputs, use_reentrant=False)
-        return found
-    return attend(*inputs)
+    """`scaled_dot_product_attention` with its own arguments."""
+    return attend(query, key, value, attn_mask.conversations, how)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, at: Conversations, how: dict[str, Any]) -> Tensor:
@@ -124,11 +120,42 @@ def attend(query: Tensor, key: Tensor, value: Tensor, at: Conversations, how: di
     """
     attention, prefix = F.scaled_dot_product_attention, at.prefix
     first = attention(query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], is_causal=True, **how)
-    asked = _by_place(query)[at.asks].transpose(1, 2)  # (conversations, heads, own, width)
-    keys, values = (_by_place(one)[at.seen].transpose(1, 2) for one in (key, value))
-    told = attention(asked, keys, values, attn_mask=at.mask, **how)
+    asked = _gathered(query, at.asks)
+    keys, values = _gathered(key, at.seen), _gathered(value, at.seen)
+    with _gathered_again({keys: key, values: value}, at.seen):
+        told = attention(asked, keys, values, attn_mask=at.mask, **how)
     found: Tensor = torch.cat([_by_place(first), _by_place(told)])[at.back].unflatten(0, (len(query), -1))
     return found.transpose(1, 2)
+
+
+def _gathered_again(gathered: dict[Tensor, Tensor], places: Tensor) -> saved_tensors_hooks:
+    """Inside, what would be kept for gradients of one gathered tensor is gathered again: it holds the prefix once for
+    every conversation.
+
+    Args: `gathered`: by the tensor what it was gathered from.
+    """
+    sources = {one.data_ptr(): source.detach() for one, source in gathered.items()}
+
+    def keep(saved: Tensor) -> Tensor | Kept:
+        source = sources.get(saved.data_ptr())
+        return saved if source is None else Kept(source)
+
+    def give(kept: Tensor | Kept) -> Tensor:
+        return _gathered(kept.source, places) if isinstance(kept, Kept) else kept
+
+    return saved_tensors_hooks(keep, give)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """Kept for gradients in the place of what is gathered from it."""
+
+    source: Tensor
+
+
+def _gathered(values: Tensor, places: Tensor) -> Tensor:
+    """Of (rows, heads, tokens, width) the tokens at (conversations, n) places: (conversations, heads, n, width)."""
+    return _by_place(values)[places].transpose(1, 2)
 
 
 def _by_place(values: Tensor) -> Tensor:

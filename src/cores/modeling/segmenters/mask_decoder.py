@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from transformers.models.sam.modeling_sam import SamMaskDecoder
 
 Sizes = tuple[int, int]
@@ -201,20 +200,14 @@ def _scores(asked: Tensor, projection: nn.Linear, seen: Tensor, positions: Tenso
     A bias of keys changes no share; it stays in the graph, since everything that trains must have a gradient.
     """
     heads = asked.shape[2]
-    level = torch.einsum("mqhc,hc->mhq", asked, projection.bias.unflatten(0, (heads, -1)))
+    level = torch.einsum("mqhc,hc->mhq", asked, projection.bias.unflatten(0, (heads, -1))).flatten(1)
     tokens = torch.einsum("mqhc,hcd->mhqd", asked, projection.weight.unflatten(0, (heads, -1))).flatten(1, 2)
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        # The sum of cells and positions is made again for gradients: it would be kept for every mask and attention.
-        found = checkpoint(_located, tokens, seen, positions, use_reentrant=False, preserve_rng_state=False)
-    else:
-        found = _located(tokens, seen, positions)
-    scores: Tensor = found.unflatten(1, (heads, -1)) + level[..., None]
-    return scores
-
-
-def _located(tokens: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
-    """Products of tokens (masks, tokens, dim) with cells at their positions: (masks, tokens, cells)."""
-    return tokens @ (seen + positions).mT
+    # The sum of cells and positions is never made: it would be kept for every mask and attention. Mask by mask, so
+    # that what a mask comes to does not depend on those beside it.
+    scores = torch.baddbmm(level[..., None], tokens, positions.mT.expand(len(tokens), -1, -1))
+    scores = torch.baddbmm(scores, tokens, seen.mT.expand(len(tokens), -1, -1))
+    found: Tensor = scores.unflatten(1, (heads, -1))
+    return found
 
 
 def _out(attention: Any) -> nn.Linear:
