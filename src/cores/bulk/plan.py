@@ -16,12 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from cores.bulk.questions import Picture
 from cores.data.sample import Form
 from cores.errors import UserError
-from cores.modeling.quantizing import Bits
 from cores.plain_json import dumps
 from cores.whole import whole_file, writing
 
@@ -58,7 +57,7 @@ class Settings:
     seed: int
     form: Form | None
     max_new_tokens: int | None
-    quantize: Bits | None
+    quantize: Literal["8bit", "4bit"] | None
     cores: str
 
 
