@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 
 WAYS = {"plain loop": 0, "Ray, 1 worker": 1, "Ray, 2 workers": 2}
-ABOUT = (None, None, None, 0, None, None)  # the model that comes with cores, asked as it is by default
+ABOUT = (None, None, None, 0, None, None, None)  # the model that comes with cores, asked as it is by default
 BATCH, PART, QUERIES = 8, 16, ["the cup", "the thing on the left"]
 
 

@@ -42,7 +42,15 @@ def write_manifest(folder: Path, scenes: int) -> Path:
 def settings(pictures: Any, format: str = "jsonl", batch: int = 2, part: int = 2, **others: Any) -> Settings:
     """Settings of a run with the shipped model."""
     weights = fingerprint(find(None))
-    values = {"model": None, "weights": weights, "dtype": None, "seed": 0, "form": None, "max_new_tokens": None}
+    values = {
+        "model": None,
+        "weights": weights,
+        "dtype": None,
+        "seed": 0,
+        "form": None,
+        "max_new_tokens": None,
+        "quantize": None,
+    }
     about = {"cores": __version__, "questions": digest(pictures), "format": format, "batch": batch, "part": part}
     return Settings(**{**about, **values, **others})
 

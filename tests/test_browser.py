@@ -109,8 +109,8 @@ def test_an_answer_is_seen_switched_and_taken_home(tab: Tab, model: Any, tmp_pat
     heard = list(dict.fromkeys(tab.page.evaluate("heard")))
     assert len(heard) > 2  # word after word
     assert all(truth.answer.startswith(text) for text in heard)
-    assert [row.split("\n")[0] for row in tab.page.locator(".targets .chip").all_inner_texts()] == [
-        target.phrase for target in truth.targets
+    assert [row.split("\n") for row in tab.page.locator(".targets .chip").all_inner_texts()] == [
+        [target.phrase, f"confidence {target.confidence:.2f}"] for target in truth.targets
     ]
 
     # The picture as shown: full colour inside of the masks, and nothing changed away from them.

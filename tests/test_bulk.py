@@ -148,6 +148,62 @@ def test_a_line_that_asks_nothing_is_named(tmp_path: Path, line: Any, message: s
         read_pictures([tmp_path / "m.jsonl"], [])
 
 
+@pytest.mark.parametrize("column", ["bytes", "struct", "files"])
+def test_pictures_inside_of_a_table_are_asked_as_their_files_are(
+    manifest: Path, out: Path, tmp_path: Path, column: str
+) -> None:
+    """`files`: Hugging Face's struct where it holds a path alone."""
+    folder, found = manifest.parent, []
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    lines = [line for line in lines if line["image"][0].isdecimal() and "<" not in line["query"]]
+    table = tmp_path / "table.parquet"
+    for line in lines:
+        content = (folder / line["image"]).read_bytes()
+        path = str(folder / line["image"])
+        cells = {"bytes": content, "struct": {"bytes": content, "path": line["image"]}}
+        found.append(cells.get(column, {"bytes": None, "path": path}))
+    kind = pa.binary() if column == "bytes" else pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {"image": pa.array([*found, None], kind), "query": [*(line["query"] for line in lines), "the cup"]}
+    pq.write_table(pa.table(columns), table, row_group_size=3)
+    answer_here(table, tmp_path / "out")
+    *answered, empty = rows(tmp_path / "out")
+    told = {(row["image"], row["query"]): row for row in rows(out)}
+    for line, row in zip(lines, answered, strict=True):
+        plain = told[line["image"], line["query"]]
+        assert {name: row[name] for name in ("answer", "status", "size", "error")} == {
+            name: plain[name] for name in ("answer", "status", "size", "error")
+        }
+        for mask, other in zip(row["masks"], plain["masks"], strict=True):
+            assert (decode(mask) != decode(other)).mean() < 1e-3, "batches differ by rounding only"
+    names = {"bytes": "table.parquet: row 0", "struct": lines[0]["image"]}
+    assert answered[0]["image"] == names.get(column, str(folder / lines[0]["image"]))
+    assert "image: is empty" in empty["error"]
+    assert main(["label", "--from", str(tmp_path / "out"), "--out", str(tmp_path / "labels")]) == 0
+    assert len(list((tmp_path / "labels").glob("*.json"))) == len(lines)
+    assert len(list((tmp_path / "labels").glob("*.png"))) == len(lines)
+
+
+def test_a_line_says_its_form_as_in_the_plain_loop(manifest: Path, tmp_path: Path) -> None:
+    query, forms = "the cup", [None, "explain", "raw", "explain"]
+    lines = [{"image": str(manifest.parent / "0.png"), "query": query, "form": form} for form in forms]
+    lines[3]["query"] = "the pan"
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    answer_here(tmp_path / "m.jsonl", tmp_path / "out", form="sentence")
+    alone = [
+        load().segment(line["image"], [line["query"]], form or "sentence")[0]
+        for line, form in zip(lines, forms, strict=True)
+    ]
+    assert len({found.answer for found in alone[:3]}) > 1
+    assert [row["answer"] for row in rows(tmp_path / "out")] == [found.answer for found in alone]
+    command = ["predict", "--queries", str(tmp_path / "m.jsonl"), "--form", "sentence", "--format", "json", "--quiet"]
+    assert main([*command, "--out", str(tmp_path / "plain")]) == 0
+    told = [json.loads((tmp_path / "plain" / f"0{own}.json").read_text()) for own in (".q1", ".q2", ".q3", ".q4")]
+    assert [one["answer"] for one in told] == [found.answer for found in alone]
+    (tmp_path / "m.jsonl").write_text('{"image": "a.png", "query": "cup", "form": "song"}')
+    with pytest.raises(DataError, match="line 1: form: found 'song', expected phrase"):
+        read_pictures([tmp_path / "m.jsonl"], [])
+
+
 def test_the_same_run_goes_on_and_another_is_refused(manifest: Path, out: Path, tmp_path: Path) -> None:
     pictures = read_pictures([manifest], [])
     asked = settings(pictures)
@@ -188,16 +244,15 @@ def test_a_picture_that_kills_its_worker_is_given_up_and_no_other(
         worker.do(*part[:3])
         whole = rows(tmp_path / "out")
         part_file(home, 0, asked).unlink()
-        place = worker_module if at == "opened" else worker.cores
-        name = "open_picture" if at == "opened" else "segment_batch"
-        real = getattr(place, name)
+        name = "open_of" if at == "opened" else "segment_mixed"
+        real, said = getattr(worker_module, name), [(query, None) for query in poison.queries]
 
         def killing(first: Any, *others: Any) -> Any:
-            if first == poison.file or poison.queries in (others[0] if others else []):
+            if first == poison or (others and said in others[1]):
                 raise Killed
             return real(first, *others)
 
-        monkeypatch.setattr(place, name, killing)
+        monkeypatch.setattr(worker_module, name, killing)
         for _ in range(GIVEN_UP):
             with pytest.raises(Killed):
                 worker.do(*part[:3])

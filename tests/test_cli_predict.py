@@ -140,15 +140,15 @@ def test_formats_are_written_as_asked_for_and_others_of_before_go(
 def test_a_coco_file_has_the_pictures_that_were_answered(
     model: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done, asked = Cores.segment, []
+    done, asked = Cores.ask_batch, []
 
-    def segment(self: Cores, *args: Any, **kwargs: Any) -> Any:
+    def ask_batch(self: Cores, *args: Any, **kwargs: Any) -> Any:
         asked.append(args)
         if len(asked) == 2:
             raise KeyboardInterrupt
         return done(self, *args, **kwargs)
 
-    monkeypatch.setattr(Cores, "segment", segment)
+    monkeypatch.setattr(Cores, "ask_batch", ask_batch)
     chosen = ["predict", "0.png", "1.png", "kettle", "--model", str(model), "--quiet", "--format", "coco"]
     assert main([*chosen, "--out", "answer"]) == 130
     assert names(here / "answer") == {"coco/instances.json"}
@@ -325,13 +325,13 @@ def test_a_picture_that_goes_bad_leaves_the_results_before_it(
     model: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = ["0.png", "1.png", "cup", "--model", str(model), "--quiet"]
-    done = Cores.segment
+    done = Cores.ask_batch
 
-    def segment(self: Cores, *args: Any, **kwargs: Any) -> Any:
+    def ask_batch(self: Cores, *args: Any, **kwargs: Any) -> Any:
         (here / "1.png").write_text("gone bad")  # while the first is asked about
         return done(self, *args, **kwargs)
 
-    monkeypatch.setattr(Cores, "segment", segment)
+    monkeypatch.setattr(Cores, "ask_batch", ask_batch)
     assert main(["predict", *chosen, "--out", "stops"]) == 2
     assert "1.png" in capsys.readouterr().err
     assert {name.split(".")[0] for name in names(here / "stops")} == {"0"}

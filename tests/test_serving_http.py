@@ -109,6 +109,28 @@ def test_options_are_as_in_python(model, scene):
     assert wrong.status_code == 422
 
 
+def test_reasons_and_cut_answers_are_as_in_python(model, scene):
+    picture, query = scene
+    (told,) = model.segment(picture, [query], explain=True)
+    (cut,) = model.segment(picture, [query], max_seconds=0)
+    (whole,) = model.segment(picture, [query])
+    assert len({told.answer, cut.answer, whole.answer}) == 3
+
+    async def work(client):
+        image = {"image": base64.b64encode(picture).decode(), "queries": [query]}
+        wanted = [{"explain": True}, {"max_seconds": 0}, {"max_seconds": 1000.5}, {}]
+        sent = await asyncio.gather(*(client.post("/v1/segment", json={**image, **own}) for own in wanted))
+        form = await client.post("/v1/segment", **upload(picture, query=query, explain="true", max_seconds="60"))
+        wrong = [{"explain": True, "form": "phrase"}, {"max_seconds": -1}, {"max_seconds": True}, {"explain": 1}]
+        return sent, form, [await client.post("/v1/segment", json={**image, **own}) for own in wrong]
+
+    sent, form, wrong = asked(model, work)
+    found = [(one["answer"], one["cut"]) for answer in (*sent, form) for one in answer.json()["results"]]
+    expected = [told, cut, whole, whole, told]
+    assert found == [(one.answer, one.cut) for one in expected]
+    assert [answer.status_code for answer in wrong] == [422] * len(wrong)
+
+
 def test_chat_tells_the_words_then_the_masks(model, scene):
     picture, query = scene
     told = asked(model, lambda client: client.post("/v1/chat", **upload(picture, query=query)))
@@ -306,6 +328,35 @@ def test_keys_are_asked_for_everywhere_but_for_health(model, scene):
         "health": 200, "bearer": 200, "header": 200, "browser": 200,
     }  # fmt: skip
     assert found["page"].headers["www-authenticate"].startswith("Basic")
+
+
+def test_a_page_that_lets_its_own_name_point_here_gets_no_answer(model, scene):
+    picture, query = scene
+    own = ["localhost", "LocalHost:8000", "127.0.0.1:8000", "127.1.2.3", "[::1]:8000", "lens.example:1"]
+    foreign = [
+        "evil.example",
+        "evil.example:8000",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "10.0.0.7",
+        ":1",
+    ]
+
+    async def work(client):
+        async def status(host, path, **posted):
+            send = client.post if posted else client.get
+            return (await send(path, headers={"Host": host}, **posted)).status_code
+
+        return (
+            [await status(host, "/v1/segment", **upload(picture, query=query)) for host in (own[0], *foreign)],
+            [await status(host, "/docs") for host in (*own, *foreign)],
+            [await status(host, "/healthz") for host in (*own, *foreign)],
+        )
+
+    posted, read, alive = asked(model, work, Settings(page=False, hosts=("lens.example", "localhost")))
+    assert posted == [200] + [421] * len(foreign)
+    assert read == [200] * len(own) + [421] * len(foreign)
+    assert set(alive) == {200}, "who watches a server knows its address alone"
 
 
 def test_rates_are_kept(model, scene):

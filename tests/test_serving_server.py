@@ -161,6 +161,7 @@ def test_a_taken_port_and_wrong_flags_are_said_before_a_model_is_loaded(capsys, 
             ("--api-key-file", str(tmp_path / "none")): "No such file",
             ("--max-body", "0"): "--max-body",
             ("--rate-limit", "nan"): "--rate-limit",
+            ("--port", "0", "--allowed-hosts", "https://example.org"): "--allowed-hosts",
         }
         for flags, said in wrong.items():
             assert main(["serve", *flags]) == 2
@@ -191,6 +192,7 @@ def test_the_command_serves_on_this_machine_alone_and_ends_with_0(scenes):
             with pytest.raises(OSError, match="refused|unreachable|timed out"):
                 socket.create_connection((other, port), timeout=1)
         assert ask(address, *scenes[0]).status_code == 401
+        assert httpx.get(f"{address}/docs", headers={"Host": f"evil.example:{port}"}).status_code == 421
         key = {"Authorization": "Bearer secret"}
         told = httpx.post(f"{address}/v1/chat", json=body(*scenes[0]), headers=key, timeout=60).text
         assert json.loads(told.partition("event: result\ndata: ")[2])["query"] == scenes[0][1]

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from cores.bulk.questions import Picture
 from cores.data.sample import Form
@@ -24,6 +24,7 @@ from cores.errors import UserError
 from cores.plain_json import dumps
 from cores.whole import whole_file, writing
 
+PICTURE = tuple(field.name for field in fields(Picture))
 HOME, PLAN, SETTINGS, WORKING = ".bulk", "plan.jsonl", "settings.json", "working"
 
 
@@ -56,6 +57,7 @@ class Settings:
     seed: int
     form: Form | None
     max_new_tokens: int | None
+    quantize: Literal["8bit", "4bit"] | None
     cores: str
 
 
@@ -156,8 +158,8 @@ def _clear(home: Path) -> None:
 
 
 def _line(picture: Picture) -> bytes:
-    fields = {"image": picture.image, "file": picture.file, "queries": picture.queries, "rows": picture.rows}
-    return json.dumps(fields).encode("ascii") + b"\n"  # not by asdict, which takes several times as long
+    values = {name: getattr(picture, name) for name in PICTURE}
+    return json.dumps(values).encode("ascii") + b"\n"  # not by asdict, which takes several times as long
 
 
 def _cut(pictures: Sequence[Picture], size: int) -> Iterator[Part]:

@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cores.data.formats.arrow_tables import table_errors
 from cores.data.formats.json_files import check, decode, opened, parse, take, texts
+from cores.data.formats.said_form import said_form
+from cores.data.sample import Form
 from cores.data.sources.base import named_file
 from cores.errors import DataError, UserError
 
 MANIFEST, TABLE = ".jsonl", ".parquet"
-COLUMNS = ("image", "query", "queries")
+COLUMNS = ("query", "queries", "form")  # besides the image
 ROWS = 4096  # of a table that are unpacked together
 
 
@@ -26,13 +29,24 @@ ROWS = 4096  # of a table that are unpacked together
 class Picture:
     """A picture and all that is asked about it.
 
-    `image`: its name as the input says it; `file`: where it is; `queries`, and for each the number of its row in.
+    `image`: its name as the input says it; `file`: where it is; `place`: of a picture inside of a Parquet file, its
+    row there; `queries`, and for each its `forms` (None: the input does not say) and the number of its row in.
     """
 
     image: str
     file: str
+    place: int | None = None
     queries: list[str] = field(default_factory=list)
+    forms: list[Form | None] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        """What files that are made of this picture are called after."""
+        if self.place is None:
+            return Path(self.file)
+        table = Path(self.file)
+        return Path(f"{table.stem}-{self.place:06}" if self.image == _unnamed(table, self.place) else self.image)
 
 
 def is_list(path: str | Path) -> bool:
@@ -56,11 +70,13 @@ def read_pictures(named: Sequence[str | Path], queries: Sequence[str]) -> list[P
 
     Raises DataError that names the line or row which cannot be used; UserError when nothing is asked.
     """
-    found: dict[str, Picture] = {}
+    found: dict[str | tuple[str, int], Picture] = {}
     count = 0
-    for image, file, asked in _rows(named, queries):
-        picture = found.setdefault(file, Picture(image, file))
+    for listed, asked, form in _rows(named, queries):
+        key = listed.file if listed.place is None else (listed.file, listed.place)
+        picture = found.setdefault(key, listed)
         picture.queries += asked
+        picture.forms += [form] * len(asked)
         picture.rows += range(count, count + len(asked))
         count += len(asked)
     if not found:
@@ -68,44 +84,58 @@ def read_pictures(named: Sequence[str | Path], queries: Sequence[str]) -> list[P
     return list(found.values())
 
 
-def _rows(named: Sequence[str | Path], queries: Sequence[str]) -> Iterator[tuple[str, str, Sequence[str]]]:
-    """Of each line, row or picture: its image's name, where that is, and its queries."""
+def _rows(named: Sequence[str | Path], queries: Sequence[str]) -> Iterator[tuple[Picture, Sequence[str], Form | None]]:
+    """Of each line, row or picture: its picture, the queries, and the form that it says."""
     for path in map(Path, named):
         if not is_list(path):
             if not queries:
                 raise UserError(f"{path}: what is asked about it? Say it in words, with --query or --queries")
-            yield check(str(path), str, "a picture's name"), os.path.abspath(path), queries
+            yield _in_file(check(str(path), str, "a picture's name"), Path()), queries, None
             continue
-        for where, image, own in _listed(path):
-            asked = own if own else queries
+        for where, picture, entry in _listed(path):
+            asked = _queries(entry, where) or queries
             if not asked:
                 raise DataError(f"{where}: has neither query nor queries, and there is no --query for all")
-            folder = path if path.is_dir() else path.parent
-            yield image, os.path.abspath(named_file(folder, image)), asked
+            yield picture, asked, said_form(entry, where)
 
 
-def _listed(path: Path) -> Iterator[tuple[str, str, list[str]]]:
-    """Of each line or row: where it stands, the image's name, and the queries of its own."""
+def _listed(path: Path) -> Iterator[tuple[str, Picture, dict[str, Any]]]:
+    """Of each line or row: where it stands, its picture, and what else it says."""
     if path.suffix == MANIFEST:
         with opened(path) as file:
             for number, content in enumerate(file, 1):
                 if content.strip():
                     where = f"{path}: line {number}"
-                    yield where, *_entry(parse(decode(content, where), where), where)
-    else:
-        for table in _tables(path) or [path]:
-            for number, entry in enumerate(_read_table(table)):
-                where = f"{table}: row {number}"
-                yield where, *_entry(entry, where)
+                    entry = parse(decode(content, where), where)
+                    yield where, _in_file(take(entry, "image", str, where), path.parent), entry
+        return
+    for table in _tables(path) or [path]:
+        for number, (inside, entry) in enumerate(_read_table(table)):
+            where = f"{table}: row {number}"
+            if inside:
+                name = (entry.get("image") or {}).get("path") or _unnamed(table, number)
+                yield where, Picture(name, os.path.abspath(table), number), entry
+            else:
+                yield where, _in_file(take(entry, "image", str, where), table.parent), entry
 
 
-def _entry(entry: Any, where: str) -> tuple[str, list[str]]:
-    image = take(entry, "image", str, where)
+def _in_file(image: str, folder: Path) -> Picture:
+    """A picture in a file that is named from a folder."""
+    return Picture(image, os.path.abspath(named_file(folder, image)))
+
+
+def _unnamed(table: Path, number: int) -> str:
+    """What a picture is called that is inside of a table and has no name; so does a source of Hugging Face's form."""
+    return f"{table.name}: row {number}"
+
+
+def _queries(entry: dict[str, Any], where: str) -> list[str]:
+    """The queries of a line's own."""
     asked = entry.get("queries")
     found = [] if asked is None else texts(asked, f"{where}: queries")
     if entry.get("query") is not None:
         found = [*texts([entry["query"]], f"{where}: query"), *found]
-    return image, found
+    return found
 
 
 def _tables(path: Path) -> list[Path]:
@@ -113,11 +143,23 @@ def _tables(path: Path) -> list[Path]:
     return sorted(path.glob(f"[!.]*{TABLE}")) if path.is_dir() else []
 
 
-def _read_table(path: Path) -> Iterator[dict[str, Any]]:
+def _read_table(path: Path) -> Iterator[tuple[bool, dict[str, Any]]]:
+    """Each row, without the bytes of a picture, and whether its picture is inside of the table."""
     with table_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        names = [name for name in COLUMNS if name in file.schema_arrow.names]
-        if "image" not in names:
-            raise DataError(f"{path}: has no column image; there are {', '.join(file.schema_arrow.names)}")
-        for batch in file.iter_batches(ROWS, columns=names):
+        schema = file.schema_arrow
+        if "image" not in schema.names:
+            raise DataError(f"{path}: has no column image; there are {', '.join(schema.names)}")
+        image = schema.field("image").type
+        struct = pa.types.is_struct(image)  # Hugging Face's, of bytes and path
+        inside = struct or pa.types.is_binary(image) or pa.types.is_large_binary(image)
+        wanted = [name for name in COLUMNS if name in schema.names]
+        if not inside:
+            wanted.append("image")
+        elif struct and "path" in {field.name for field in image if pa.types.is_string(field.type)}:
+            wanted.append("image.path")
+        if not wanted:
+            yield from ((inside, {}) for _ in range(file.metadata.num_rows))
+            return
+        for batch in file.iter_batches(ROWS, columns=wanted):
             batch.validate(full=True)
-            yield from batch.to_pylist()
+            yield from ((inside, entry) for entry in batch.to_pylist())

@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from cores.bulk.deaths import GIVEN_UP, Batch, Deaths
+from cores.bulk.pictures import open_of
 from cores.bulk.plan import WORKING, Settings, part_file, read_part
 from cores.bulk.questions import Picture
 from cores.bulk.rows import Row, answered, failed, write_rows
 from cores.checkpoints.runs.origin import moved
 from cores.errors import CoresError, DataError
 from cores.inference.facade import load
-from cores.processing.pixels import open_picture
+from cores.inference.mixed_forms import segment_mixed
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from cores.inference.mixed_forms import Said
     from cores.inference.segmentation import Segmentation
 
     Opened = dict[int, Image.Image | DataError]  # by the picture's place in the part
@@ -66,7 +68,7 @@ class Worker:
         if loading.threads is not None:
             torch.set_num_threads(loading.threads)
         with moved(loading.places):
-            self.cores = load(loading.model, loading.device, settings.dtype, settings.seed)
+            self.cores = load(loading.model, loading.device, settings.dtype, settings.seed, settings.quantize)
 
     def do(self, number: int, start: int, length: int) -> Done:
         """Answer a part and write its file, unless that is there already. Raises OSError when it cannot be written."""
@@ -100,7 +102,7 @@ class Worker:
         """The rows of some pictures, by their places."""
         found = {place: _failed(pictures[place], str(e)) for place, e in opened.items() if isinstance(e, DataError)}
         good = {place: image for place, image in opened.items() if not isinstance(image, DataError)}
-        answers = self._answers(list(good.values()), [pictures[place].queries for place in good])
+        answers = self._answers(list(good.values()), [self._said(pictures[place]) for place in good])
         for place, own in zip(good, answers, strict=True):
             name, asked = pictures[place].image, zip(pictures[place].rows, pictures[place].queries, own, strict=True)
             found[place] = [
@@ -109,20 +111,24 @@ class Worker:
             ]
         return found
 
+    def _said(self, picture: Picture) -> "list[Said]":
+        """The picture's queries, each with its form: that of its line or row, else the run's."""
+        pairs = zip(picture.queries, picture.forms, strict=True)
+        return [(query, form or self.settings.form) for query, form in pairs]
+
     def _answers(
-        self, images: "Sequence[Image.Image]", queries: Sequence[Sequence[str]]
+        self, images: "Sequence[Image.Image]", asked: "Sequence[Sequence[Said]]"
     ) -> "Sequence[Sequence[Segmentation | str]]":
-        """The answers, as `segment_batch` gives them, or why there is none, in words."""
-        settings = self.settings
+        """The answers, in the same lists, or why there is none, in words."""
         try:
-            return self.cores.segment_batch(images, queries, settings.form, settings.max_new_tokens)
+            return segment_mixed(self.cores, images, asked, self.settings.max_new_tokens)
         except torch.AcceleratorError:  # after which a device answers nothing to this process any more
             os._exit(LOST)
         except Exception as error:
             if len(images) > 1:
-                return [self._answers([image], [own])[0] for image, own in zip(images, queries, strict=True)]
-            if len(queries[0]) > 1:
-                return [[self._answers(images, [[query]])[0][0] for query in queries[0]]]
+                return [self._answers([image], [own])[0] for image, own in zip(images, asked, strict=True)]
+            if len(asked[0]) > 1:
+                return [[self._answers(images, [[said]])[0][0] for said in asked[0]]]
             return [[str(error) if isinstance(error, CoresError) else f"{type(error).__name__}: {error}"]]
 
 
@@ -130,7 +136,7 @@ def _opened(pictures: Sequence[Picture], batch: Batch) -> "Opened":
     found: Opened = {}
     for place in batch.places:
         try:
-            found[place] = open_picture(pictures[place].file)
+            found[place] = open_of(pictures[place])
         except DataError as error:
             found[place] = error
     return found

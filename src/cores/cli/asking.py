@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cores.cli.inputs import QUESTIONS, ToAsk, find_pictures, names_of, read_queries, read_questions
-from cores.cli.options import base_option, check_device, model_options, places_of
+from cores.cli.options import asked_model_options, check_device, places_of
 from cores.cli.terminal import printable
 from cores.errors import DataError, UserError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from tqdm import tqdm
 
+    from cores.data.sample import Form
     from cores.inference.drawing import Draws
     from cores.inference.facade import Cores, CoresInWords
     from cores.inference.segmentation import Segmentation
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 TINY = "cores-tiny, the model that comes with cores: it knows drawn scenes, not photographs"
 SHIPPED = (
-    f"{TINY}. For photographs: "
-    "`cores convert --from cores --src FOLDER --clip FOLDER --out MODEL` makes a model of a published checkpoint, "
+    f"{TINY}. For photographs: name a published checkpoint, such as `--model xinlai/LISA-7B-v1`; "
+    "`cores convert --from cores --src FOLDER --clip FOLDER --out MODEL` makes a model folder of one, "
     "`cores train cores-7b --data DIR --out RUN` trains one; then --model MODEL or --model RUN"
 )
 
@@ -80,8 +81,7 @@ def asking_parser(verb: str, description: str, epilog: str) -> argparse.Argument
     parser.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the checkpoint's)")
     parser.add_argument("--skip-bad", action="store_true", help="go on without pictures that cannot be read")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
-    base_option(parser, "of a run: ")
-    model_options(parser)
+    asked_model_options(parser)
     return parser
 
 
@@ -122,7 +122,8 @@ def _inputs(args: argparse.Namespace) -> list[ToAsk]:
     if _pictures_in_queries(args):
         if named:
             raise UserError(f"--queries {args.queries}: names the pictures itself: leave out {named[0]}")
-        return [ToAsk(path, queries + own) for path, own in read_questions(args.queries)]
+        none: list[Form | None] = [None] * len(queries)
+        return [ToAsk(path, queries + own, none + forms) for path, own, forms in read_questions(args.queries)]
     if args.queries is not None:
         queries += read_queries(args.queries)
     if not queries:
@@ -133,7 +134,7 @@ def _inputs(args: argparse.Namespace) -> list[ToAsk]:
             )
         if not queries[0].strip():
             raise _empty()
-    return [ToAsk(path, queries) for path in find_pictures(named)]
+    return [ToAsk(path, queries, [None] * len(queries)) for path in find_pictures(named)]
 
 
 def _empty() -> UserError:
@@ -146,7 +147,7 @@ def answers(args: argparse.Namespace, asked: list[ToAsk]) -> Iterator[Asked]:
     Raises UserError for pictures that cannot be read (`--skip-bad`: when none can), CheckpointError for a model.
     """
     asked = _readable(asked, args.skip_bad)
-    check_device(args.device)
+    check_device(args)
     from tqdm import tqdm
 
     from cores.inference.drawing import Draws
@@ -158,10 +159,11 @@ def answers(args: argparse.Namespace, asked: list[ToAsk]) -> Iterator[Asked]:
     cores = _loaded(args, list(dict.fromkeys(query for one in asked for query in one.queries)))
     answered = 0
     with tqdm(total=len(asked), desc="asking", unit="img", disable=args.quiet or len(asked) == 1) as bar:
-        for (path, queries), name in zip(asked, names_of([one.path for one in asked]), strict=True):
+        for (path, queries, forms), name in zip(asked, names_of([one.path for one in asked]), strict=True):
             try:
                 picture = open_picture(path)
-                results, agreed = _ask(cores, picture, queries, args, draws)
+                said = [(query, form or args.form) for query, form in zip(queries, forms, strict=True)]
+                results, agreed = _ask(cores, picture, said, args.max_new_tokens, draws)
             except DataError as error:  # readable when all were looked at, and not any more
                 if not args.skip_bad:
                     raise
@@ -178,27 +180,32 @@ def answers(args: argparse.Namespace, asked: list[ToAsk]) -> Iterator[Asked]:
 def _ask(
     cores: "Cores | CoresInWords",
     picture: "Image.Image",
-    queries: list[str],
-    args: argparse.Namespace,
+    said: "list[tuple[str, Form | None]]",
+    max_new_tokens: int | None,
     draws: "Draws | None",
 ) -> "tuple[list[Segmentation], list[float] | None]":
-    """The answers about a picture, and the share of drawn ones that agree with each, where any are drawn."""
-    if draws is None:
-        return cores.segment(picture, queries, args.form, args.max_new_tokens), None
+    """The answers to queries, each with its form, and the share of the drawn ones that agree with it, if any are."""
+    from cores.inference.mixed_forms import segment_mixed
     from cores.inference.voting import agreement, joined
 
-    drawn = cores.segment(
-        picture,
-        queries,
-        args.form,
-        args.max_new_tokens,
-        samples=draws.samples,
-        temperature=draws.temperature,
-        top_p=draws.top_p,
-        seed=draws.seed,
-    )
-    results = [joined(own) for own in drawn]
-    return results, [agreement(own, result.mask) for own, result in zip(drawn, results, strict=True)]
+    if draws is None:
+        return segment_mixed(cores, [picture], [said], max_new_tokens)[0], None
+    drawn: dict[int, list[Segmentation]] = {}
+    for form in dict.fromkeys(form for _, form in said):
+        places = [place for place, (_, its) in enumerate(said) if its == form]
+        found = cores.segment(
+            picture,
+            [said[place][0] for place in places],
+            form,
+            max_new_tokens,
+            samples=draws.samples,
+            temperature=draws.temperature,
+            top_p=draws.top_p,
+            seed=draws.seed,
+        )
+        drawn.update(zip(places, found, strict=True))
+    results = [joined(drawn[place]) for place in range(len(said))]
+    return results, [agreement(drawn[place], result.mask) for place, result in enumerate(results)]
 
 
 def _loaded(args: argparse.Namespace, queries: list[str]) -> "Cores | CoresInWords":
@@ -211,7 +218,7 @@ def _loaded(args: argparse.Namespace, queries: list[str]) -> "Cores | CoresInWor
     with moved(places_of(args.base)):
         if not is_words(args.model):
             check_static(args.model)
-        cores = load(args.model, args.device, args.dtype, args.seed)
+        cores = load(args.model, args.device, args.dtype, args.seed, args.quantize)
     unknown = find_unknown_words(cores.tokenizer, queries)
     if unknown:
         sys.stderr.write(f"warning: {unknown}\n")

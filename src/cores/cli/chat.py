@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cores.cli.inline_pictures import GRAPHICS, Graphics, draw, graphics_here
-from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder
+from cores.cli.options import asked_model_options, check_device, places_of, taken_folder
 from cores.cli.terminal import beneath, printable
 from cores.errors import UserError
 
@@ -56,8 +56,7 @@ def main(argv: list[str]) -> int:
         default="auto",
         help="how overlays are drawn in the terminal (default: as its environment says it can)",
     )
-    base_option(parser, "of a run: ")
-    model_options(parser)
+    asked_model_options(parser)
     args = parser.parse_args(argv)
     if args.max_new_tokens is not None and args.max_new_tokens < 1:
         raise UserError(f"--max-new-tokens {args.max_new_tokens}: an answer has at least one token")
@@ -74,7 +73,7 @@ def _begin(args: argparse.Namespace) -> "Chat[Any]":
 
     refuse_address(args.image)
     open_picture(Path(args.image))  # before a model is loaded
-    check_device(args.device)
+    check_device(args)
 
     from cores.checkpoints.checking import check_static
     from cores.checkpoints.runs.origin import moved
@@ -84,7 +83,7 @@ def _begin(args: argparse.Namespace) -> "Chat[Any]":
     with moved(places_of(args.base)):
         if not is_words(args.model):
             check_static(args.model)
-        cores: Any = load(args.model, args.device, args.dtype, args.seed)  # of either kind
+        cores: Any = load(args.model, args.device, args.dtype, args.seed, args.quantize)  # of either kind
     found: Chat[Any] = cores.chat(args.image, args.remember)
     return found
 

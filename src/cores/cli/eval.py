@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cores.cli.eval_results import SHIPPED, write_results
-from cores.cli.options import base_option, check_device, model_options, places_of, taken_folder
+from cores.cli.options import asked_model_options, check_device, places_of, taken_folder
 from cores.errors import UserError
 from cores.training.ranks import is_first, leave, together
 
@@ -102,8 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the checkpoint's)")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
-    base_option(parser, "of a run: ")
-    model_options(parser)
+    asked_model_options(parser)
     return parser
 
 
@@ -117,7 +116,7 @@ def _run(args: argparse.Namespace, home: Path) -> int:
     rank, world = _rank(), _world()
     with together():
         args.device = _own_device(args.device)
-        check_device(args.device)
+        check_device(args)
         first = args.texts == "first"
         parts = {name: Part(open_source(name, args.data, evaluation=first), args.limit) for name in args.on}
         published = args.protocol == "published"
@@ -182,6 +181,8 @@ def _about(args: argparse.Namespace, answers: "tuple[Mode, ...]", settings: dict
     }
     if args.limit:
         about["limit"] = f"the first {args.limit} pictures of each source"
+    if args.quantize:
+        about["quantize"] = args.quantize
     return about
 
 
@@ -209,6 +210,7 @@ def _settings(
         "max_new_tokens": args.max_new_tokens,
         "seed": args.seed,
         "dtype": args.dtype,
+        "quantize": args.quantize,
         "device": (args.device or "default").partition(":")[0],
     }
 
@@ -224,10 +226,10 @@ def _asker(args: argparse.Namespace, pictures: int) -> "Answerer[Any]":
     from cores.words.load import is_words, load_words
 
     if is_words(args.model):
-        chain = load_words(args.model, args.device, args.dtype, args.seed)
+        chain = load_words(args.model, args.device, args.dtype, args.seed, args.quantize)
         return chain if args.max_new_tokens is None else chain.saying(args.max_new_tokens)
     check_static(args.model)
-    model, processor = load(args.model, args.device, args.dtype)
+    model, processor = load(args.model, args.device, args.dtype, quantize=args.quantize)
     kept = Prefixes(pictures)  # a picture's prefix is read once for both ways of answering
     confidence = Confidence.load(find(args.model))
     return Asker(model, processor, args.seed, args.max_new_tokens, prefixes=kept, confidence=confidence)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from cores.data.formats.json_files import check, decode, parse, read_bytes, take, texts
 from cores.data.formats.picture_headers import SUFFIXES
+from cores.data.formats.said_form import said_form
+from cores.data.sample import Form
 from cores.data.sources.base import named_file
 from cores.errors import DataError, UserError
 
@@ -14,10 +16,11 @@ QUESTIONS = ".jsonl"  # a file of queries that says which picture each is about
 
 
 class ToAsk(NamedTuple):
-    """A picture and what to ask about it."""
+    """A picture and what to ask about it. `forms`: of each query; None: its input does not say."""
 
     path: Path
     queries: list[str]
+    forms: list[Form | None]
 
 
 def find_pictures(named: list[str]) -> list[Path]:
@@ -87,19 +90,22 @@ def read_questions(file: Path) -> list[ToAsk]:
     """The pictures of a file of JSON lines, in its order, each with its own queries.
 
     A line has `image`, a path from the file's folder, and `query`, a text, or `queries`, a list of them; lines of one
-    image are put together and a query is asked once. Other fields are not looked at, so that a manifest will do.
+    image are put together and a query is asked once in a form. `form` may say how a line's queries are put into
+    words. Other fields are not looked at, so that a manifest will do.
+
     Raises DataError, with the line, when it cannot be read.
     """
-    found: dict[Path, list[str]] = {}
+    found: dict[Path, dict[tuple[str, Form | None], None]] = {}
     for number, text in enumerate(decode(read_bytes(file), file).split("\n"), 1):
         if text.strip():
             where = f"{file}: line {number}"
             line = check(parse(text, where), dict, where)
-            queries = found.setdefault(named_file(file.parent, take(line, "image", str, where)), [])
-            queries += [query for query in _queries_of(line, where) if query not in queries]
+            asked = found.setdefault(named_file(file.parent, take(line, "image", str, where)), {})
+            form = said_form(line, where)
+            asked.update(dict.fromkeys((query, form) for query in _queries_of(line, where)))
     if not found:
         raise DataError(f"{file}: holds no query: write {{'image': ..., 'query': ...}} on every line")
-    return [ToAsk(path, queries) for path, queries in found.items()]
+    return [ToAsk(path, [query for query, _ in asked], [form for _, form in asked]) for path, asked in found.items()]
 
 
 def _queries_of(line: dict[str, Any], where: str) -> list[str]:

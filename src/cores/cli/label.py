@@ -74,8 +74,8 @@ def check_labels(to_ask: Sequence[ToAsk]) -> None:
     """Raise UserError for queries that are no labels, and for two of one picture that are one."""
     from cores.inference.exports import check_queries
 
-    for _, queries in to_ask:
-        check_queries(queries)
+    for one in to_ask:
+        check_queries(one.queries)
 
 
 def write_labels(asked: Asked, out: Path, tolerance: float = TOLERANCE) -> None:
@@ -85,11 +85,18 @@ def write_labels(asked: Asked, out: Path, tolerance: float = TOLERANCE) -> None:
     write_beside(asked.path, asked.name, lambda copy: to_labelme(asked.results, copy, tolerance), out)
 
 
-def write_beside(path: Path, name: str, content: Callable[[str], dict[str, Any]], out: Path) -> None:
-    """A copy of a picture and its JSON, both called `name`. `content`: takes the copy's name."""
+def write_beside(
+    path: Path, name: str, content: Callable[[str], dict[str, Any]], out: Path, inside: bytes | None = None
+) -> None:
+    """A copy of a picture and its JSON, both called `name`. `content`: takes the copy's name.
+
+    `inside`: the picture's bytes, where it has no file; then `path` gives its suffix alone.
+    """
     copy = f"{name}{path.suffix}"
     with whole_files(out) as part:
-        if not ((out / copy).exists() and path.samefile(out / copy)):
+        if inside is not None:
+            (part / copy).write_bytes(inside)
+        elif not ((out / copy).exists() and path.samefile(out / copy)):
             shutil.copyfile(path, part / copy)
         text = dumps(content(copy), indent=2, ensure_ascii=False)
         (part / f"{name}.json").write_text(text + "\n", encoding="utf-8")

@@ -26,6 +26,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
     args = parser.parse_args(argv)
     check_tolerance(args.tolerance)
+    from cores.bulk.pictures import content_of, suffix_of
     from cores.bulk.reading import read_run
     from cores.data.formats.labelme_files import labelme_file
     from cores.inference.exports import check_queries
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
     pictures = [picture for picture, _ in read_run(args.rows)]  # all is looked at before anything is written
     for picture in pictures:
         check_queries(picture.queries)
-    names, left_out = names_of([Path(picture.file) for picture in pictures]), 0
+    names, left_out = names_of([picture.path for picture in pictures]), 0
     with taken_folder(args.out, args.overwrite) as out:
         for name, (picture, rows) in zip(names, read_run(args.rows), strict=True):
             for row in rows:
@@ -45,7 +46,9 @@ def main(argv: list[str]) -> int:
                 height, width = good[0]["size"]
                 found = [label for row in good for label in _labelled(row)]
                 make = partial(labelme_file, found, size=(height, width), tolerance=args.tolerance)
-                write_beside(Path(picture.file), name, make, out)
+                inside = None if picture.place is None else content_of(picture)
+                path = picture.path if inside is None else Path(f"{name}.{suffix_of(inside)}")
+                write_beside(path, name, make, out, inside)
     sys.stdout.write(printable(f"{len(names) - left_out} pictures in {args.out}") + "\n")
     return 0
 

@@ -10,6 +10,7 @@ from cores.errors import UserError
 from cores.whole import writing
 
 DTYPES = ("float32", "bfloat16", "float16")
+BITS = ("8bit", "4bit")  # as `cores.load` takes them
 
 
 def model_options(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +19,15 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: the checkpoint's; float32 on a CPU)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same numbers (default: 0)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only results and errors")
+
+
+def asked_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a verb has that asks a model: `--base --quantize` and those of `model_options`."""
+    base_option(parser, "of a run: ")
+    parser.add_argument(
+        "--quantize", choices=BITS, help="the language model's layers in so few bits, on CUDA (cores[qlora])"
+    )
+    model_options(parser)
 
 
 ROLES = ("start", "bases", "mllm", "segmenter")
@@ -45,11 +55,12 @@ def places_of(given: Sequence[str]) -> dict[str, str]:
     return places
 
 
-def check_device(name: str | None) -> None:
-    """Raise UserError when there is no such device. Imports torch."""
+def check_device(args: argparse.Namespace) -> None:
+    """Raise UserError when there is no device as `--device` says, or none for `--quantize`. Imports torch."""
     from cores.checkpoints.load import as_device
+    from cores.modeling.quantizing import refuse_bits
 
-    as_device(name)
+    refuse_bits(args.quantize, as_device(args.device))
 
 
 def check_out(out: Path, overwrite: bool) -> None:

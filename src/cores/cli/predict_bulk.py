@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cores import __version__
 from cores.cli.asking import asking_parser, say_what_is_shipped
 from cores.cli.inputs import find_pictures, read_queries
-from cores.cli.options import places_of
+from cores.cli.options import check_device, places_of
 from cores.cli.terminal import printable
 from cores.errors import UserError
 
@@ -111,6 +111,8 @@ def _parsed(argv: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
         queries = [named.pop()]
     if args.device not in (None, "cpu", "cuda"):
         raise UserError(f"--device {args.device}: expected cpu or cuda; which GPU a worker has is for Ray to say")
+    if args.quantize and (args.device == "cpu" or args.address is None):  # of a cluster its workers know
+        check_device(args)
     if any(not query.strip() for query in queries):
         raise UserError('QUERY is empty: ask for something in words, such as "the handle of the cup"')
     return args, named, queries
@@ -162,4 +164,5 @@ def _settings(args: argparse.Namespace, pictures: "Sequence[Picture]") -> "Setti
         seed=args.seed,
         form=args.form,
         max_new_tokens=args.max_new_tokens,
+        quantize=args.quantize,
     )

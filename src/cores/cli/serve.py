@@ -1,7 +1,6 @@
 """`cores serve [MODEL]`: a model behind HTTP, for programs and, with its page, for people."""
 
 import argparse
-import ipaddress
 import os
 import signal
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cores.cli.asking import SHIPPED, TINY
-from cores.cli.options import base_option, check_device, model_options, places_of
+from cores.cli.options import asked_model_options, check_device, places_of
 from cores.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -35,12 +34,16 @@ def main(argv: list[str]) -> int:
             raise
         raise UserError(f"cores serve needs {error.name}: pip install 'cores[serve]'") from None
     from cores.serving.app import create_app
+    from cores.serving.hosts import is_loopback
 
-    check_device(args.device)
+    check_device(args)
     with bound(args.host, args.port) as socket:
+        address, port = socket.getsockname()[:2]
+        alone = is_loopback(address)
+        settings = replace(settings, hosts=_hosts(args.allowed_hosts, args.host, alone))
         server = Server(create_app(_loaded(args), settings), settings, args.proxy, args.access_log)
         if not args.quiet:
-            _say(args, socket.getsockname()[1], settings)
+            _say(args, port, settings, alone)
         server.run(sockets=[socket])
     if server.told == signal.SIGINT:
         raise KeyboardInterrupt
@@ -64,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--api-key", action="append", default=[], metavar="KEY", help="one that requests must bring")
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="a file with a key on every line")
+    parser.add_argument(
+        "--allowed-hosts",
+        metavar="NAME,...",
+        help="names by which requests may ask (default: those of this machine while others cannot reach it, else any)",
+    )
     parser.add_argument("--rate-limit", type=float, metavar="N", help="requests a minute of one key or address")
     parser.add_argument("--max-pixels", type=float, metavar="MILLIONS", help="of a picture (default: 50)")
     parser.add_argument("--max-body", type=float, metavar="MIB", help="of a request (default: 32)")
@@ -77,8 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-page", action="store_true", help="no page at /, for programs alone")
     parser.add_argument("--proxy", metavar="ADDRESS", help="of a proxy before it, which says who asks")
     parser.add_argument("--access-log", action="store_true", help="a line on stderr for every request")
-    base_option(parser, "of a run: ")
-    model_options(parser)
+    asked_model_options(parser)
     return parser
 
 
@@ -129,6 +136,18 @@ def _keys(args: argparse.Namespace) -> tuple[str, ...]:
     return tuple(keys)
 
 
+def _hosts(given: str | None, host: str, alone: bool) -> tuple[str, ...]:
+    """What `Settings.hosts` says: the names that were given, and, where nobody else reaches the server, its own.
+
+    Raises UserError for what is no name.
+    """
+    names = [] if given is None else [name.strip() for name in given.split(",")]
+    for name in names:
+        if not name or set(name) & set("/* "):
+            raise UserError(f"--allowed-hosts {given}: expected names such as example.org,10.0.0.7")
+    return (*names, "localhost", host) if alone else tuple(names)
+
+
 def _loaded(args: argparse.Namespace) -> "Cores | CoresInWords":
     from cores.checkpoints.checking import check_static
     from cores.checkpoints.runs.origin import moved
@@ -138,24 +157,17 @@ def _loaded(args: argparse.Namespace) -> "Cores | CoresInWords":
     with moved(places_of(args.base)):
         if not is_words(args.model):
             check_static(args.model)
-        return load(args.model, args.device, args.dtype, args.seed)
+        return load(args.model, args.device, args.dtype, args.seed, args.quantize)
 
 
-def _say(args: argparse.Namespace, port: int, settings: "Settings") -> None:
-    """Where it is, and what one should know before others do."""
+def _say(args: argparse.Namespace, port: int, settings: "Settings", alone: bool) -> None:
+    """Where it is, and what one should know before others do. `alone`: nobody else can reach it."""
     host = f"[{args.host}]" if ":" in args.host else args.host
     if args.model is None:
         sys.stderr.write(f"{SHIPPED}\n")
-    if not (settings.api_keys or _is_loopback(args.host)):
+    if not (settings.api_keys or alone):
         sys.stderr.write(
             f"warning: {args.host} may be reached by others, and no API key is asked for: see --api-key-file\n"
         )
     sys.stdout.write(f"serving at http://{host}:{port} (described at /docs); Ctrl-C stops it\n")
     sys.stdout.flush()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -158,8 +158,6 @@ def load(
     says no chain in words.
     """
     if is_words(path):
-        if quantize is not None:
-            raise UserError("quantize: a chain in words is not rounded here: leave it out")
-        return CoresInWords(load_words(str(path), device, dtype, seed))
+        return CoresInWords(load_words(str(path), device, dtype, seed, quantize))
     model, processor = load_checkpoint(path, device, dtype, quantize=quantize)
     return Cores(model, processor, seed, confidence=Confidence.load(find(path)))

@@ -35,6 +35,7 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     408: {"model": Failure, "description": "The request came too slowly."},
     413: {"model": Failure, "description": "The request is too large."},
     415: {"model": Failure, "description": "The content is neither JSON nor a form."},
+    421: {"model": Failure, "description": "The server is asked by a name that is not its own."},
     422: {"model": Failure, "description": "The picture, a query or an option cannot be used."},
     429: {"model": Failure, "description": "Too many requests of one client."},
     500: {"model": Failure, "description": "A fault of the server's own."},

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Thread
 from typing import Any
 
@@ -34,6 +34,7 @@ class Job:
 
     `key`: of its picture; `seen`: what the model saw of it, None: `image` has to be looked at first; `answer`: where
     the answers go; once it is cancelled, nobody wants them. `tell`: takes pieces of the answer of a single query.
+    `limit`: says whether there is time for a further token; None: there always is.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Job:
     queries: Sequence[str]
     options: Options
     tell: Callable[[str], None] | None = None
+    limit: Callable[[], bool] | None = None
     answer: Future[list[Segmentation]] = field(default_factory=Future)
     told: str = ""
     heard: str = ""
@@ -51,12 +53,12 @@ class Job:
         return len(self.queries)
 
     def hear(self, piece: str) -> bool:
-        """Tell what the answer says, but not again what was told before it was begun anew. Does anybody want more?"""
+        """Tell what the answer says, but not again what was told before it was begun anew. Shall it go on?"""
         self.heard += piece
         if self.tell is not None and len(self.heard) > len(self.told):
             self.tell(self.heard[len(self.told) :])
             self.told = self.heard
-        return not self.answer.cancelled()
+        return not self.answer.cancelled() and (self.limit is None or self.limit())
 
     def over(self, found: list[Segmentation] | Exception) -> None:
         """Hand the answers, or what went wrong, to whoever waits, if anybody still does."""
@@ -124,6 +126,8 @@ class Engine:
     ) -> list[Segmentation]:
         """The answers to all queries about a picture, in their order; cancelling the task stops the work.
 
+        `max_seconds` of the options counts from this call, with the time in the queue.
+
         Raises DataError for a picture and UserError for a query that cannot be used, Busy when too many requests
         wait, Closing after `close`.
         """
@@ -159,11 +163,12 @@ class Engine:
         options: Options,
         tell: Callable[[str], None] | None,
     ) -> list[Segmentation]:
-        asked = self._allowed(queries)
+        asked, limit = self._allowed(queries), options.limit()
+        options = replace(options, max_seconds=None)  # each request has its own time, and they are asked together
         self._line.check()
         self.working += 1
         try:
-            return await self._answered(picture, asked, options, tell)
+            return await self._answered(picture, asked, options, tell, limit)
         finally:
             self.working -= 1
 
@@ -173,16 +178,17 @@ class Engine:
         asked: list[str],
         options: Options,
         tell: Callable[[str], None] | None,
+        limit: Callable[[], bool] | None,
     ) -> list[Segmentation]:
         """Look into the cache, open the picture where it is not there, wait in the queue."""
         loop = asyncio.get_running_loop()
         key = await loop.run_in_executor(self._readers, key_of_content, picture)
         seen = self.cache.get(key)
         if seen is not None:
-            return await self._wait(Job(key, seen, None, asked, options, tell))
+            return await self._wait(Job(key, seen, None, asked, options, tell, limit))
         async with self._room.of(pixels_of(picture, self.settings.max_pixels)):
             image = await loop.run_in_executor(self._readers, decoded, picture)
-            return await self._wait(Job(key, None, image, asked, options, tell))
+            return await self._wait(Job(key, None, image, asked, options, tell, limit))
 
     async def _wait(self, job: Job) -> list[Segmentation]:
         self._line.put(job)

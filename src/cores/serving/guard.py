@@ -1,4 +1,4 @@
-"""What stands before every request: headers, keys, rates, and limits of size and time that are kept while it comes."""
+"""What stands before every request: names, keys, rates, and limits of size and time that are kept while it comes."""
 
 import asyncio
 import json
@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cores.serving.hosts import Hosts
 from cores.serving.keys import Keys
 from cores.serving.leaving import Left
 from cores.serving.metrics import Metrics
@@ -19,7 +20,7 @@ from cores.serving.refusals import Busy, Closing, Refusal, refusal_of
 from cores.serving.settings import Settings
 
 log = logging.getLogger(__name__)
-OPEN = ("/healthz", "/readyz")  # asked by machines that have no key
+OPEN = ("/healthz", "/readyz")  # asked by machines that have no key and know an address alone
 API = "/v1/"
 SECURITY = {
     "X-Content-Type-Options": "nosniff",
@@ -45,7 +46,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, traffic: Traffic) -> None:
         self.app, self.settings, self.metrics, self.traffic = app, settings, metrics, traffic
-        self.keys = Keys(settings.api_keys)
+        self.hosts, self.keys = Hosts(settings.hosts), Keys(settings.api_keys)
         self.rate = None if settings.rate is None else RateLimit(settings.rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,6 +76,8 @@ class Guard:
     def _admit(self, scope: Scope, path: str, posted: bool) -> None:
         """Raises Refusal."""
         headers = Headers(scope=scope)
+        if path not in OPEN and not self.hosts.allowed(headers.get("host", "")):
+            raise Refusal(421, "this name of the server is not known here: see --allowed-hosts of cores serve")
         client = self.keys.passed(headers)
         if client is None and path not in OPEN:
             scheme = "Bearer" if path.startswith(API) else 'Basic realm="cores", charset="UTF-8"'

@@ -19,7 +19,8 @@ A = TypeVar("A", SegmentAsking, ChatAsking)
 DATA_URL = re.compile(r"data:[\w.+/-]*;base64,")
 NO_NAME = re.compile(r"[^\w .()+-]")  # whatever could be a path, an address or markup
 OPTIONS = [one.name for one in fields(Options) if one.name in Asking.model_fields]
-PLAIN = ("max_new_tokens", "threshold", "fill_holes", "refine")  # what JSON has as numbers and true or false
+# what JSON has as numbers and as true or false:
+PLAIN = ("explain", "max_new_tokens", "threshold", "fill_holes", "refine", "max_seconds")
 FIELD = 64 * 1024  # bytes of a form's field; a longer query is refused by its characters
 FIELDS = 64
 

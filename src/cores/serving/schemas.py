@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from cores.serving.settings import Settings
 
@@ -20,10 +21,16 @@ def _whole(value: Any) -> Any:
 Tokens = Annotated[int, Field(ge=1, le=4096), BeforeValidator(_whole)]
 
 
+OTHER_FORMS: JsonDict = {  # than `explain`, which the option of that name does not go with
+    "properties": {"explain": {"const": True}, "form": {"enum": ["phrase", "sentence", "raw"]}},
+    "required": ["explain", "form"],
+}
+
+
 class Asking(BaseModel):
     """A picture, and how its questions are asked."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra={"not": OTHER_FORMS})
 
     image: str = Field(
         min_length=1,
@@ -35,6 +42,9 @@ class Asking(BaseModel):
         description="How a query is put into words: `phrase`, a name; `sentence`, a whole question; `explain`, one "
         "that also wants the reason; `raw`, as it is. Left out: phrase or sentence, by the query's words.",
     )
+    explain: bool = Field(
+        False, description="The reason is wanted, too, whatever the query's words: a phrase becomes a question."
+    )
     max_new_tokens: Tokens | None = Field(None, description="Most tokens of an answer.")
     chain: Literal["free", "constrained"] = Field(
         "free", description="`constrained`: every answer holds each level's token, and so a mask; said a token a pass."
@@ -42,6 +52,12 @@ class Asking(BaseModel):
     threshold: float = Field(0.5, gt=0, lt=1, description="A mask has the pixels that are more probable than this.")
     fill_holes: bool = Field(False, description="A mask has what it encloses, too.")
     refine: bool = Field(False, description="Masks are decoded once more, each with itself as its prompt.")
+    max_seconds: float | None = Field(
+        None,
+        ge=0,
+        description="An answer that is not finished so long after the request came is cut at its next token, and has "
+        "the masks of what was said.",
+    )
     formats: list[FormatName] = Field(
         default_factory=list,
         max_length=3,
@@ -88,7 +104,10 @@ class Target(BaseModel):
     span: tuple[int, int] | None = Field(
         None, description="Where the phrase stands in `text`, if the answer names it."
     )
-    score: float | None
+    confidence: float | None = Field(
+        description="The IoU that is to be expected of the mask, where the model has a fit."
+    )
+    score: float | None = Field(description="The mean probability of the mask's pixels.")
     box: tuple[int, int, int, int] | None = Field(description="Left, top, right, bottom in pixels.")
     mask: Mask
     levels: list[Level]
@@ -101,7 +120,8 @@ class Result(BaseModel):
     answer: str
     text: str = Field(description="The answer without grounding tokens.")
     status: Literal["segmented", "absent", "text"]
-    score: float | None
+    score: float | None = Field(description="The mean log probability of the answer's tokens.")
+    refusal: float | None = Field(description="The probability that nothing there is what was asked for.")
     cut: bool
     size: tuple[int, int] = Field(description="Height and width of the picture in pixels.")
     mask: Mask = Field(description="All targets together.")

@@ -26,6 +26,7 @@ class Settings:
     page: is there a page for people, beside the interface for programs?
     about: a sentence about the model, for people who look at the page.
     api_keys: one of them must come with each request; none: no key is asked for.
+    hosts: names by which requests may ask, `localhost` for all of this machine's own; none: any name.
     """
 
     batch: int = 16
@@ -49,3 +50,4 @@ class Settings:
     page: bool = True
     about: str = ""
     api_keys: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()

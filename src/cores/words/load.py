@@ -26,8 +26,9 @@ from cores.checkpoints.runs.bases import load_parts
 from cores.checkpoints.runs.bases import load_segmenter as load_base_segmenter
 from cores.checkpoints.runs.origin import Base
 from cores.checkpoints.shapes import refuse_larger
-from cores.errors import RecipeError
+from cores.errors import RecipeError, UserError
 from cores.hub import fetch
+from cores.modeling.quantizing import Bits
 from cores.modeling.strict import refuse, refuse_broken
 from cores.processing.language_pixels import load_image_processor
 from cores.typed_yaml import Loader, describe, fits, nearest
@@ -100,12 +101,16 @@ def load_words(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     seed: int = 0,
+    quantize: Bits | None = None,
 ) -> WordsChain:
     """A chain in words, ready to be asked.
 
     Raises RecipeError for a name or a file that says nothing of the kind, CheckpointError for models that are missing,
-    not whole, or of a family that says no boxes (`grounding_of`), UserError for a device that is not there.
+    not whole, or of a family that says no boxes (`grounding_of`), UserError for a device that is not there, and for
+    `quantize`, which chains in words do not have.
     """
+    if quantize is not None:
+        raise UserError("quantize: a chain in words is not rounded here: leave it out")
     recipe = read_words(name)
     settings, device = recipe.settings, as_device(device)
     kind = as_dtype(dtype, device)

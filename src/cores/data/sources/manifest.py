@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from cores.data.formats.mask_pixels import read_inside
 from cores.data.formats.names import is_blank
 from cores.data.formats.picture_headers import Header, read_header
 from cores.data.formats.polygons import check_outline, check_parts, check_pixels, paint, read_points
+from cores.data.formats.said_form import said_form
 from cores.data.formats.segmentation_field import check_segmentation, has_mask, read_segmentation, union
 from cores.data.index import Row, open_index
 from cores.data.record import Question, Record
@@ -85,15 +86,13 @@ class Manifest(FileSource):
             form = "raw"
         elif told is not None:
             form, answer = "explain", f"{answer} {told}" if answer else told
-        given = maybe(line, "form", str, where)
-        if given is not None and given not in get_args(Form):
-            raise DataError(f"{where}: form: found {short(given)}, expected {', '.join(get_args(Form))}")
+        given = said_form(line, where)
         if given == "raw" and answer is None and not targets:
             raise DataError(f"{where}: form: raw needs an answer or targets")
         for number, target in enumerate(targets or []):
             _check(target, header, f"{where}: targets: {number}")
         find = partial(self._targets, targets or [], header, where)
-        return Question(query, find, given or form, answer, kind=maybe(line, "kind", str, where))  # type: ignore[arg-type]
+        return Question(query, find, given or form, answer, kind=maybe(line, "kind", str, where))
 
     def _targets(self, targets: list[Any], header: Header, where: str) -> tuple[Target, ...]:
         found = []

@@ -97,8 +97,9 @@ function choice(answer, key, ...inside) {
 function targetChoice(answer, target, number) {
   const dot = make("i", { className: "dot" });
   dot.style.background = css(answer.colors[number]);
-  const score = make("span", { className: "quiet", textContent: "score " + (target.score ?? 0).toFixed(2) });
-  return choice(answer, number, dot, make("span", { className: "phrase", textContent: target.phrase }), score);
+  const sure = make("span", { className: "quiet", textContent: "confidence " + (target.confidence ?? 0).toFixed(2) });
+  sure.title = "how good the mask is likely to be, from 0 to 1";
+  return choice(answer, number, dot, make("span", { className: "phrase", textContent: target.phrase }), sure);
 }
 
 function showHistory() {
