@@ -26,9 +26,9 @@ from cores.data.sources import open_source
 from cores.evaluation.intervals import PerImage, resampled
 from cores.evaluation.metrics import Ratio
 from cores.inference.facade import Cores
+from cores.inference.following import result_of
 from cores.inference.options import Options
 from cores.inference.segmentation import Segmentation
-from cores.inference.segmenting import result_of
 from cores.inference.voting import vote
 from cores.masks import Mask
 from cores.modeling.sampling import Sampling

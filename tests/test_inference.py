@@ -20,8 +20,8 @@ from cores.asking.asker import Asker
 from cores.checkpoints.runs.learned import add_lora
 from cores.errors import DataError, UserError
 from cores.inference.facade import Cores
+from cores.inference.following import result_of
 from cores.inference.segmentation import Segmentation
-from cores.inference.segmenting import result_of
 
 
 def picture(number: int = 0) -> Image.Image:

@@ -8,8 +8,8 @@ from PIL import Image
 from shipped_model import shipped
 
 from cores.errors import UserError
+from cores.inference.following import worded
 from cores.inference.options import Options
-from cores.inference.segmenting import worded
 from cores.modeling.generation import generate
 from cores.scenes.source import open_scenes
 

@@ -17,8 +17,9 @@ from cores.checkpoints.find import find
 from cores.checkpoints.load import load as load_checkpoint
 from cores.data.sample import Form
 from cores.errors import UserError
+from cores.inference.following import worded
 from cores.inference.options import Options
-from cores.inference.segmenting import Segmenting, worded
+from cores.inference.segmenting import Segmenting
 from cores.modeling.model import CoresModel
 from cores.modeling.quantizing import Bits
 from cores.processing.processor import CoresProcessor

@@ -7,25 +7,21 @@ from typing import Any, Generic, Unpack, cast, overload
 
 from transformers import PreTrainedTokenizerBase
 
-from cores.asking.answerer import Answerer, Follow, I, Query
+from cores.asking.answerer import Answerer, I, Query
 from cores.asking.answers import Answered, passes
-from cores.asking.confidence import Confidence
 from cores.data.sample import Form
 from cores.errors import UserError
 from cores.inference.chat import Chat, Remember
-from cores.inference.drawing import DRAWING, Draws, likeliest_first
+from cores.inference.drawing import DRAWING, Draws
+from cores.inference.following import Following, Hear, check_queries, result_of
 from cores.inference.options import How, HowDrawn, Options
 from cores.inference.picturelike import Picturelike, as_picture
-from cores.inference.segmentation import Level, Segmentation, TargetMask
+from cores.inference.segmentation import Segmentation
 from cores.inference.streaming import Pieces
-from cores.masks import encode
-from cores.outlines import fill_holes
-from cores.prompts.forms import form_of
 
 PICTURES_AT_ONCE = 16  # of a batch, whose features stand in memory together: 0.02 GB each for SAM 2 in 32 bits
 
 Told = Callable[[Query, Answered], None]
-Hear = Callable[[int, int, str], bool]  # numbers of picture and query, words said since: shall it go on?
 
 
 class Lock:
@@ -100,7 +96,7 @@ class Segmenting(ABC, Generic[I]):
         draws = Draws.of(how)
         if draws is None:
             return self.segment_batch([image], [queries], form, max_new_tokens, **cast(How, how))[0]
-        _check(queries)
+        check_queries(queries)
         following = self._drawing(form, max_new_tokens, how)
         picture = as_picture(image)
         with self.lock:
@@ -133,10 +129,10 @@ class Segmenting(ABC, Generic[I]):
         if len(images) != len(queries):
             raise UserError(f"queries: found {len(queries)} lists for {len(images)} pictures, expected one a picture")
         for own in queries:
-            _check(own)
+            check_queries(own)
         options = Options.of(form, max_new_tokens, how)
         asker, found = self._asker(options), []
-        following = _Following(asker, options, options.limit(), hear)
+        following = Following(asker, options, options.limit(), hear)
         for some in passes(len(images), PICTURES_AT_ONCE):
             pictures = [as_picture(image) for image in images[some]]
             with self.lock:
@@ -201,7 +197,7 @@ class Segmenting(ABC, Generic[I]):
         Raises UserError for an empty query, an unknown form, less than one token, and for draws from a chain that is
         constrained or in words; DataError for a query that holds the picture's own marks.
         """
-        _check(queries)
+        check_queries(queries)
         draws = Draws.of(how)
         if draws is not None:
             following = self._drawing(form, max_new_tokens, how)
@@ -222,7 +218,7 @@ class Segmenting(ABC, Generic[I]):
         Args: `options`: how all of them are asked; `hear` as in `segment_batch`. Raises as `ask`.
         """
         options = options or Options()
-        following = _Following(self._asker(options), options, options.limit(), hear)
+        following = Following(self._asker(options), options, options.limit(), hear)
         with self.lock:
             return following.asked(encoded, queries)
 
@@ -238,7 +234,7 @@ class Segmenting(ABC, Generic[I]):
         options = Options.of(form, max_new_tokens, how)
         limit = options.limit()
         self._asker(options)  # what is wrong with a number is said before the picture is looked at
-        _check([query])
+        check_queries([query])
         return self._stream(self.encode(image), query, options, limit, image=image)
 
     def ask_stream(
@@ -283,13 +279,13 @@ class Segmenting(ABC, Generic[I]):
         """The picture with a question and its answer behind it, before the next question."""
         raise NotImplementedError
 
-    def _drawing(self, form: Form | None, max_new_tokens: int | None, how: Mapping[str, Any]) -> "_Following":
+    def _drawing(self, form: Form | None, max_new_tokens: int | None, how: Mapping[str, Any]) -> Following:
         """Who draws answers. Raises UserError where none are drawn."""
         rest = {name: value for name, value in how.items() if name not in DRAWING}
         options = Options.of(form, max_new_tokens, cast(How, rest))
         if options.chain != "free":
             raise UserError(f"samples: a {options.chain} answer is not drawn: leave samples out, or chain")
-        return _Following(self._asker(options), options, options.limit())
+        return Following(self._asker(options), options, options.limit())
 
     def _stream(
         self,
@@ -301,13 +297,13 @@ class Segmenting(ABC, Generic[I]):
         image: Picturelike | None = None,
     ) -> Generator[str | Segmentation, None, None]:
         asker = self._asker(options)
-        following = _Following(asker, options, limit)
+        following = Following(asker, options, limit)
         (asked,) = following.worded([query])
         return self._streamed(following, encoded, query, asked, told, image)
 
     def _streamed(
         self,
-        following: "_Following",
+        following: Following,
         encoded: I,
         query: str,
         asked: Query,
@@ -330,116 +326,3 @@ class Segmenting(ABC, Generic[I]):
         if piece := pieces.rest(found.answer):
             yield piece
         yield found if image is None else found.about(image)
-
-
-class _Following:
-    """What is asked and told while answers are said. `first`: number of the first picture of this part of a batch."""
-
-    def __init__(
-        self,
-        asker: Answerer[Any],
-        options: Options,
-        limit: Callable[[], bool] | None,
-        hear: Hear | None = None,
-    ) -> None:
-        self.asker, self.options, self.limit, self.hear, self.first = asker, options, limit, hear, 0
-        self.pieces: dict[tuple[int, int], Pieces] = {}
-
-    @property
-    def follow(self) -> Follow | None:
-        """None where nobody wants to know."""
-        return None if self.limit is None and self.hear is None else self._follow
-
-    def _follow(self, image: int, query: int, ids: Sequence[int]) -> bool:
-        if self.limit is not None and not self.limit():
-            return False
-        if self.hear is None:
-            return True
-        place = (self.first + image, query)
-        return self.hear(*place, self.pieces.setdefault(place, Pieces()).more(self.asker.text_of(ids)))
-
-    def worded(self, queries: Sequence[str]) -> list[Query]:
-        """The queries as they are put. Raises UserError for what is no list of queries."""
-        asked = worded(queries, self.options.form)
-        if not self.options.explain:
-            return asked
-        return [(self.asker.as_question(query) if form == "phrase" else query, "explain") for query, form in asked]
-
-    def asked(self, encoded: Sequence[Any], queries: Sequence[Sequence[str]]) -> list[list[Segmentation]]:
-        """The answers to all queries about these pictures, told while they are said."""
-        asker, found = self.asker, []
-        answered = asker.generate_batch(encoded, [self.worded(own) for own in queries], self.follow)
-        for number, (image, own, answers) in enumerate(zip(encoded, queries, answered, strict=True), self.first):
-            pairs = zip(own, answers, strict=True)
-            found.append([result_of(asker, image, *pair, self.options) for pair in pairs])
-            self._over(number, found[-1])
-        return found
-
-    def drawn(self, encoded: Any, queries: Sequence[str], draws: Draws) -> list[list[Segmentation]]:
-        """Several answers to each query about a picture, the likeliest first. The chance is the question's own."""
-        asked = self.worded(queries)
-        keys = [(draws.seed, *query) for query in asked]
-        how = (draws.samples, draws.sampling, self.follow)
-        (groups,) = self.asker.draw_batch([encoded], [asked], [keys], *how)
-        return [
-            likeliest_first(result_of(self.asker, encoded, query, answer, self.options) for answer in group)
-            for query, group in zip(queries, groups, strict=True)
-        ]
-
-    def _over(self, image: int, found: Sequence[Segmentation]) -> None:
-        """Tell the last words of the answers about a picture."""
-        if self.hear is not None:
-            for query, answer in enumerate(found):
-                place = (image, query)
-                if piece := self.pieces.setdefault(place, Pieces()).rest(answer.answer):
-                    self.hear(*place, piece)
-
-
-def result_of(
-    asker: Answerer[I],
-    encoded: I,
-    query: str,
-    answer: Answered,
-    options: Options | None = None,
-) -> Segmentation:
-    """One answer as plain values; large masks are made one at a time and kept as run lengths."""
-    reading, options, confidence = asker.read(answer), options or Options(), asker.confidence or Confidence()
-    frame = (asker.canvas, encoded.resized, asker.fit)
-    targets = []
-    named = zip(reading.phrases, reading.spans, answer.chains, strict=True)
-    for i, (phrase, span, chain) in enumerate(named):
-        levels = []
-        for name, logits, position in zip(asker.levels, answer.low_res_logits, chain, strict=True):
-            if position is not None:
-                (full,) = asker.full_size(encoded, logits[i : i + 1], options.threshold)
-                mask = fill_holes(full.mask) if options.fill_holes else full.mask
-                low_res = logits[i].float().cpu().numpy()
-                levels.append(Level(name, encode(mask), full.score, low_res, *frame))
-        sure = confidence.of_mask((answer.predicted_iou[i], answer.sure[i], levels[-1].score))
-        targets.append(TargetMask(phrase or query, tuple(levels), phrase is not None, span, sure))
-    return Segmentation(
-        query=query,
-        answer=reading.text,
-        text=reading.plain,
-        status=reading.status,
-        size=encoded.size,
-        targets=tuple(targets),
-        score=answer.score,
-        tokens=answer.length,
-        cut=answer.cut,
-        refusal=confidence.of_refusal(answer.absent),
-    )
-
-
-def worded(queries: Sequence[str], form: Form | None) -> list[Query]:
-    """Each query with the form that it is put into. Raises UserError for what is no list of queries."""
-    _check(queries)
-    return [(query, form_of(query) if form is None else form) for query in queries]
-
-
-def _check(queries: Sequence[str]) -> None:
-    if isinstance(queries, str):
-        raise UserError(f"queries: found one string, expected a list of them: [{queries!r}]")
-    for number, query in enumerate(queries):
-        if not isinstance(query, str) or not query.strip():
-            raise UserError(f"queries[{number}] is {query!r:.80}: ask for something in words")
