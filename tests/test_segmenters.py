@@ -26,7 +26,7 @@ from cores.cli.check import about
 from cores.errors import CheckpointError
 from cores.modeling.chain import run_chain
 from cores.modeling.refiner import PaperRefiner
-from cores.modeling.segmenters import edgetam, segmenter_class
+from cores.modeling.segmenters import edgetam, mask_decoder, segmenter_class
 from cores.modeling.segmenters.base import Features
 from cores.recipe import Part
 from cores.segmenter_families import SEGMENTERS
@@ -106,6 +106,40 @@ def test_many_masks_are_each_as_alone(kind: str, prompted: bool) -> None:
         assert far(found[number], one[0]) < 1e-12
     assert min(far(found[0], other) for other in found[1:]) > 1e-2
     assert model.decode(features, tokens[:0], INDEX[:0]).shape == (0, model.mask_size, model.mask_size)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_few_masks_and_cells_at_a_time_change_no_number(
+    kind: str, images: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither masks nor gradients, in double precision; of this size a CPU would make all at once."""
+    model, index = tiny_segmenter(kind).double(), INDEX % images
+    with torch.no_grad():
+        features = model.encode(pixels(model, images).double())
+    generator = torch.Generator().manual_seed(2)
+    tokens = torch.randn(5, 1, model.dim, generator=generator).double().requires_grad_()
+    prompts = torch.randn(5, model.mask_size, model.mask_size, generator=generator).double()
+
+    def masks_and_gradients() -> list[Tensor]:
+        model.zero_grad()
+        tokens.grad = None
+        found = model.decode(features, tokens, index) + model.decode(features, tokens, index, prompts)
+        found.square().mean().backward()
+        learned = [value.grad for value in model.parameters() if value.grad is not None]
+        return [found.detach(), tokens.grad, *learned]
+
+    expected = masks_and_gradients()
+    cells = (model.mask_size // 4) ** 2
+    monkeypatch.setattr(mask_decoder, "TOGETHER", together * cells * model.dim)
+    monkeypatch.setattr(mask_decoder, "PIECE", cells // 3)
+    calls, some = [], model.mask_decoder._some
+    monkeypatch.setattr(model.mask_decoder, "_some", lambda *given: calls.append(len(given[0])) or some(*given))
+    found = masks_and_gradients()
+    assert len(calls) == 2 * {1: 5, 2: 3}[together]  # two calls of the decoder
+    assert len(found) == len(expected) > 50
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
 
 
 @torch.no_grad()

@@ -20,6 +20,9 @@ from transformers.models.sam.modeling_sam import SamMaskDecoder
 
 Sizes = tuple[int, int]
 
+TOGETHER = 2**20  # numbers in the cells of masks that are made at a time on a CPU: one mask of SAM's 64 x 64 x 256
+PIECE = 1024  # cells that are made finer at a time on a CPU
+
 
 class LeanMaskDecoder:
     """A family's mask decoder: mixed into its class, whose tensors keep their names.
@@ -65,16 +68,37 @@ class LeanMaskDecoder:
         (masks,).
         """
         size = (picture.shape[-2], picture.shape[-1])
-        index = None if len(picture) == 1 else image_index
-        extras = tuple(of_masks(one, index) for one in self.extras(picture, fine))
         seen = picture.flatten(2).mT.contiguous()  # (images, cells, dim)
-        if dense.ndim == 1:  # the same for all masks: once a picture
-            seen = of_masks(seen + dense, index)
-        else:
-            seen = of_masks(seen, index) + dense
+        seen = seen + dense if dense.ndim == 1 else seen  # the same for all masks: once a picture
         own = torch.cat([getattr(self, name).weight for name in self.own])
         points = torch.cat([own.expand(len(tokens), -1, -1), tokens], dim=1).to(own.dtype)  # (masks, queries, dim)
-        queries, taken = points, seen
+        most = _together(seen, len(tokens))
+        maps = (seen, *self.extras(picture, fine))
+        pictures = list(zip(*(each.unbind() for each in maps), strict=True))
+        found = []
+        for start in range(0, len(tokens), most):
+            some = slice(start, start + most)
+            if len(pictures) == 1:
+                cells, *beside = pictures[0]
+            elif most == 1 < len(tokens):  # a tensor as index has a gradient as large as all pictures, a mask each
+                cells, *beside = pictures[int(image_index[start])]
+            else:
+                cells, *beside = (each[image_index[some]] for each in maps)
+            cells = cells if dense.ndim == 1 else cells + dense[some]
+            found.append(self._some(points[some], cells, positions, tuple(beside), size, rated))
+        return torch.cat(found)
+
+    def _some(
+        self,
+        points: Tensor,
+        taken: Tensor,
+        positions: Tensor,
+        extras: tuple[Tensor, ...],
+        size: Sizes,
+        rated: list[Tensor] | None,
+    ) -> Tensor:
+        """Logits of some of the masks: `points` (masks, queries, dim), `taken` cells, and the rest as in `decode`."""
+        queries, seen = points, taken
         for layer in self.transformer.layers:
             queries, seen = _two_way(layer, queries, points, seen, positions)
         # indexed one by one: a tuple as an index is copied to the device, and the host waits for that
@@ -85,7 +109,7 @@ class LeanMaskDecoder:
         asked = last.layer_norm_final_attn(asked)
         if rated is not None:
             rated.append(self.iou_prediction_head(asked[:, -1])[:, 0])
-        return self.masks(asked, self.upscaled(self.cells_of_masks(taken, seen, size), extras), extras, size)
+        return self.masks(asked, self.cells_of_masks(taken, seen, size), extras, size)
 
     def extras(self, picture: Tensor, fine: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What the family's decoder makes of the features beside that, once a picture: (images, ...) each."""
@@ -101,10 +125,15 @@ class LeanMaskDecoder:
         found: Tensor = self.activation(doubled(self.upscale_conv2, twice))
         return found
 
-    def masks(self, asked: Tensor, upscaled: Tensor, extras: tuple[Tensor, ...], size: Sizes) -> Tensor:
-        """Logits (masks, 4 h, 4 w) of the tokens that say masks, `asked` (masks, read, dim)."""
+    def masks(self, asked: Tensor, cells: Tensor, extras: tuple[Tensor, ...], size: Sizes) -> Tensor:
+        """Logits (masks, 4 h, 4 w) of the tokens that say masks, `asked` (masks, read, dim), on cells of masks."""
         by = self.output_hypernetworks_mlps[0](asked[:, 0])  # (masks, dim / 8)
-        return as_map(upscaled.flatten(1, 3) @ by[..., None], size)[:, 0]
+        found = []
+        for some, *beside in zip(*map(_in_pieces, (cells, *extras)), strict=True):
+            finer = self.upscaled(some, tuple(beside)).flatten(1, 3)
+            # Mask by mask: the gradient of one product of them all is much slower than theirs.
+            found.append(torch.stack([each @ said for each, said in zip(finer, by, strict=True)]))
+        return as_map(torch.cat(found, dim=1)[..., None], size)[:, 0]
 
 
 class LeanSamMaskDecoder(LeanMaskDecoder, SamMaskDecoder):
@@ -112,14 +141,14 @@ class LeanSamMaskDecoder(LeanMaskDecoder, SamMaskDecoder):
 
 
 def by_cell(finer: Tensor, size: Sizes) -> Tensor:
-    """A finer map as `doubled` has it: (images, channels, 2 h, 2 w) as (images, cells, 4, channels), one of (4 h, 4 w)
-    as (images, cells, 4, 4, channels)."""
+    """A finer map by cells, in the order of `doubled`: (images, cells, 4 channels) of (images, channels, 2 h, 2 w),
+    (images, cells, 16 channels) of one of (4 h, 4 w)."""
     h, w = size
     if finer.shape[-1] == 2 * w:
         parts: Tensor = finer.unflatten(3, (w, 2)).unflatten(2, (h, 2))  # (images, channels, h, 2, w, 2)
-        return parts.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)
+        return parts.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
     parts = finer.unflatten(3, (w, 2, 2)).unflatten(2, (h, 2, 2))  # (images, channels, h, 2, 2, w, 2, 2)
-    return parts.permute(0, 2, 5, 3, 6, 4, 7, 1).flatten(5, 6).flatten(3, 4).flatten(1, 2)
+    return parts.permute(0, 2, 5, 3, 6, 4, 7, 1).flatten(3).flatten(1, 2)
 
 
 def as_map(parts: Tensor, size: Sizes) -> Tensor:
@@ -129,9 +158,18 @@ def as_map(parts: Tensor, size: Sizes) -> Tensor:
     return grid.reshape(len(parts), channels, 4 * h, 4 * w)
 
 
-def of_masks(maps: Tensor, index: Tensor | None) -> Tensor:
-    """Each mask's picture; of one picture, itself."""
-    return maps[0] if index is None else maps[index]
+def _together(seen: Tensor, masks: int) -> int:
+    """How many masks are made at a time. On a CPU few: what is between their layers then stays in its cache, and
+    small pieces of memory are used again where large ones come fresh from the system each time."""
+    if seen.device.type != "cpu" or torch.compiler.is_compiling():
+        return masks
+    return max(1, TOGETHER // seen[0].numel())
+
+
+def _in_pieces(cells: Tensor) -> tuple[Tensor, ...]:
+    """Cells (..., cells, channels) in pieces for the same reason; elsewhere one piece."""
+    pieces: tuple[Tensor, ...] = cells.split(PIECE if cells.device.type == "cpu" else cells.shape[-2], dim=-2)
+    return pieces
 
 
 def doubled(conv: nn.ConvTranspose2d, seen: Tensor) -> Tensor:

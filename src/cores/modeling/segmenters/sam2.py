@@ -35,8 +35,10 @@ class LeanPyramidDecoder(LeanMaskDecoder):
 
     def upscaled(self, seen: Tensor, extras: tuple[Tensor, ...]) -> Tensor:
         finest, finer = extras
-        twice = self.activation(norm_last(self.upscale_layer_norm, doubled(self.upscale_conv1, seen) + finer))
-        found: Tensor = self.activation(doubled(self.upscale_conv2, twice) + finest)
+        once = doubled(self.upscale_conv1, seen)  # (masks, cells, 4, channels)
+        twice = self.activation(norm_last(self.upscale_layer_norm, once + finer.unflatten(-1, once.shape[-2:])))
+        thrice = doubled(self.upscale_conv2, twice)  # (masks, cells, 4, 4, channels)
+        found: Tensor = self.activation(thrice + finest.unflatten(-1, thrice.shape[-3:]))
         return found
 
 

@@ -42,8 +42,8 @@ class LeanSamHQMaskDecoder(LeanMaskDecoder, SamHQMaskDecoder):
         found: Tensor = taken.expand_as(given).unflatten(1, size).transpose(1, 2).flatten(1, 2)
         return found
 
-    def masks(self, asked: Tensor, upscaled: Tensor, extras: tuple[Tensor, ...], size: Sizes) -> Tensor:
-        plain = as_map(upscaled.flatten(1, 3), size)  # (masks, dim / 8, 4 h, 4 w)
+    def masks(self, asked: Tensor, cells: Tensor, extras: tuple[Tensor, ...], size: Sizes) -> Tensor:
+        plain = as_map(self.upscaled(cells, ()).flatten(1, 3), size)  # (masks, dim / 8, 4 h, 4 w)
         fine = self.mask_conv2(self.activation(self.mask_norm(self.mask_conv1(plain)))) + extras[0]
         by = (self.output_hypernetworks_mlps[0](asked[:, 0]), self.hq_mask_mlp(asked[:, 1]))
         found = [(one[:, None] @ seen.flatten(2)) for one, seen in zip(by, (plain, fine), strict=True)]
