@@ -7,7 +7,7 @@ import sys
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 KEPT = 128 * 2**20  # bytes at the top of the heap that stay: else every step gets them anew, a page at a time
 OWN = "MALLOC_MMAP_THRESHOLD_"  # by which a user says it
-LARGE = 8 * 2**20  # bytes; 1 MiB would give more back and costs a half more of the CPU (benchmarks/speed.md)
+LARGE = 16 * 2**20  # bytes; 1 MiB would give more back and costs a half more of the CPU (benchmarks/speed.md)
 
 
 def give_back_large_tensors() -> bool:

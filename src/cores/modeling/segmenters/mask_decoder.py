@@ -20,8 +20,8 @@ from transformers.models.sam.modeling_sam import SamMaskDecoder
 
 Sizes = tuple[int, int]
 
-TOGETHER = 2**20  # numbers in the cells of masks that are made at a time on a CPU: one mask of SAM's 64 x 64 x 256
-PIECE = 1024  # cells that are made finer at a time on a CPU
+TOGETHER = 2**21  # numbers in the cells of masks that are made at a time on a CPU: two masks of SAM's 64 x 64 x 256
+PIECE = 512  # cells that are made finer at a time on a CPU
 
 
 class LeanMaskDecoder:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers.models.sam.modeling_sam import SamVisionSdpaAttention
 from transformers.models.sam_hq.modeling_sam_hq import SamHQVisionSdpaAttention
 
-AT_ONCE = {"cpu": 2**22, "cuda": 2**25}  # numbers of the bias: what a cache holds, and what keeps a GPU busy
+AT_ONCE = {"cpu": 2**20, "cuda": 2**25}  # numbers of the bias: what a cache holds, and what keeps a GPU busy
 
 
 class OnDevice:
