@@ -71,7 +71,12 @@ def difference(start: Path, scored: Path) -> Iterator[list[str]]:
     """gIoU of a run less the start's, with its interval, a source each."""
     for found in compare(start, scored):
         before, after, (low, high) = found.figures["giou",]
-        yield [found.source, f"{after - before:+.4f}", f"{low:+.4f} to {high:+.4f}"]
+        yield [named(found.source), f"{after - before:+.4f}", f"{low:+.4f} to {high:+.4f}"]
+
+
+def named(source: str) -> str:
+    """A split's name: the whole one has what parts a table's cells."""
+    return source.removeprefix("scenes|")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -102,7 +107,7 @@ def main() -> None:
             scored = args.work / f"{name}-{seed}-scored"
             scores.setdefault(name, []).append(score(scored, [args.work / f"{name}-{seed}"], args.pictures))
             differences += [[name, str(seed), *row] for row in difference(start, scored)]
-    rows = [[name, source, *cells(found, source)] for source in SOURCES for name, found in scores.items()]
+    rows = [[name, named(source), *cells(found, source)] for source in SOURCES for name, found in scores.items()]
     heads = ("", "split", "gIoU", "absent refused", "present refused", "right form")
     sys.stdout.write(table(heads, rows) + "\n\n")
     sys.stdout.write(table(("", "seed", "split", "gIoU less the start's", "95 % interval"), differences) + "\n\n")

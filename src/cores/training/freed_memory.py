@@ -5,17 +5,17 @@ import os
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-KEPT = 128 * 2**20  # bytes at the top of the heap that stay: else every step gets them anew, a page at a time
+KEPT = 2047 * 2**20  # bytes at the top of the heap that stay: all that this setting can say
 OWN = "MALLOC_MMAP_THRESHOLD_"  # by which a user says it
-LARGE = 16 * 2**20  # bytes; 1 MiB would give more back and costs a half more of the CPU (benchmarks/speed.md)
+LARGE = 16 * 2**20  # bytes, more than the cells of two masks of SAM's, which come and go in every layer
 
 
 def give_back_large_tensors() -> bool:
-    """From now on, memory of 8 MiB or more is the system's again as soon as it is freed. Says whether that holds.
+    """From now on, memory of 16 MiB or more is the system's again as soon as it is freed. Says whether that holds.
 
     glibc raises its own limit to 32 MiB as a program frees such pieces; smaller ones then stay with the process, where
-    other sizes do not fit between them. With a limit of ours it would give the top of the heap back after 128 KiB, so
-    that has one too. Other C libraries are left as they are, and so is a limit of the user's own.
+    other sizes do not fit between them. Where the limit is ours it gives the top of the heap back from 128 KiB on, which
+    every step would then get anew, page by page: the top stays. Other C libraries are left as they are, and so is a limit of the user's own.
     """
     if not sys.platform.startswith("linux") or OWN in os.environ:
         return False
