@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from cores.errors import CheckpointError, DataError
 from cores.serving.page import mount
 from cores.serving.page.blocks import FAILED, SCRIPTS, answered
+from cores.serving.page.stopping import Stops
 from cores.serving.settings import Settings
 
 
@@ -42,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def told(engine: Any, question: Any) -> list[dict[str, Any]]:
     async def collect() -> list[dict[str, Any]]:
-        return [one async for one in answered(engine, question)]
+        return [one async for one in answered(engine, question, Stops(), "tab")]
 
     return asyncio.run(collect())
 
@@ -122,3 +123,44 @@ def test_the_pages_own_files_name_no_other_machine_and_are_what_gradio_takes_the
         assert not re.search(r"https?://|//[a-z]+\.|@import|url\(", text), name
     for name in ("page.html", "page.css"):  # templates of Handlebars, then of JavaScript
         assert not re.search(r"`|\$\{|\\|\{\{(?!about\}\})", files[name]), name
+
+
+class Endless:
+    """An engine that says one word and then thinks. `left`: how often it was given up."""
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    async def stream(self, picture: bytes, query: str) -> Any:
+        try:
+            yield "word"
+            await asyncio.sleep(3600)
+        finally:
+            self.left += 1
+
+
+def test_a_tab_stops_its_own_question_alone_also_before_it_arrives(folder: Path) -> None:
+    async def talk() -> None:
+        engine, stops, path = Endless(), Stops(), str(folder / "1f" / "a.png")
+
+        async def ask(tab: str, number: int) -> list[dict[str, Any]]:
+            return [one async for one in answered(engine, question(path, number=number), stops, tab)]
+
+        asked = [asyncio.create_task(ask(*which)) for which in (("a", 1), ("b", 1), ("a", 2))]
+        await asyncio.sleep(0.2)
+        stops.stop("a", 1)
+        assert await asyncio.wait_for(asked[0], 5) == [{"number": 1, "text": "word"}]
+        await asyncio.sleep(0.1)
+        assert engine.left == 1
+        assert not asked[1].done()
+        assert not asked[2].done()  # asked after the one that was stopped
+        stops.stop("b", 7)
+        assert await asyncio.wait_for(asked[1], 5) == [{"number": 1, "text": "word"}]
+        assert await asyncio.wait_for(ask("b", 7), 5) == []  # stopped on its way here
+        asked[2].cancel()  # whoever listened has left
+        with pytest.raises(asyncio.CancelledError):
+            await asked[2]
+        assert engine.left == 3
+        assert not stops._asked
+
+    asyncio.run(talk())

@@ -14,8 +14,9 @@ def give_back_large_tensors() -> bool:
     """From now on, memory of 16 MiB or more is the system's again as soon as it is freed. Says whether that holds.
 
     glibc raises its own limit to 32 MiB as a program frees such pieces; smaller ones then stay with the process, where
-    other sizes do not fit between them. Where the limit is ours it gives the top of the heap back from 128 KiB on, which
-    every step would then get anew, page by page: the top stays. Other C libraries are left as they are, and so is a limit of the user's own.
+    other sizes do not fit between them. Where the limit is ours it gives the top of the heap back from 128 KiB on, and
+    every step would get it anew, page by page: so the top stays. Other C libraries are left as they are, and so is a
+    limit of the user's own.
     """
     if not sys.platform.startswith("linux") or OWN in os.environ:
         return False

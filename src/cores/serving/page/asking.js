@@ -64,7 +64,7 @@ function failed(text) {
 $(".ask").onsubmit = (event) => {
   event.preventDefault();
   if (!asking) return ask($(".query").value);
-  trigger("stop");
+  trigger("stop", { number: asking });
   failed("");
 };
 

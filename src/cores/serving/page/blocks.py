@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from importlib import resources
 from typing import Any
@@ -14,6 +14,7 @@ from cores.inference.segmentation import Segmentation
 from cores.serving.engine import Engine
 from cores.serving.page.answers import as_shown
 from cores.serving.page.examples import examples_html
+from cores.serving.page.stopping import Stops
 from cores.serving.page.uploads import sent
 from cores.serving.refusals import refusal_of
 from cores.serving.settings import Settings
@@ -55,27 +56,35 @@ def build(engine: Engine, about: str = "") -> gr.Blocks:
     html = _file("page.html").replace("EXAMPLES", examples_html())
     script = "\n".join([*map(_file, SCRIPTS), "show();"])
 
-    async def answer(event: gr.EventData) -> AsyncIterator[dict[str, Any]]:
-        async for told in answered(engine, event._data):
-            yield told
+    stops = Stops()
+
+    async def answer(event: gr.EventData, tab: gr.Request) -> AsyncIterator[dict[str, Any]]:
+        async with aclosing(answered(engine, event._data, stops, str(tab.session_hash))) as pieces:
+            async for told in pieces:
+                yield told
+
+    def stop(event: gr.EventData, tab: gr.Request) -> None:
+        if isinstance(number := (event._data or {}).get("number"), int):
+            stops.stop(str(tab.session_hash), number)
 
     blocks: gr.Blocks
     with gr.Blocks(title="CoReS", analytics_enabled=False, fill_width=True, delete_cache=KEPT) as blocks:
         style = _file("page.css")
         page = gr.HTML(html_template=html, css_template=style, js_on_load=script, apply_default_css=False, about=about)
         # Many questions at a time: it is the engine that queues them, batches them and refuses what is too much.
-        once = {"queue": True, "show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-        asked = page.ask(answer, None, page, **once)
+        how: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "multiple"}
+        asked = page.ask(answer, None, page, queue=True, concurrency_limit=None, **how)
         asked.failure(None, None, page, js=LOST)
-        page.stop(None, None, None, cancels=[asked])
+        page.stop(stop, None, None, queue=False, **how)
     return blocks
 
 
-async def answered(engine: Engine, question: Any) -> AsyncIterator[dict[str, Any]]:
+async def answered(engine: Engine, question: Any, stops: Stops, tab: str) -> AsyncGenerator[dict[str, Any], None]:
     """What the page is told about one question, each with the `number` that it gave the question.
 
     First `text`, what is said so far, again and again; then `answer` (`as_shown`). Else `sorry`, why there is none,
-    with `gone` when the picture has to be sent again. `question`: what the page says, or anybody who can write HTTP.
+    with `gone` when the picture has to be sent again; nothing more once `tab` has stopped it. `question`: what the
+    page says, or anybody who can write HTTP.
     """
     match question:
         case {"number": int(number), "query": str(query), "name": str(name), "path": path}:
@@ -89,7 +98,10 @@ async def answered(engine: Engine, question: Any) -> AsyncIterator[dict[str, Any
         return
     text = ""
     try:
-        async with aclosing(engine.stream(picture, query)) as pieces:  # so that leaving stops the work at once
+        async with (  # so that leaving stops the work at once
+            aclosing(engine.stream(picture, query)) as stream,
+            aclosing(stops.until(tab, number, stream)) as pieces,
+        ):
             async for piece in pieces:
                 if isinstance(piece, Segmentation):
                     yield {"number": number, "answer": await asyncio.to_thread(as_shown, piece, name)}
