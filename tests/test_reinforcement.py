@@ -54,14 +54,14 @@ def test_overlaps_by_hand():
 def test_rewards_by_hand():
     there = [Target(encode(square(2)), encode(square(0, 12)))]
     right = reward_parts(answer(1), "segmented", [square(2)], [square(0, 12)], there)
-    assert right == (1, 1, 1, 1)
+    assert right == (1, 1, 1, 1, 0)
     missed = reward_parts(answer(1, whole=False), "segmented", [square(9)], [square(0, 6)], there)
-    assert missed == (0, 0, 1, 0.5)
+    assert missed == (0, 0, 1, 0.5, 0)
     refused = reward_parts(answer(0), "absent", [], [], there)
-    assert refused == (0, 1, 0, 0)
-    assert reward_parts(answer(0), "absent", [], [], []) == (1, 1, 1, 1)
-    assert reward_parts(answer(1), "segmented", [square(2)], [square(2)], []) == (0, 1, 0, 0)
-    assert reward_parts(answer(0, cut=True), "text", [], [], []) == (1, 0, 0, 1)
+    assert refused == (0, 1, 0, 0, 0)
+    assert reward_parts(answer(0), "absent", [], [], []) == (1, 1, 1, 1, 0)
+    assert reward_parts(answer(1), "segmented", [square(2)], [square(2)], []) == (0, 1, 0, 0, 0)
+    assert reward_parts(answer(0, cut=True), "text", [], [], []) == (1, 0, 0, 1, 0)
     assert right.total({"iou": 1, "form": 0.25, "refusal": 0.5, "location": 0}) == 1.75
 
 

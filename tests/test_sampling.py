@@ -34,6 +34,15 @@ def test_only_the_nucleus_is_drawn_from(top_p, words):
     assert torch.allclose(found, kept / kept.sum(), atol=1e-4)
 
 
+def test_rounding_changes_no_word():
+    """Of words that are alike but for it, as those are that a model never learned."""
+    alike = torch.randn(2000, 12, generator=torch.Generator().manual_seed(0)).repeat(1, 8)
+    noise = 1e-6 * torch.randn(alike.shape, generator=torch.Generator().manual_seed(1))
+    chance = torch.rand(2000, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    same = draw(alike, chance, Sampling()) == draw(alike + noise, chance, Sampling())
+    assert same.double().mean() > 0.999
+
+
 def test_an_answer_draws_the_same_in_whatever_company():
     rows = torch.randn(50, 6, 30, generator=torch.Generator().manual_seed(0)).log_softmax(-1)  # steps, answers, words
     keys = [(3, 7, question, sample) for question in range(2) for sample in range(3)]

@@ -206,7 +206,9 @@ class ReinforcementSection:
     `location`. `scaled`: rewards are divided by their spread in a group. `updates`: optimiser steps that learn from
     one drawing of answers; from the second on, `clip` and `clip_high` (None: as `clip`) bound how far a word's ratio
     may go below and above 1. `kl`: weight of the divergence from the model at the start. `supervised`: the usual
-    losses of given answers, by their weights in `losses`, train in the same step, too.
+    losses of given answers, by their weights in `losses`, train in the same step, too. `think`: tokens of free
+    reasoning before an answer, at most; 0: none. `think_cost`: subtracted from the reward of a thought that takes
+    them all, and of a shorter one its share.
     """
 
     samples: int = 0
@@ -222,6 +224,8 @@ class ReinforcementSection:
     clip_high: float | None = None
     kl: float = 0.02
     supervised: bool = False
+    think: int = 0
+    think_cost: float = 0.1
 
     def problems(self) -> Iterator[str]:
         """Numbers out of their range and rewards that are none, a line each."""
@@ -234,7 +238,7 @@ class ReinforcementSection:
         for name in ("max_new_tokens", "updates"):
             if (value := getattr(self, name)) is not None and value < 1:
                 yield f"reinforcement.{name}: found {value}, expected at least 1"
-        for name in ("clip", "clip_high", "kl"):
+        for name in ("clip", "clip_high", "kl", "think", "think_cost"):
             if (getattr(self, name) or 0) < 0:
                 yield f"reinforcement.{name}: found {getattr(self, name)}, expected at least 0"
         wanted = {"iou", "form", "refusal", "location"}

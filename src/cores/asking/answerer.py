@@ -124,6 +124,10 @@ class Answerer(ABC, Generic[I]):
         """The text of an answer's ids, as far as they are said. Of those alone who tell how far they are."""
         raise NotImplementedError
 
+    def thought_of(self, answer: Answered) -> str:
+        """The free reasoning before an answer, without its marks; empty where there is none."""
+        return ""
+
     def full_size(self, image: I, low_res: Tensor, threshold: float = 0.5) -> list[FullSize]:
         """The masks at the picture's own size of low-res logits (masks, h, w). `threshold`: see `FullSize`."""
         return [FullSize.of(one, self.canvas, image.resized, image.size, self.fit, threshold) for one in low_res]

@@ -6,11 +6,12 @@ answers on one flat axis, dim = of a prompt token, (h, w) = low-res masks.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from cores.asking.thinking import NOTHING, Thought
 from cores.modeling.generation import Said
 from cores.modeling.model import CoresModel
 from cores.modeling.segmenters.base import Features
@@ -28,7 +29,7 @@ class Answered:
     `low_res_logits`: (chains, h, w) a level, zeros (an empty mask) for a level that was not said.
     `predicted_iou`: the decoder's guess of each chain's last mask, as it comes; `sure`: the mean probability of its
     grounding tokens (geometric); `absent`: how much likelier a refusal's first words are than any others, 0 to 1. The
-    first and the last are 0 where nobody asked for them.
+    first and the last are 0 where nobody asked for them. `thought`: free reasoning that was said before `ids`.
     """
 
     ids: list[int]
@@ -41,6 +42,7 @@ class Answered:
     predicted_iou: Sequence[float]
     sure: Sequence[float]
     absent: float
+    thought: Thought = field(default=NOTHING, kw_only=True)
 
     @property
     def length(self) -> int:

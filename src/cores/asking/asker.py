@@ -22,6 +22,7 @@ from cores.asking.constrained import Constrained
 from cores.asking.drafts import Drafts
 from cores.asking.prefixes import Prefixes
 from cores.asking.similarity import SimilarityMap, similarity_map
+from cores.asking.thinking import Thinking
 from cores.data.sample import Form, Turn
 from cores.errors import UserError
 from cores.modeling.generation import Choose, Generation, Said, generate, teacher_force
@@ -99,12 +100,14 @@ class Asker(Answerer[EncodedImage]):
 
         chain: `constrained`: every generated answer holds whole chains (`Constrained`), a token a pass.
         refine: masks of the last level are decoded once more, each with itself as its prompt.
+        think: tokens of free reasoning before a generated answer, at most (`Thinking`); 0: none. It comes on top of
+            `max_new_tokens`, a token a pass.
         confidence: of the checkpoint; with it answers have the signals that it reads, which takes a little more of
             the decoder and the head.
 
     `tally`: what its generated answers took so far.
     Raises UserError when `max_new_tokens` or `questions_per_pass` is no whole number from 1, or too few for a
-    constrained chain, and for other drafts.
+    constrained chain, for a `think` below 0 or together with a constrained chain, and for other drafts.
     """
 
     has_tokens = True
@@ -121,6 +124,7 @@ class Asker(Answerer[EncodedImage]):
         chain: ChainRule = "free",
         refine: bool = False,
         confidence: Confidence | None = None,
+        think: int = 0,
     ) -> None:
         self.model, self.processor, self.seed = model, processor, seed
         self.prefixes = Prefixes() if prefixes is None else prefixes
@@ -133,7 +137,11 @@ class Asker(Answerer[EncodedImage]):
         if drafts not in get_args(DraftsFrom):
             raise UserError(f"drafts: found {drafts!r:.40}, expected one of {', '.join(get_args(DraftsFrom))}")
         self.drafts, self.tally = drafts, Tally()
-        self.chain, self.refine, self.confidence = chain, refine, confidence
+        self.chain, self.refine, self.confidence, self.think = chain, refine, confidence, think
+        if type(think) is not int or think < 0:
+            raise UserError(f"think: found {think!r:.40}, expected a whole number of tokens from 0")
+        if think and chain != "free":
+            raise UserError("think: an answer with a constrained chain has no free reasoning: leave one of them out")
         self._choose()  # what is wrong with a number is said at once
         self._drafts: Drafts | None = None  # made when it is needed
         self.levels = [str(level["name"]) for level in model.config.levels]
@@ -179,6 +187,10 @@ class Asker(Answerer[EncodedImage]):
         """The text of an answer's ids, as far as they are said."""
         return self.processor.parse_answer(ids).text
 
+    def thought_of(self, answer: Answered) -> str:
+        """The free reasoning before an answer, without its marks; empty where there is none."""
+        return self.text_of(answer.thought.inner).strip()
+
     def generate(self, image: EncodedImage, queries: Sequence[Query]) -> list[Answered]:
         """The model's own answers to the queries, in their order.
 
@@ -222,14 +234,14 @@ class Asker(Answerer[EncodedImage]):
         (question,) = self._questions([image], [[query]])
         (prefix,) = self._prefixes([image])
         heard = None if follow is None else _heard(follow, [(0, 0)])
-        how = (self._choose(), image.drafts or self._drafter(), heard)
-        answer = Generation(self.model, [prefix], [question], self.processor.closing, self.max_new_tokens, *how)
+        thinking = Thinking.of(self.processor, self.think, None)
+        how = (thinking or self._choose(), image.drafts or self._drafter(), heard)
+        answer = Generation(self.model, [prefix], [question], self.processor.closing, self._most(thinking), *how)
         while answer.open:
             answer.step()
-            yield answer.told[0].said
-        said = answer.said()
-        self.tally.count(said)
-        return self._segmented([image], said, [0])[0]
+            said = answer.told[0].said
+            yield said if thinking is None else thinking.spoken(0, said)
+        return self._segmented([image], answer.said(), [0], thinking)[0]
 
     def teacher_force(
         self, image: EncodedImage, queries: Sequence[Query], answers: Sequence[Turn | str | None]
@@ -287,19 +299,34 @@ class Asker(Answerer[EncodedImage]):
         own = dict(zip(numbers, self._prefixes(asked), strict=True))
         prefixes, closing = [own[number] for number in of], self.processor.closing
         if answers is None:
-            most, choose = self.max_new_tokens, choose or self._choose()
-            how: dict[str, Any] = {"choose": choose, "drafter": drafter, "follow": heard}
-            said = generate(self.model, prefixes, questions, closing, most, **how)
-            self.tally.count(said)
-        else:
-            said = teacher_force(self.model, prefixes, questions, answers, closing)
-        return self._segmented(asked, said, [numbers.index(number) for number in of])
+            thinking = Thinking.of(self.processor, self.think, choose)
+            how: dict[str, Any] = {"choose": thinking or choose or self._choose(), "drafter": drafter, "follow": heard}
+            said = generate(self.model, prefixes, questions, closing, self._most(thinking), **how)
+            return self._segmented(asked, said, [numbers.index(number) for number in of], thinking)
+        said = teacher_force(self.model, prefixes, questions, answers, closing)
+        return self._masks(asked, said, [numbers.index(number) for number in of])
 
-    def _segmented(self, images: Sequence[EncodedImage], said: Sequence[Said], of: Sequence[int]) -> list[Answered]:
+    def _segmented(
+        self, images: Sequence[EncodedImage], said: Sequence[Said], of: Sequence[int], thinking: Thinking | None
+    ) -> list[Answered]:
+        """What the model said with its masks, each `of` the image of this number; thoughts are taken off."""
+        if thinking is None:
+            self.tally.count(said)
+            return self._masks(images, said, of)
+        apart = [thinking.apart(number, one) for number, one in enumerate(said)]
+        self.tally.count([rest for _, rest in apart])
+        answers = self._masks(images, [rest for _, rest in apart], of)
+        return [replace(one, thought=thought) for one, (thought, _) in zip(answers, apart, strict=True)]
+
+    def _masks(self, images: Sequence[EncodedImage], said: Sequence[Said], of: Sequence[int]) -> list[Answered]:
         """What was said with its masks, each `of` the image of this number."""
         features = [image.features for image in images]
         absent = None if self.confidence is None else self._first_words.absent(self.model, said)
         return segment_answers(self.model, features, said, of, self.questions_per_pass, self.refine, absent)
+
+    def _most(self, thinking: Thinking | None) -> int:
+        """The most tokens of what is said."""
+        return self.max_new_tokens + (0 if thinking is None else thinking.room)
 
     @cached_property
     def _first_words(self) -> FirstWords:

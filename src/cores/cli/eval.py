@@ -101,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         "be expected (docs/confidence.md)",
     )
     parser.add_argument("--max-new-tokens", type=int, help="most tokens of an answer (default: the checkpoint's)")
+    parser.add_argument(
+        "--think", type=int, default=0, help="most tokens of free reasoning before an answer (0: none)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is already there")
     asked_model_options(parser)
     return parser
@@ -208,6 +211,7 @@ def _settings(
         "sanity": not args.no_sanity,
         "similarity": args.similarity,
         "max_new_tokens": args.max_new_tokens,
+        "think": args.think,
         "seed": args.seed,
         "dtype": args.dtype,
         "quantize": args.quantize,
@@ -226,13 +230,16 @@ def _asker(args: argparse.Namespace, pictures: int) -> "Answerer[Any]":
     from cores.words.load import is_words, load_words
 
     if is_words(args.model):
+        if args.think:
+            raise UserError("--think: a chain in words says what it says: leave it out")
         chain = load_words(args.model, args.device, args.dtype, args.seed, args.quantize)
         return chain if args.max_new_tokens is None else chain.saying(args.max_new_tokens)
     check_static(args.model)
     model, processor = load(args.model, args.device, args.dtype, quantize=args.quantize)
     kept = Prefixes(pictures)  # a picture's prefix is read once for both ways of answering
     confidence = Confidence.load(find(args.model))
-    return Asker(model, processor, args.seed, args.max_new_tokens, prefixes=kept, confidence=confidence)
+    how: dict[str, Any] = {"prefixes": kept, "confidence": confidence, "think": args.think}
+    return Asker(model, processor, args.seed, args.max_new_tokens, **how)
 
 
 def _rank() -> int:

@@ -86,13 +86,13 @@ def _run(recipe: Recipe, args: argparse.Namespace, places: dict[str, str]) -> in
     with together():
         scored = _evaluation_sources(recipe)
     quiet = args.quiet or not is_first()
-    asked, seed = recipe.evaluation, int(recipe.trainer.get("seed", 0))
+    asked, seed, think = recipe.evaluation, int(recipe.trainer.get("seed", 0)), recipe.reinforcement.think
     trainer = train(
         recipe,
         args.out,
         open_source,
-        evaluate=Scorer(scored, asked.limit, asked.answers, seed) if scored else None,
-        draw=Gallery(scored, asked.pictures, asked.answers, seed) if asked.pictures else None,
+        evaluate=Scorer(scored, asked.limit, asked.answers, seed, think) if scored else None,
+        draw=Gallery(scored, asked.pictures, asked.answers, seed, think) if asked.pictures else None,
         resume=args.resume,
         replace=args.overwrite,
         moved=places,

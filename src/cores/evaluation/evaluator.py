@@ -55,6 +55,7 @@ def evaluate(
     max_new_tokens: int | None = None,
     questions_per_pass: int = QUESTIONS_PER_PASS,
     pictures: int = 1,
+    think: int = 0,
 ) -> Result:
     """Score a model on samples. Results of several ranks, each with its own samples, add up with `+`.
 
@@ -73,13 +74,14 @@ def evaluate(
         max_new_tokens: most tokens of a generated answer; None: the checkpoint's own.
         questions_per_pass: most questions that are worked on at once: bounds the memory, changes no figure.
         pictures: asked together in one batch; figures may differ by the rounding of fp32.
+        think: tokens of free reasoning before a generated answer, at most.
 
     Returns: a `Result`; its figures are fractions of 1. The model comes back in the mode (train or eval) it was in.
     Raises UserError for an unknown mode or none, and for a number that is not whole from 1; DataError that names the
     picture for a question that cannot be asked, and for a picture that cannot be read.
     """
     kept = Prefixes(pictures)  # a picture's prefix is read once for both ways of answering
-    asker = Asker(model, processor, seed, max_new_tokens, questions_per_pass, kept)
+    asker = Asker(model, processor, seed, max_new_tokens, questions_per_pass, kept, think=think)
     with evaluating(model):
         return evaluate_asker(
             asker, samples, answers, progress=progress, sanity=sanity, records=records, pictures=pictures

@@ -27,16 +27,17 @@ class Gallery:
     """Draws the same questions of some sources again each time it is called.
 
     `count`: pictures, spread over the sources; fewer where fewer have a question with a target; `answers`: how the
-    model answers (see `evaluate`); `seed`: for exemplars drawn at random. Drawing raises DataError as `evaluate` does.
+    model answers (see `evaluate`); `seed`: for exemplars drawn at random; `think`: tokens of free reasoning before a
+    generated answer. Drawing raises DataError as `evaluate` does.
     """
 
-    def __init__(self, sources: Sequence[Source], count: int, answers: Mode, seed: int) -> None:
-        self.sources, self.count, self.answers, self.seed = sources, count, answers, seed
+    def __init__(self, sources: Sequence[Source], count: int, answers: Mode, seed: int, think: int = 0) -> None:
+        self.sources, self.count, self.answers, self.seed, self.think = sources, count, answers, seed, think
 
     @torch.no_grad()
     def __call__(self, model: CoresModel, processor: CoresProcessor) -> Image.Image | None:
         """The grid; None when no picture has a question with a target. The model comes back in the mode it was in."""
-        asker = Asker(model, processor, self.seed)
+        asker = Asker(model, processor, self.seed, think=self.think)
         with evaluating(model):
             panels = [panel for sample, question in self.chosen for panel in self._row(asker, sample, question)]
         return viz.sheet(panels, columns=len(asker.levels) + 2, width=WIDTH) if panels else None

@@ -1,6 +1,7 @@
 """What scores a model during training: some sources, each rank a share of their pictures."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from cores.data.sample import Sample
 from cores.data.sources.base import Source
@@ -15,15 +16,16 @@ class Scorer:
     """Mask metrics of a model on one rank's share of the pictures; those of all ranks add up with `+`.
 
     `limit`: pictures of each source, None for all; `answers`: how it answers (see `evaluate`); `seed`: for exemplars
-    drawn at random.
+    drawn at random; `think`: tokens of free reasoning before a generated answer.
     """
 
-    def __init__(self, sources: Sequence[Source], limit: int | None, answers: Mode, seed: int) -> None:
-        self.sources, self.limit, self.answers, self.seed = sources, limit, answers, seed
+    def __init__(self, sources: Sequence[Source], limit: int | None, answers: Mode, seed: int, think: int = 0) -> None:
+        self.sources, self.limit, self.answers, self.seed, self.think = sources, limit, answers, seed, think
 
     def __call__(self, model: CoresModel, processor: CoresProcessor, rank: int, world: int) -> MaskMetrics:
         share = Share(self.sources, self.limit, rank, world)
-        result = evaluate(model, processor, share, (self.answers,), seed=self.seed, progress=False, sanity=False)
+        how: dict[str, Any] = {"seed": self.seed, "think": self.think, "progress": False, "sanity": False}
+        result = evaluate(model, processor, share, (self.answers,), **how)
         return result.scores[self.answers].masks
 
 

@@ -82,7 +82,8 @@ class Cores(Segmenting[EncodedImage]):
 
     def _asker(self, options: Options) -> Asker:
         how = (self.seed, options.max_new_tokens, self.questions_per_pass, self.prefixes, self.drafts, options.chain)
-        return Asker(self.model, self.processor, *how, refine=options.refine, confidence=self.confidence)
+        asked: dict[str, Any] = {"refine": options.refine, "think": options.think}
+        return Asker(self.model, self.processor, *how, **asked, confidence=self.confidence)
 
     def talk_about(self, encoded: EncodedImage) -> EncodedImage:
         """The picture for a talk: see `Asker.talk_about`."""
@@ -130,8 +131,8 @@ class CoresInWords(Segmenting[Seen]):
         return self.chain.speaker.tokenizer
 
     def _asker(self, options: Options) -> WordsChain:
-        if options.refine or options.chain != "free":
-            raise UserError("refine and chain: a chain in words has no tokens to do that with: leave them out")
+        if options.refine or options.think or options.chain != "free":
+            raise UserError("refine, think and chain: a chain in words has no tokens to do that with: leave them out")
         most = options.max_new_tokens
         return self.chain if most is None else self.chain.saying(most)
 

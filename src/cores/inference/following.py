@@ -115,6 +115,7 @@ def result_of(
         tokens=answer.length,
         cut=answer.cut,
         refusal=confidence.of_refusal(answer.absent),
+        thought=asker.thought_of(answer),
     )
 
 

@@ -20,6 +20,8 @@ class How(TypedDict, total=False):
     threshold: a mask has the pixels that are more probable than this; 0.5 without it.
     fill_holes: a mask has what it encloses, too.
     refine: each target's last mask is decoded once more, with itself as its prompt (docs/predict.md: what that does).
+    think: tokens of free reasoning before each answer, at most; 0 without it. For models that learned to
+        (docs/reinforce.md): others lose their chain behind it. Not together with `chain="constrained"`.
     max_seconds: an answer that takes longer is cut at its next token, counted from the call, with the picture's
         encoding. What was said until then is kept, with its masks.
     stop: asked before each token; True cuts the answer there, as `max_seconds` does.
@@ -30,6 +32,7 @@ class How(TypedDict, total=False):
     threshold: float
     fill_holes: bool
     refine: bool
+    think: int
     max_seconds: float | None
     stop: Callable[[], bool] | None
 
@@ -63,6 +66,7 @@ class Options:
     threshold: float = 0.5
     fill_holes: bool = False
     refine: bool = False
+    think: int = 0
     max_seconds: float | None = None
     stop: Callable[[], bool] | None = None
 

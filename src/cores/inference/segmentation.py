@@ -140,7 +140,8 @@ class Segmentation:
     `segmented`, it named at least one target, even if its mask is empty; `absent`, it says that there is no such
     thing; `text`, any other answer without a mask. `size` (H, W). `targets`: in the answer's order. `score`: mean log
     probability of the answer's `tokens`, at most 0. `cut`: the answer reached `max_new_tokens` before it ended.
-    `refusal`: how probable it is that nothing there is what was asked for (docs/confidence.md).
+    `refusal`: how probable it is that nothing there is what was asked for (docs/confidence.md). `thought`: the free
+    reasoning before the answer, where it was asked for (`think`).
     `trace`: where its picture may be found again. The picture itself is not kept, nor is the trace compared or
     pickled: results stay small, equal by what they say, and tell nobody where somebody's pictures are.
     """
@@ -155,6 +156,7 @@ class Segmentation:
     tokens: int
     cut: bool = False
     refusal: float = 0.0
+    thought: str = ""
     trace: Trace | None = field(default=None, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -296,6 +298,7 @@ class Segmentation:
                 "mask": self.rle,
                 "targets": targets,
             }
+            | ({"thought": self.thought} if self.thought else {})
         )
         return found
 

@@ -54,16 +54,17 @@ def sampler(sampling: Sampling, keys: Sequence[Hashable], never: Sequence[int] =
 def draw(log_probabilities: Tensor, chance: Tensor, sampling: Sampling) -> Tensor:
     """The words (rows,) at which the cumulated probability passes `chance` (rows,), numbers from 0 to below 1.
 
-    Args: `log_probabilities` (rows, vocabulary). Words are taken in the order of their probability, and of their
-    number where it is the same. The nucleus holds at least the likeliest.
+    Args: `log_probabilities` (rows, vocabulary). Probability is cumulated in the order of the vocabulary: in that of
+    probability, two words that are alike in it but for rounding would change places, and the word that is drawn with
+    them. The nucleus holds at least the likeliest.
     """
-    scaled = (log_probabilities.double() / sampling.temperature).softmax(-1)
-    sorted_, words = torch.sort(scaled, dim=-1, descending=True, stable=True)
-    upto = sorted_.cumsum(-1)
-    inside = upto - sorted_ < sampling.top_p  # what comes before a word leaves room for it
-    inside[:, 0] = True
-    held = sorted_ * inside
+    held = (log_probabilities.double() / sampling.temperature).softmax(-1)
+    if sampling.top_p < 1:
+        sorted_, words = torch.sort(held, dim=-1, descending=True, stable=True)
+        inside = sorted_.cumsum(-1) - sorted_ < sampling.top_p  # what comes before a word leaves room for it
+        inside[:, 0] = True
+        held = torch.zeros_like(held).scatter(-1, words, sorted_ * inside)
     upto = held.cumsum(-1)
     wanted = chance.to(upto.device, upto.dtype)[:, None] * upto[:, -1:]
-    place = (upto <= wanted).sum(-1).clamp(max=inside.sum(-1) - 1)
-    return words.gather(-1, place[:, None])[:, 0]
+    last = held.shape[-1] - 1 - (held.flip(-1) > 0).int().argmax(-1)  # that can be drawn at all
+    return torch.minimum((upto <= wanted).sum(-1), last)

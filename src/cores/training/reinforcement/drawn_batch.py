@@ -35,7 +35,7 @@ def with_drawn(batch: dict[str, Any], rolled: Sequence[Rolled], pad: int) -> dic
         segments[one.row] = torch.cat([segments[one.row], torch.full_like(words, numbers[one.row])])
         labels[one.row] = torch.cat([labels[one.row], torch.full_like(words, UNSUPERVISED)])
     before, longest = batch["input_ids"].shape[1], max(map(len, ids))
-    places = [one.row * longest + start - 1 + k for one, start in zip(rolled, starts, strict=True) for k in _of(one)]
+    places = [one.row * longest + start - 1 + k for one, start in zip(rolled, starts, strict=True) for k in one.chosen]
     counts = {**batch["counts"], "drawn": len(places), "answers": len(rolled)}
     return {
         **batch,
@@ -46,14 +46,10 @@ def with_drawn(batch: dict[str, Any], rolled: Sequence[Rolled], pad: int) -> dic
         "counts": counts,
         "drawn": {
             "places": torch.tensor(places, dtype=torch.long),
-            "words": torch.tensor([word for one in rolled for word in one.answer], dtype=torch.long),
-            "advantages": torch.tensor([one.advantage for one in rolled for _ in one.answer], dtype=torch.float),
+            "words": torch.tensor([one.answer[k] for one in rolled for k in one.chosen], dtype=torch.long),
+            "advantages": torch.tensor([one.advantage for one in rolled for _ in one.chosen], dtype=torch.float),
         },
     }
-
-
-def _of(one: Rolled) -> range:
-    return range(len(one.answer))
 
 
 def _padded(rows: Sequence[Tensor], longest: int, filler: int) -> Tensor:

@@ -20,17 +20,19 @@ class Parts(NamedTuple):
 
     `iou`: of its masks with the targets', in their order; nothing asked for and nothing drawn is 1. `form`: it ended
     by itself, as a refusal or in whole chains. `refusal`: it refused what is not there, and nothing else. `location`:
-    IoU of the first level's masks with the known locations; where none is known, as `iou`.
+    IoU of the first level's masks with the known locations; where none is known, as `iou`. `thought`: how much of its
+    room free reasoning took, which is no reward but a cost.
     """
 
     iou: float
     form: float
     refusal: float
     location: float
+    thought: float = 0.0
 
     def total(self, weights: Mapping[str, float]) -> float:
-        """The weighted sum."""
-        return float(sum(weights[name] * value for name, value in self._asdict().items()))
+        """The weighted sum of the rewards."""
+        return float(sum(weight * getattr(self, name) for name, weight in weights.items()))
 
 
 def reward_parts(

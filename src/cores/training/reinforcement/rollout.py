@@ -22,8 +22,9 @@ Key = tuple[int, ...]  # seed, epoch and index of a sample: what its answers' ch
 
 @dataclass(frozen=True, slots=True)
 class Rolled:
-    """One drawn answer. `row`: its picture's number in the batch; `question`, `answer`: ids, what closes it included;
-    `advantage`: how much better than its group it is; `parts`, `reward`: what it is worth."""
+    """One drawn answer. `row`: its picture's number in the batch; `question`, `answer`: ids, what closes it and a
+    thought before it included; `advantage`: how much better than its group it is; `parts`, `reward`: what it is worth;
+    `chosen`: places in `answer` of the words that the model chose, which are all but a thought's marks."""
 
     row: int
     question: list[int]
@@ -31,6 +32,7 @@ class Rolled:
     advantage: float
     parts: Parts
     reward: float
+    chosen: tuple[int, ...]
 
 
 def roll_out(
@@ -69,11 +71,15 @@ def _group(
     parts = []
     for answer in answers:
         levels = [[full.mask for full in asker.full_size(image, logits)] for logits in answer.low_res_logits]
-        parts.append(reward_parts(answer, asker.read(answer).status, levels[-1], levels[0], turn.targets))
-    rewards = [one.total(section.rewards) for one in parts]
+        worth = reward_parts(answer, asker.read(answer).status, levels[-1], levels[0], turn.targets)
+        parts.append(worth._replace(thought=answer.thought.length / section.think) if section.think else worth)
+    rewards = [one.total(section.rewards) - section.think_cost * one.thought for one in parts]
     better = advantages(torch.tensor([rewards], dtype=torch.double), section.scaled)[0].tolist()
     question, closing = asker.processor.question(turn.query, turn.form).tolist(), asker.processor.closing
-    return [
-        Rolled(row, question, [*answer.ids, *([] if answer.cut else closing)], *worth)
-        for answer, *worth in zip(answers, better, parts, rewards, strict=True)
-    ]
+    found = []
+    for answer, advantage, part, reward in zip(answers, better, parts, rewards, strict=True):
+        ids = [*answer.ids, *([] if answer.cut else closing)]
+        before = len(answer.thought.ids)
+        chosen = (*range(*answer.thought.chosen), *range(before, before + len(ids)))
+        found.append(Rolled(row, question, [*answer.thought.ids, *ids], advantage, part, reward, chosen))
+    return found

@@ -61,7 +61,7 @@ class PolicyTrainer(CoresTrainer):
     def _draw(self, batch: dict[str, Any]) -> list[Rolled]:
         """Put drawn answers into a batch."""
         samples, keys = batch.pop("samples"), batch.pop("keys")
-        asker = Asker(self.model, self.processor, self.seed, self.section.max_new_tokens)
+        asker = Asker(self.model, self.processor, self.seed, self.section.max_new_tokens, think=self.section.think)
         with self._asked():
             rolled = roll_out(asker, samples, keys, self.section)
             batch.update(with_drawn(batch, rolled, int(self.processor.tokenizer.pad_token_id or 0)))
