@@ -88,6 +88,17 @@ def test_a_row_that_no_recipe_can_be_ends_it_before_anything_trains(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_setting_behind_rows_is_no_row(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    pretend(out, "one", 0, 0.5)
+    asked = ["ablate", str(own), "--out", str(out), "--tables", "--rows", "one"]
+    assert main([*asked, "lora.r=2"]) == 0
+    assert main([*asked, "lora.rank=2"]) == 2
+    assert "lora.rank" in capsys.readouterr().err
+    assert main([*asked, "ones"]) == 2
+    assert "--rows ones: there is no such row" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_it_trains_and_scores_what_is_not_there_yet(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -38,11 +38,13 @@ def main(argv: list[str]) -> int:
     from cores.recipe import load_recipe
     from cores.typed_yaml import nearest
 
+    behind = [row for row in args.rows or [] if "=" in row]  # settings that stand behind --rows
+    args.rows = [row for row in args.rows or [] if row not in behind]
     ablation = read_ablation(args.ablation)
-    ablation = replace(ablation, settings=(*ablation.settings, *args.settings))
+    ablation = replace(ablation, settings=(*ablation.settings, *args.settings, *behind))
     if args.seeds:
         ablation = replace(ablation, seeds=tuple(args.seeds))
-    for row in args.rows or []:
+    for row in args.rows:
         if row not in ablation.rows:
             raise UserError(f"--rows {row}: there is no such row{nearest(row, ablation.rows)}")
     rows = args.rows or list(ablation.rows)
