@@ -77,6 +77,8 @@ def test_answers_are_those_of_segment(manifest: Path, out: Path) -> None:
     for row in [row for row in rows(out) if not row["error"]][:6]:
         (found,) = cores.segment(manifest.parent / row["image"], [row["query"]])
         assert (row["answer"], row["status"], row["size"]) == (found.answer, found.status, list(found.size))
+        assert row["refusal"] == pytest.approx(found.refusal, abs=1e-4)
+        assert row["confidences"] == pytest.approx([target.confidence for target in found.targets], abs=1e-4)
         assert row["score"] == pytest.approx(found.score, abs=1e-4)
         for target, mask in zip(found.targets, row["masks"], strict=True):
             assert (target.mask != decode(mask)).mean() < 1e-3, "batches differ by rounding only"

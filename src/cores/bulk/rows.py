@@ -32,10 +32,12 @@ SCHEMA = pa.schema(
         ("answer", pa.string()),
         ("text", pa.string()),
         ("score", pa.float64()),
+        ("refusal", pa.float64()),
         ("cut", pa.bool_()),
         ("size", pa.list_(pa.int32())),  # [h, w]
         ("phrases", pa.list_(pa.string())),  # from here to `masks`: one a target
         ("scores", pa.list_(pa.float64())),
+        ("confidences", pa.list_(pa.float64())),
         ("boxes", pa.list_(pa.list_(pa.int32()))),  # [left, top, right, bottom], null for an empty mask
         ("masks", pa.list_(MASK)),
         ("error", pa.string()),
@@ -54,10 +56,12 @@ def answered(row: int, image: str, found: "Segmentation") -> Row:
         "answer": found.answer,
         "text": found.text,
         "score": found.score,
+        "refusal": found.refusal,
         "cut": found.cut,
         "size": found.size,
         "phrases": [target.phrase for target in targets],
         "scores": [target.score for target in targets],
+        "confidences": [target.confidence for target in targets],
         "boxes": [target.box for target in targets],
         "masks": [target.rle for target in targets],
         "error": None,
