@@ -108,6 +108,23 @@ def test_many_masks_are_each_as_alone(kind: str, prompted: bool) -> None:
     assert model.decode(features, tokens[:0], INDEX[:0]).shape == (0, model.mask_size, model.mask_size)
 
 
+@torch.no_grad()
+def test_what_is_kept_of_positions_follows_the_weights(kind: str) -> None:
+    """Without gradients they are kept behind the projections; in double precision only rounding differs."""
+    model = tiny_segmenter(kind).double()
+    features, tokens = model.encode(pixels(model)), torch.randn(5, 1, model.dim).double()
+    before = model.decode(features, tokens, INDEX)
+    layer = model.mask_decoder.transformer.layers[0].cross_attn_token_to_image
+    assert "_kept" in vars(layer)
+    with torch.enable_grad():  # where nothing is kept
+        assert far(model.decode(features, tokens, INDEX).detach(), before) < 1e-12
+    layer.k_proj.weight.data.mul_(3)  # which no version counts
+    changed = model.decode(features, tokens, INDEX)
+    assert far(changed, before) > 1e-6
+    with torch.enable_grad():
+        assert far(model.decode(features, tokens, INDEX).detach(), changed) < 1e-12
+
+
 @pytest.mark.parametrize("together", [1, 2])
 @pytest.mark.parametrize("images", [1, 2])
 def test_a_few_masks_and_cells_at_a_time_change_no_number(

@@ -211,7 +211,7 @@ def _token_to_image(attention: Any, queries: Tensor, seen: Tensor, positions: Te
     heads = attention.num_attention_heads
     asked = attention.q_proj(queries).unflatten(-1, (heads, -1)) * attention.scaling
     share = (
-        _scores(asked, attention.k_proj, seen, positions).softmax(-1).flatten(1, 2)
+        _scores(attention, asked, attention.k_proj, seen, positions).softmax(-1).flatten(1, 2)
     )  # (masks, heads x queries, cells)
     found = (share.to(seen.dtype) @ seen).unflatten(1, (heads, -1))
     value = attention.v_proj
@@ -225,14 +225,14 @@ def _image_to_token(attention: Any, keys: Tensor, values: Tensor, seen: Tensor, 
     heads = attention.num_attention_heads
     query, out = attention.q_proj, _out(attention)
     asked = attention.k_proj(keys).unflatten(-1, (heads, -1)) * attention.scaling
-    share: Tensor = _scores(asked, query, seen, positions).softmax(2).flatten(1, 2)
+    share: Tensor = _scores(attention, asked, query, seen, positions).softmax(2).flatten(1, 2)
     told: Tensor = attention.v_proj(values).unflatten(-1, (heads, -1))
     told = torch.einsum("mqhc,dhc->mhqd", told, out.weight.unflatten(1, (heads, -1))).flatten(1, 2)
     told = told + out.bias / heads  # the shares of a head add up to 1
     return seen + share.mT.to(told.dtype) @ told
 
 
-def _scores(asked: Tensor, projection: nn.Linear, seen: Tensor, positions: Tensor) -> Tensor:
+def _scores(attention: Any, asked: Tensor, projection: nn.Linear, seen: Tensor, positions: Tensor) -> Tensor:
     """Products of tokens (masks, queries, heads, width of a head) with projected cells (masks, heads, queries, cells).
 
     A bias of keys changes no share; it stays in the graph, since everything that trains must have a gradient.
@@ -242,9 +242,30 @@ def _scores(asked: Tensor, projection: nn.Linear, seen: Tensor, positions: Tenso
     tokens = torch.einsum("mqhc,hcd->mhqd", asked, projection.weight.unflatten(0, (heads, -1))).flatten(1, 2)
     # The sum of cells and positions is never made: it would be kept for every mask and attention. Mask by mask, so
     # that what a mask comes to does not depend on those beside it.
-    scores = torch.baddbmm(level[..., None], tokens, positions.mT.expand(len(tokens), -1, -1))
+    placed = _placed(attention, projection.weight, positions)
+    if placed is None:
+        scores = torch.baddbmm(level[..., None], tokens, positions.mT.expand(len(tokens), -1, -1))
+    else:
+        scores = level[..., None] + (asked.transpose(1, 2) @ placed.unflatten(0, (heads, -1))).flatten(1, 2)
     scores = scores + (seen.expand(len(tokens), -1, -1) @ tokens.mT).mT  # so cells get gradients laid out as they are
     found: Tensor = scores.unflatten(1, (heads, -1))
+    return found
+
+
+def _placed(attention: Any, weight: Tensor, positions: Tensor) -> Tensor | None:
+    """Positions through an attention's projection (width, cells), as long as both stay the same.
+
+    None where they would have to be made for every call: that takes longer than a few masks' tokens with positions.
+    """
+    learns = torch.is_grad_enabled() and (weight.requires_grad or positions.requires_grad)
+    if learns or weight.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return None
+    kept = attention.__dict__.get("_kept")
+    if kept is None or kept[0] is not positions or not torch.equal(kept[1], weight):
+        with torch.no_grad():
+            kept = (positions, weight.clone(), weight @ positions.mT)
+        attention.__dict__["_kept"] = kept
+    found: Tensor = kept[2]
     return found
 
 
