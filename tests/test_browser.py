@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -330,7 +331,9 @@ class Slow:
             self.left += 1
 
 
-def test_an_answer_streams_and_whoever_leaves_stops_the_work(browser: Any, sent: Path) -> None:
+@contextmanager
+def talking(browser: Any) -> Iterator[tuple[Slow, Tab]]:
+    """A page of such an engine, with a picture."""
     app, engine = FastAPI(), Slow()
     app.state.engine, app.state.traffic = engine, Traffic()
     app.get("/healthz")(lambda: "ok")
@@ -338,6 +341,11 @@ def test_an_answer_streams_and_whoever_leaves_stops_the_work(browser: Any, sent:
     with serving(app, Settings()) as address:
         tab = Tab(browser, address)
         tab.example()
+        yield engine, tab
+
+
+def test_an_answer_streams_and_whoever_leaves_stops_the_work(browser: Any, sent: Path) -> None:
+    with talking(browser) as (engine, tab):
         for leave in (lambda: tab.page.click(".go"), lambda: tab.page.keyboard.press("Escape"), tab.context.close):
             tab.page.fill(".query", "word")
             tab.page.press(".query", "Enter")
@@ -352,13 +360,7 @@ def test_an_answer_streams_and_whoever_leaves_stops_the_work(browser: Any, sent:
 
 
 def test_a_question_asked_in_the_moment_in_which_another_is_stopped_is_answered(browser: Any, sent: Path) -> None:
-    app, engine = FastAPI(), Slow()
-    app.state.engine, app.state.traffic = engine, Traffic()
-    app.get("/healthz")(lambda: "ok")
-    mount(app, engine, Settings())
-    with serving(app, Settings()) as address:
-        tab = Tab(browser, address)
-        tab.example()
+    with talking(browser) as (engine, tab):
         tab.page.fill(".query", "word0")
         tab.page.press(".query", "Enter")
         for number in range(1, 5):
