@@ -161,15 +161,18 @@ def as_map(parts: Tensor, size: Sizes) -> Tensor:
 def _together(seen: Tensor, masks: int) -> int:
     """How many masks are made at a time. On a CPU few: what is between their layers then stays in its cache, and
     small pieces of memory are used again where large ones come fresh from the system each time."""
-    if seen.device.type != "cpu" or torch.compiler.is_compiling():
-        return masks
-    return max(1, TOGETHER // seen[0].numel())
+    return max(1, TOGETHER // seen[0].numel()) if _on_cpu(seen) else masks
 
 
 def _in_pieces(cells: Tensor) -> tuple[Tensor, ...]:
     """Cells (..., cells, channels) in pieces for the same reason; elsewhere one piece."""
-    pieces: tuple[Tensor, ...] = cells.split(PIECE if cells.device.type == "cpu" else cells.shape[-2], dim=-2)
+    pieces: tuple[Tensor, ...] = cells.split(PIECE if _on_cpu(cells) else cells.shape[-2], dim=-2)
     return pieces
+
+
+def _on_cpu(cells: Tensor) -> bool:
+    """Is this worked on by a CPU, operation by operation? A compiler looks after its memory itself."""
+    return cells.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def doubled(conv: nn.ConvTranspose2d, seen: Tensor) -> Tensor:
@@ -258,7 +261,7 @@ def _placed(attention: Any, weight: Tensor, positions: Tensor) -> Tensor | None:
     None where they would have to be made for every call: that takes longer than a few masks' tokens with positions.
     """
     learns = torch.is_grad_enabled() and (weight.requires_grad or positions.requires_grad)
-    if learns or weight.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+    if learns or not _on_cpu(weight) or torch.is_autocast_enabled("cpu"):
         return None
     kept = attention.__dict__.get("_kept")
     if kept is None or kept[0] is not positions or not torch.equal(kept[1], weight):
