@@ -15,8 +15,9 @@ from cores.processing.tokens import encode
 from cores.recipe import ReinforcementSection
 from cores.scenes.source import open_scenes
 from cores.training.reinforcement.collate import PolicyCollate
-from cores.training.reinforcement.drawn_batch import with_drawn
+from cores.training.reinforcement.drawn_batch import with_drawn, with_thoughts
 from cores.training.reinforcement.rollout import roll_out
+from cores.vocabulary import UNSUPERVISED
 
 OPENING, ENDING, NEVER = [1, 2], [3, 4], [7]
 SECTION = ReinforcementSection(samples=3, temperature=1.5, think=6, think_cost=0.3)
@@ -119,3 +120,36 @@ def test_marks_are_not_learned_and_length_costs(shipped):
     assert drawn["drawn"]["words"].tolist() == [one.answer[k] for one in rolled for k in one.chosen]
     assert torch.equal(flat[places + 1], drawn["drawn"]["words"])  # each is predicted by the place before it
     assert len(drawn["drawn"]["advantages"]) == len(places)
+
+
+def test_given_answers_stand_behind_drawn_thoughts(shipped):
+    """The same words and masks are supervised, at the places to which the thoughts have moved them."""
+    source, collate = open_scenes("train", 3), PolicyCollate(shipped.processor, 0, None, supervised=True)
+    batch = collate([(source[i], 0, i) for i in range(3)])
+    samples, keys = batch.pop("samples"), batch.pop("keys")
+    rolled = roll_out(Asker(shipped.model, shipped.processor, think=6), samples, keys, SECTION)
+    moved = with_thoughts(batch, rolled, 3)
+
+    def supervised(one):
+        flat = one["labels"].flatten()
+        assert int((flat != UNSUPERVISED).sum()) == len(one["supervised"])
+        return flat[one["supervised"] + 1].tolist()
+
+    assert supervised(moved) == supervised(batch)
+    rows = batch["image_index"][None].expand_as(batch["token_positions"])
+    for level, token in enumerate(shipped.processor.token_ids):
+        assert set(moved["input_ids"][rows, moved["token_positions"] + 1][level].tolist()) == {token}
+    first = {(one.row, tuple(one.question)): one for one in reversed(rolled)}
+    thought_of = {key: one.answer[: one.behind] for key, one in first.items()}
+    found = 0
+    for row, (ids, old) in enumerate(zip(moved["input_ids"], batch["input_ids"], strict=True)):
+        for number in range(1, int(moved["segment_ids"][row].max()) + 1):
+            words = ids[moved["segment_ids"][row] == number].tolist()
+            given = old[batch["segment_ids"][row] == number].tolist()
+            labels = batch["labels"][row][batch["segment_ids"][row] == number].tolist()
+            place = next(k for k, label in enumerate(labels) if label != UNSUPERVISED)
+            thought = thought_of.get((row, tuple(given[:place])), [])
+            assert words == [*given[:place], *thought, *given[place:]]
+            found += bool(thought)
+    assert found == len(thought_of) > 10
+    assert with_drawn(moved, rolled, 3)["counts"]["answers"] == len(rolled)

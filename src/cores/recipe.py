@@ -206,9 +206,9 @@ class ReinforcementSection:
     `location`. `scaled`: rewards are divided by their spread in a group. `updates`: optimiser steps that learn from
     one drawing of answers; from the second on, `clip` and `clip_high` (None: as `clip`) bound how far a word's ratio
     may go below and above 1. `kl`: weight of the divergence from the model at the start. `supervised`: the usual
-    losses of given answers, by their weights in `losses`, train in the same step, too. `think`: tokens of free
-    reasoning before an answer, at most; 0: none. `think_cost`: subtracted from the reward of a thought that takes
-    them all, and of a shorter one its share.
+    losses of given answers, by their weights in `losses`, train in the same step, too, each behind a drawn thought
+    where there are any. `think`: tokens of free reasoning before an answer, at most; 0: none. `think_cost`: subtracted
+    from the reward of a thought that takes them all, and of a shorter one its share.
     """
 
     samples: int = 0

@@ -14,6 +14,39 @@ from cores.training.reinforcement.rollout import Rolled
 from cores.vocabulary import PADDING, UNSUPERVISED
 
 
+def with_thoughts(batch: dict[str, Any], rolled: Sequence[Rolled], pad: int) -> dict[str, Any]:
+    """A batch of the processor whose given answers stand behind a thought that was drawn to their question.
+
+    What is supervised are the answers' words as before, not the thoughts'. `pad`: id of padding. Conversations whose
+    question was not asked stay as they are.
+    """
+    thoughts = {(one.row, tuple(one.question)): one.answer[: one.behind] for one in reversed(rolled)}  # the first's
+    rows, moved = [], batch["token_positions"].clone()
+    width = batch["input_ids"].shape[1]
+    for number in range(len(batch["input_ids"])):
+        ids, segments, labels = (batch[name][number].tolist() for name in ("input_ids", "segment_ids", "labels"))
+        own, grown = batch["image_index"] == number, 0
+        for conversation in range(1, max(segments) + 1):
+            first = segments.index(conversation)
+            place = next(k for k in range(first, len(ids)) if labels[k] != UNSUPERVISED)
+            thought = thoughts.get((number, tuple(ids[first:place])), [])
+            ids[place:place] = thought
+            segments[place:place] = [conversation] * len(thought)
+            labels[place:place] = [UNSUPERVISED] * len(thought)
+            moved[:, own] += len(thought) * (moved[:, own] >= place - 1)
+            grown += len(thought)
+        end = width + grown - segments[::-1].index(max(segments))
+        rows.append([part[:end] for part in (ids, segments, labels)])
+    longest = max(len(ids) for ids, _, _ in rows)
+    ids, segments, labels = (
+        _padded([torch.tensor(row[k]) for row in rows], longest, filler)
+        for k, filler in enumerate((pad, PADDING, UNSUPERVISED))
+    )
+    supervised = (labels.flatten()[1:] != UNSUPERVISED).nonzero()[:, 0]
+    made = {"input_ids": ids, "segment_ids": segments, "labels": labels}
+    return {**batch, **made, "token_positions": moved, "supervised": supervised}
+
+
 def with_drawn(batch: dict[str, Any], rolled: Sequence[Rolled], pad: int) -> dict[str, Any]:
     """A batch of the processor with drawn answers behind each row's own conversations.
 

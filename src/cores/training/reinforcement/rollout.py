@@ -24,7 +24,8 @@ Key = tuple[int, ...]  # seed, epoch and index of a sample: what its answers' ch
 class Rolled:
     """One drawn answer. `row`: its picture's number in the batch; `question`, `answer`: ids, what closes it and a
     thought before it included; `advantage`: how much better than its group it is; `parts`, `reward`: what it is worth;
-    `chosen`: places in `answer` of the words that the model chose, which are all but a thought's marks."""
+    `chosen`: places in `answer` of the words that the model chose, which are all but a thought's marks; `behind`: how
+    many of them are the thought."""
 
     row: int
     question: list[int]
@@ -33,6 +34,7 @@ class Rolled:
     parts: Parts
     reward: float
     chosen: tuple[int, ...]
+    behind: int = 0
 
 
 def roll_out(
@@ -81,5 +83,5 @@ def _group(
         ids = [*answer.ids, *([] if answer.cut else closing)]
         before = len(answer.thought.ids)
         chosen = (*range(*answer.thought.chosen), *range(before, before + len(ids)))
-        found.append(Rolled(row, question, [*answer.thought.ids, *ids], advantage, part, reward, chosen))
+        found.append(Rolled(row, question, [*answer.thought.ids, *ids], advantage, part, reward, chosen, before))
     return found

@@ -17,7 +17,7 @@ from cores.asking.asker import Asker
 from cores.modeling.packed_states import packed_states
 from cores.modeling.policy import Drawn
 from cores.recipe import ReinforcementSection
-from cores.training.reinforcement.drawn_batch import with_drawn
+from cores.training.reinforcement.drawn_batch import with_drawn, with_thoughts
 from cores.training.reinforcement.reference import Start
 from cores.training.reinforcement.rewards import Parts
 from cores.training.reinforcement.rollout import Rolled, roll_out
@@ -64,7 +64,10 @@ class PolicyTrainer(CoresTrainer):
         asker = Asker(self.model, self.processor, self.seed, self.section.max_new_tokens, think=self.section.think)
         with self._asked():
             rolled = roll_out(asker, samples, keys, self.section)
-            batch.update(with_drawn(batch, rolled, int(self.processor.tokenizer.pad_token_id or 0)))
+            pad = int(self.processor.tokenizer.pad_token_id or 0)
+            if self.section.think and self.section.supervised:
+                batch.update(with_thoughts(batch, rolled, pad))
+            batch.update(with_drawn(batch, rolled, pad))
             if self.section.updates > 1:
                 batch["drawn"]["old"] = self._sure(batch)
             if self.start is not None:
