@@ -19,7 +19,7 @@ from cores.training.reinforcement.drawn_batch import with_drawn, with_thoughts
 from cores.training.reinforcement.rollout import roll_out
 from cores.vocabulary import UNSUPERVISED
 
-OPENING, ENDING, NEVER = [1, 2], [3, 4], [7]
+OPENING, ENDING, NEVER = [1, 2], [3, 4], [7, 10]  # the last is beyond the words
 SECTION = ReinforcementSection(samples=3, temperature=1.5, think=6, think_cost=0.3)
 
 
@@ -54,6 +54,13 @@ def test_a_thought_is_opened_and_ends_by_itself_or_is_closed():
     assert cut.spoken(0, begun) == []
     thought, nothing = cut.apart(0, replace(whole[0], ids=begun, states=whole[0].states[:3], sure=whole[0].sure[:3]))
     assert (thought.ids, thought.chosen, nothing.ids, nothing.score) == ((1, 2, 5), (2, 3), [], 0.0)
+
+
+def test_a_recipe_that_draws_nothing_has_no_thoughts():
+    assert list(SECTION.problems()) == []
+    for wrong, says in ((replace(SECTION, think=-1), "think: found -1"), (replace(SECTION, samples=0), "think: only")):
+        (problem,) = wrong.problems()
+        assert says in problem
 
 
 @pytest.fixture(scope="module")

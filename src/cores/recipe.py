@@ -233,6 +233,8 @@ class ReinforcementSection:
             yield f"reinforcement.samples: found {self.samples}, expected at least 2, to be compared, or 0 for none"
         if self.temperature <= 0:
             yield f"reinforcement.temperature: found {self.temperature}, expected more than 0: one answer is no choice"
+        if self.think > 0 and not self.samples:
+            yield "reinforcement.think: only drawn answers have thoughts: set reinforcement.samples, or leave it out"
         if not 0 < self.top_p <= 1:
             yield f"reinforcement.top_p: found {self.top_p}, expected more than 0 and at most 1"
         for name in ("max_new_tokens", "updates"):

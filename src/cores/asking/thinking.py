@@ -68,7 +68,7 @@ class Thinking:
         minds = [self._minds.setdefault(number, _Mind(list(self.opening))) for number in numbers]
         thinks = torch.tensor([not mind.over for mind in minds], device=chances.device)
         shut = torch.zeros(chances.shape[-1], dtype=torch.bool, device=chances.device)
-        shut[self.never] = True
+        shut[[word for word in self.never if word < len(shut)]] = True  # a picture's placeholder may be no word
         allowed = chances.masked_fill(thinks[:, None] & shut, -math.inf)
         words = allowed.argmax(-1) if self.choose is None else self.choose(allowed, numbers)
         said = [self._say(*pair) for pair in zip(minds, words.tolist(), strict=True)]
@@ -82,9 +82,8 @@ class Thinking:
             mind.over = mind.closes and not mind.forced
         else:
             mind.free += 1
-            ends = mind.free >= len(self.ending) and [*mind.ids, word][-len(self.ending) :] == self.ending
-            mind.over = ends
-            if not ends and mind.free == self.most:
+            mind.over = mind.free >= len(self.ending) and [*mind.ids, word][-len(self.ending) :] == self.ending
+            if not mind.over and mind.free == self.most:
                 mind.forced, mind.closes = list(self.ending), True
         mind.ids.append(word)
         return word

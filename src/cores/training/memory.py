@@ -36,8 +36,9 @@ def training_memory(model: CoresModel, recipe: Recipe, positions: int, gpus: int
     longest = (recipe.prompt.max_text_tokens or 1024) + positions
     masks = rows * recipe.data.questions_per_image
     answers = masks * max(recipe.reinforcement.samples, 1)
+    said = SUPERVISED + recipe.reinforcement.think  # tokens of an answer, and of a thought before it
     if recipe.reinforcement.samples:  # each drawn answer stands behind its own copy of the question
-        longest += answers // rows * 2 * SUPERVISED
+        longest += answers // rows * (SUPERVISED + said)
     tokens = rows * longest
     layer = tokens * width * (8 * text.hidden_size + 3 * text.intermediate_size)
     layer += rows * text.num_attention_heads * float(longest**2) * 2 * width
@@ -54,7 +55,7 @@ def training_memory(model: CoresModel, recipe: Recipe, positions: int, gpus: int
         "buckets": BUCKETS if shared else 0.0,
         "checkpointed states": tokens * text.hidden_size * width * layers if checkpointed else 0.0,
         "layers": layer if checkpointed else layer * layers,
-        "logits": answers * SUPERVISED * text.vocab_size * 4.0 * 3,
+        "logits": answers * said * text.vocab_size * 4.0 * 3,
         "segmenter": rows * segmenter_peak(model) * width / 2,
         "masks": masks * PLANES * side**2 * 4.0 + min(masks, recipe.model.masks_per_pass) * decoded,
         **({"start's weights": numbers(model.mllm, True) * 4.0} if kept else {}),

@@ -64,8 +64,9 @@ def build(engine: Engine, about: str = "") -> gr.Blocks:
                 yield told
 
     def stop(event: gr.EventData, tab: gr.Request) -> None:
-        if isinstance(number := (event._data or {}).get("number"), int):
-            stops.stop(str(tab.session_hash), number)
+        match event._data:  # else it was no page that said so
+            case {"number": int(number)}:
+                stops.stop(str(tab.session_hash), number)
 
     blocks: gr.Blocks
     with gr.Blocks(title="CoReS", analytics_enabled=False, fill_width=True, delete_cache=KEPT) as blocks:

@@ -32,7 +32,7 @@ class Stops:
 
     async def until(self, tab: str, number: int, pieces: AsyncIterator[T]) -> AsyncGenerator[T, None]:
         """What `pieces` has, until the question is stopped; what waits for the next piece then is cancelled."""
-        if number <= self._last.get(tab, number - 1):
+        if tab in self._last and number <= self._last[tab]:
             return
         event = self._asked.setdefault((tab, number), asyncio.Event())
         stopped = asyncio.ensure_future(event.wait())

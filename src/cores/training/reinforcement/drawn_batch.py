@@ -22,10 +22,10 @@ def with_thoughts(batch: dict[str, Any], rolled: Sequence[Rolled], pad: int) -> 
     """
     thoughts = {(one.row, tuple(one.question)): one.answer[: one.behind] for one in reversed(rolled)}  # the first's
     rows, moved = [], batch["token_positions"].clone()
-    width = batch["input_ids"].shape[1]
-    for number in range(len(batch["input_ids"])):
-        ids, segments, labels = (batch[name][number].tolist() for name in ("input_ids", "segment_ids", "labels"))
-        own, grown = batch["image_index"] == number, 0
+    for number, row in enumerate(batch["segment_ids"]):
+        names, length = ("input_ids", "segment_ids", "labels"), int((row != PADDING).sum())
+        ids, segments, labels = (batch[name][number, :length].tolist() for name in names)
+        own = batch["image_index"] == number
         for conversation in range(1, max(segments) + 1):
             first = segments.index(conversation)
             place = next(k for k in range(first, len(ids)) if labels[k] != UNSUPERVISED)
@@ -34,9 +34,7 @@ def with_thoughts(batch: dict[str, Any], rolled: Sequence[Rolled], pad: int) -> 
             segments[place:place] = [conversation] * len(thought)
             labels[place:place] = [UNSUPERVISED] * len(thought)
             moved[:, own] += len(thought) * (moved[:, own] >= place - 1)
-            grown += len(thought)
-        end = width + grown - segments[::-1].index(max(segments))
-        rows.append([part[:end] for part in (ids, segments, labels)])
+        rows.append((ids, segments, labels))
     longest = max(len(ids) for ids, _, _ in rows)
     ids, segments, labels = (
         _padded([torch.tensor(row[k]) for row in rows], longest, filler)
