@@ -11,14 +11,17 @@ from cores.modeling.segmenters import relative_attention
 from cores.modeling.segmenters.base import Features
 
 
+@pytest.mark.parametrize("rows", [3, 24])
 @pytest.mark.parametrize("kind", ["sam", "sam_hq"])
-def test_attention_in_bands_is_the_whole_one(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """States and gradients, with the bias of three rows of the grid at a time (the last band has two of eight)."""
+def test_attention_in_bands_is_the_whole_one(kind: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States and gradients, with the bias of three rows of the grid at a time (the last band has two of eight), or of
+    three heads (the last time one of two pictures' four); windows likewise."""
     theirs, ours = native(CONFIGS[kind]()).double(), tiny_segmenter(kind).double()
     seen = torch.randn(2, 3, 128, 128, dtype=torch.float64)
-    monkeypatch.setitem(relative_attention.AT_ONCE, "cpu", 3 * 2 * 2 * 8 * 64)
-    bands = {type(layer.attn) for layer in ours.vision_encoder.layers} & set(relative_attention.IN_BANDS.values())
-    assert len(bands) == 1
+    monkeypatch.setitem(relative_attention.AT_ONCE, "cpu", rows * 8 * 64)
+    layers = ours.vision_encoder.layers
+    assert {bool(layer.window_size) for layer in layers} == {False, True}
+    assert {type(layer.attn) for layer in layers} <= set(relative_attention.IN_BANDS.values())
     found, expected = (model.vision_encoder(seen).last_hidden_state for model in (ours, theirs))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     for states in (found, expected):
