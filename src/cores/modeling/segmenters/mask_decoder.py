@@ -11,6 +11,7 @@ queries = a mask's tokens: the decoder's own, then its prompt; a picture's part 
 picture, and (masks, cells, dim) else: both go with (masks, ...) tensors.
 """
 
+from itertools import repeat
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +23,32 @@ Sizes = tuple[int, int]
 
 TOGETHER = 2**21  # numbers in the cells of masks that are made at a time on a CPU: two masks of SAM's 64 x 64 x 256
 PIECE = 512  # cells that are made finer at a time on a CPU
+
+
+class Places:
+    """Positions (cells, dim) behind attentions' projections: made once for all masks of a call, and on a CPU, where
+    nothing trains, once as long as both stay the same."""
+
+    def __init__(self, positions: Tensor) -> None:
+        self.positions = positions
+        self.made: dict[int, Tensor] = {}
+
+    def behind(self, attention: Any, weight: Tensor) -> Tensor:
+        """(width, cells) behind `weight` (width, dim), the projection of cells of an attention."""
+        if id(attention) not in self.made:
+            learns = torch.is_grad_enabled() and (weight.requires_grad or self.positions.requires_grad)
+            keeps = not learns and _on_cpu(weight) and not torch.is_autocast_enabled("cpu")
+            self.made[id(attention)] = self._kept(attention, weight) if keeps else weight @ self.positions.mT
+        return self.made[id(attention)]
+
+    def _kept(self, attention: Any, weight: Tensor) -> Tensor:
+        kept = attention.__dict__.get("_kept")
+        if kept is None or kept[0] is not self.positions or not torch.equal(kept[1], weight):
+            with torch.no_grad():
+                kept = (self.positions, weight.clone(), weight @ self.positions.mT)
+            attention.__dict__["_kept"] = kept
+        found: Tensor = kept[2]
+        return found
 
 
 class LeanMaskDecoder:
@@ -75,24 +102,26 @@ class LeanMaskDecoder:
         most = _together(seen, len(tokens))
         maps = (seen, *self.extras(picture, fine))
         pictures = list(zip(*(each.unbind() for each in maps), strict=True))
+        places = Places(positions)
         found = []
-        for start in range(0, len(tokens), most):
-            some = slice(start, start + most)
+        # split, not sliced: the gradient of a slice is as large as all masks
+        prompts = dense.split(most) if dense.ndim == 3 else repeat(None)
+        for some, index, prompt in zip(points.split(most), image_index.split(most), prompts, strict=False):
             if len(pictures) == 1:
                 cells, *beside = pictures[0]
             elif most == 1 < len(tokens):  # a tensor as index has a gradient as large as all pictures, a mask each
-                cells, *beside = pictures[int(image_index[start])]
+                cells, *beside = pictures[int(index)]
             else:
-                cells, *beside = (each[image_index[some]] for each in maps)
-            cells = cells if dense.ndim == 1 else cells + dense[some]
-            found.append(self._some(points[some], cells, positions, tuple(beside), size, rated))
+                cells, *beside = (each[index] for each in maps)
+            cells = cells if prompt is None else cells + prompt
+            found.append(self._some(some, cells, places, tuple(beside), size, rated))
         return torch.cat(found)
 
     def _some(
         self,
         points: Tensor,
         taken: Tensor,
-        positions: Tensor,
+        places: Places,
         extras: tuple[Tensor, ...],
         size: Sizes,
         rated: list[Tensor] | None,
@@ -100,12 +129,12 @@ class LeanMaskDecoder:
         """Logits of some of the masks: `points` (masks, queries, dim), `taken` cells, and the rest as in `decode`."""
         queries, seen = points, taken
         for layer in self.transformer.layers:
-            queries, seen = _two_way(layer, queries, points, seen, positions)
+            queries, seen = _two_way(layer, queries, points, seen, places)
         # indexed one by one: a tuple as an index is copied to the device, and the host waits for that
         read = self.read if rated is None else (*self.read, self.rates)
         asked, whose = (torch.stack([of[:, i] for i in read], dim=1) for of in (queries, points))
         last = self.transformer
-        asked = asked + _token_to_image(last.final_attn_token_to_image, asked + whose, seen, positions)
+        asked = asked + _token_to_image(last.final_attn_token_to_image, asked + whose, seen, places)
         asked = last.layer_norm_final_attn(asked)
         if rated is not None:
             rated.append(self.iou_prediction_head(asked[:, -1])[:, 0])
@@ -188,7 +217,7 @@ def norm_last(norm: nn.LayerNorm, values: Tensor) -> Tensor:
     return F.layer_norm(values, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
-def _two_way(layer: Any, queries: Tensor, points: Tensor, seen: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+def _two_way(layer: Any, queries: Tensor, points: Tensor, seen: Tensor, places: Places) -> tuple[Tensor, Tensor]:
     """One block: tokens among themselves, tokens to cells, an MLP on tokens, cells to tokens."""
     if layer.skip_first_layer_pe:
         queries = _self_attention(layer.self_attn, queries, queries)
@@ -196,10 +225,10 @@ def _two_way(layer: Any, queries: Tensor, points: Tensor, seen: Tensor, position
         queries = queries + _self_attention(layer.self_attn, queries + points, queries)
     queries = layer.layer_norm1(queries)
     queries = layer.layer_norm2(
-        queries + _token_to_image(layer.cross_attn_token_to_image, queries + points, seen, positions)
+        queries + _token_to_image(layer.cross_attn_token_to_image, queries + points, seen, places)
     )
     queries = layer.layer_norm3(queries + layer.mlp(queries))
-    seen = _image_to_token(layer.cross_attn_image_to_token, queries + points, queries, seen, positions)
+    seen = _image_to_token(layer.cross_attn_image_to_token, queries + points, queries, seen, places)
     return queries, layer.layer_norm4(seen)
 
 
@@ -209,12 +238,12 @@ def _self_attention(attention: Any, queries: Tensor, values: Tensor) -> Tensor:
     return found[:, 0]
 
 
-def _token_to_image(attention: Any, queries: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
+def _token_to_image(attention: Any, queries: Tensor, seen: Tensor, places: Places) -> Tensor:
     """What tokens (masks, queries, dim) find in cells."""
     heads = attention.num_attention_heads
     asked = attention.q_proj(queries).unflatten(-1, (heads, -1)) * attention.scaling
     share = (
-        _scores(attention, asked, attention.k_proj, seen, positions).softmax(-1).flatten(1, 2)
+        _scores(attention, asked, attention.k_proj, seen, places).softmax(-1).flatten(1, 2)
     )  # (masks, heads x queries, cells)
     found = (share.to(seen.dtype) @ seen).unflatten(1, (heads, -1))
     value = attention.v_proj
@@ -223,19 +252,19 @@ def _token_to_image(attention: Any, queries: Tensor, seen: Tensor, positions: Te
     return out
 
 
-def _image_to_token(attention: Any, keys: Tensor, values: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
+def _image_to_token(attention: Any, keys: Tensor, values: Tensor, seen: Tensor, places: Places) -> Tensor:
     """Cells with what each finds in tokens (masks, queries, dim) added: (masks, cells, dim)."""
     heads = attention.num_attention_heads
     query, out = attention.q_proj, _out(attention)
     asked = attention.k_proj(keys).unflatten(-1, (heads, -1)) * attention.scaling
-    share: Tensor = _scores(attention, asked, query, seen, positions).softmax(2).flatten(1, 2)
+    share: Tensor = _scores(attention, asked, query, seen, places).softmax(2).flatten(1, 2)
     told: Tensor = attention.v_proj(values).unflatten(-1, (heads, -1))
     told = torch.einsum("mqhc,dhc->mhqd", told, out.weight.unflatten(1, (heads, -1))).flatten(1, 2)
     told = told + out.bias / heads  # the shares of a head add up to 1
     return seen + share.mT.to(told.dtype) @ told
 
 
-def _scores(attention: Any, asked: Tensor, projection: nn.Linear, seen: Tensor, positions: Tensor) -> Tensor:
+def _scores(attention: Any, asked: Tensor, projection: nn.Linear, seen: Tensor, places: Places) -> Tensor:
     """Products of tokens (masks, queries, heads, width of a head) with projected cells (masks, heads, queries, cells).
 
     A bias of keys changes no share; it stays in the graph, since everything that trains must have a gradient.
@@ -245,30 +274,10 @@ def _scores(attention: Any, asked: Tensor, projection: nn.Linear, seen: Tensor, 
     tokens = torch.einsum("mqhc,hcd->mhqd", asked, projection.weight.unflatten(0, (heads, -1))).flatten(1, 2)
     # The sum of cells and positions is never made: it would be kept for every mask and attention. Mask by mask, so
     # that what a mask comes to does not depend on those beside it.
-    placed = _placed(attention, projection.weight, positions)
-    if placed is None:
-        scores = torch.baddbmm(level[..., None], tokens, positions.mT.expand(len(tokens), -1, -1))
-    else:
-        scores = level[..., None] + (asked.transpose(1, 2) @ placed.unflatten(0, (heads, -1))).flatten(1, 2)
+    placed = places.behind(attention, projection.weight).unflatten(0, (heads, -1))
+    scores = torch.stack([each @ placed for each in asked.transpose(1, 2)]).flatten(1, 2) + level[..., None]
     scores = scores + (seen.expand(len(tokens), -1, -1) @ tokens.mT).mT  # so cells get gradients laid out as they are
     found: Tensor = scores.unflatten(1, (heads, -1))
-    return found
-
-
-def _placed(attention: Any, weight: Tensor, positions: Tensor) -> Tensor | None:
-    """Positions through an attention's projection (width, cells), as long as both stay the same.
-
-    None where they would have to be made for every call: that takes longer than a few masks' tokens with positions.
-    """
-    learns = torch.is_grad_enabled() and (weight.requires_grad or positions.requires_grad)
-    if learns or not _on_cpu(weight) or torch.is_autocast_enabled("cpu"):
-        return None
-    kept = attention.__dict__.get("_kept")
-    if kept is None or kept[0] is not positions or not torch.equal(kept[1], weight):
-        with torch.no_grad():
-            kept = (positions, weight.clone(), weight @ positions.mT)
-        attention.__dict__["_kept"] = kept
-    found: Tensor = kept[2]
     return found
 
 
