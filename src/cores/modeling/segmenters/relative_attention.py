@@ -33,18 +33,34 @@ class InBands:
         images, height, width, _ = hidden_states.shape
         heads = self.num_attention_heads
         qkv = self.qkv(hidden_states).reshape(images, height * width, 3, heads, -1)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).flatten(1, 2).unbind()  # (images x heads, cells, width)
+        asks = qkv.permute(2, 0, 3, 1, 4)  # (3, images, heads, cells, width)
         down, across = _by_pair(self.rel_pos_h, height), _by_pair(self.rel_pos_w, width)
         most = AT_ONCE.get(hidden_states.device.type, AT_ONCE["cuda"]) // (height * width**2)  # rows of one head
         rows = min(max(most, 1), height)
         few = max(most // rows, 1)  # heads: many queries of few take less time than few queries of many
         found = []
-        for some, keys, values in zip(query.split(few), key.split(few), value.split(few), strict=True):
-            grid = some.unflatten(1, (height, width))
-            bands = zip(grid.split(rows, dim=1), down.split(rows), strict=True)
-            found.append(torch.cat([_attended(band, keys, values, near, across) for band, near in bands], dim=1))
-        whole = torch.cat(found).unflatten(0, (images, heads)).transpose(1, 2).reshape(images, height, width, -1)
+        for of_some in asks.split(max(few // heads, 1), dim=1):
+            parts = [_attended(part, (height, width), rows, down, across) for part in of_some.split(few, dim=2)]
+            found.append(torch.cat(parts, dim=1))
+        whole = torch.cat(found).transpose(1, 2).reshape(images, height, width, -1)
         return self.proj(whole), None
+
+
+def _attended(asks: Tensor, size: tuple[int, int], rows: int, down: Tensor, across: Tensor) -> Tensor:
+    """What cells find in cells, so many rows of queries at a time: (images, heads, cells, width of a head).
+
+    Args: `asks` (3, images, heads, cells, width of a head): queries, keys and values; `size` (h, w); `down` (h, h,
+    width of a head), `across` (w, w, the same): relative positions.
+    """
+    query, key, value = asks.unbind()
+    found = []
+    for grid, near in zip(query.unflatten(2, size).split(rows, dim=2), down.split(rows), strict=True):
+        vertical = torch.einsum("nmhwc,hkc->nmhwk", grid, near)
+        horizontal = torch.einsum("nmhwc,wkc->nmhwk", grid, across)
+        vertical = vertical.contiguous()  # so that the bias is, and need not be copied
+        bias = (vertical[..., None] + horizontal[..., None, :]).flatten(4).flatten(2, 3)
+        found.append(F.scaled_dot_product_attention(grid.flatten(2, 3), key, value, attn_mask=bias))
+    return torch.cat(found, dim=2)
 
 
 def _by_pair(relative: Tensor, side: int) -> Tensor:
@@ -52,19 +68,6 @@ def _by_pair(relative: Tensor, side: int) -> Tensor:
     width of a head)."""
     place = torch.arange(side, device=relative.device)
     return relative[place[:, None] - place + side - 1]
-
-
-def _attended(grid: Tensor, key: Tensor, value: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """What some rows of the grid (heads, rows, w, width of a head) find: (heads, rows x w, width of a head).
-
-    Args: `key`, `value` (heads, cells, width of a head); `down` (rows, h, width of a head), `across` (w, w, the same):
-    relative positions of these rows, and of all columns.
-    """
-    vertical = torch.einsum("nhwc,hkc->nhwk", grid, down)
-    horizontal = torch.einsum("nhwc,wkc->nhwk", grid, across)
-    bias = (vertical[..., None] + horizontal[..., None, :]).flatten(3).flatten(1, 2)
-    query, bias = grid.flatten(1, 2)[None], bias[None]  # with an axis for pictures, which SDPA's fast kernels want
-    return F.scaled_dot_product_attention(query, key[None], value[None], attn_mask=bias)[0]
 
 
 class SamInBands(InBands, SamVisionSdpaAttention):
