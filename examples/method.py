@@ -13,7 +13,8 @@ from torch import Tensor
 import cores
 from cores import viz
 from cores.asking.answers import decode
-from cores.asking.asker import Asker, EncodedImage
+from cores.asking.asker import Asker
+from cores.asking.image_encoding import EncodedImage
 from cores.geometry import restore_bands
 from cores.scenes.kinds import LEARNED
 from cores.scenes.scene import make_scene

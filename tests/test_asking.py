@@ -15,7 +15,8 @@ from tiny import tiny_config, tiny_model
 
 from cores.asking.answerer import Query
 from cores.asking.answers import Answered
-from cores.asking.asker import Asker, EncodedImage
+from cores.asking.asker import Asker
+from cores.asking.image_encoding import EncodedImage
 from cores.asking.prefixes import Prefixes
 from cores.checkpoints.load import load
 from cores.checkpoints.save import save as save_model

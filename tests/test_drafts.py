@@ -12,8 +12,9 @@ from tiny_families import FAMILIES
 
 from cores.asking.answerer import Query
 from cores.asking.answers import Answered
-from cores.asking.asker import Asker, EncodedImage, Tally
-from cores.asking.drafts import Drafts
+from cores.asking.asker import Asker
+from cores.asking.drafts import Drafts, Tally
+from cores.asking.image_encoding import EncodedImage
 from cores.checkpoints.load import load
 from cores.data.sources import open_source
 from cores.errors import UserError

@@ -4,8 +4,8 @@ Legend: questions = about one image or several, levels = of the chain, masks = a
 prompt token, (h, w) = low-res masks, (H, W) = the picture's own size in pixels.
 """
 
-from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Hashable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,7 +19,8 @@ from cores.asking.answerer import Answerer, Follow, Query
 from cores.asking.answers import Answered, decode, passes, segment_answers
 from cores.asking.confidence import Confidence
 from cores.asking.constrained import Constrained
-from cores.asking.drafts import Drafts
+from cores.asking.drafts import Drafts, Tally
+from cores.asking.image_encoding import EncodedImage, ImageEncoding
 from cores.asking.prefixes import Prefixes
 from cores.asking.similarity import SimilarityMap, similarity_map
 from cores.asking.thinking import Thinking
@@ -28,61 +29,14 @@ from cores.errors import UserError
 from cores.modeling.generation import Choose, Generation, Said, generate, teacher_force
 from cores.modeling.generation import Follow as Heard
 from cores.modeling.model import CoresModel
-from cores.modeling.prefix_cache import PrefixCache, extend_prefix, read_prefixes
 from cores.modeling.sampling import Sampling, sampler
-from cores.modeling.segmenters.base import Features
-from cores.processing.language_pixels import join
-from cores.processing.pixels import Picture
 from cores.processing.processor import CoresProcessor
 from cores.processing.reading import Reading
 
 QUESTIONS_PER_PASS = 16  # each has a copy of the prefix's cache: 0.2 GB for 7B in 16 bits and a prefix of 400 tokens
-PICTURES_PER_PASS = 4  # that are encoded together, and whose prefixes are read together
 
 DraftsFrom = Literal["call", "run", "off"]
 ChainRule = Literal["free", "constrained"]
-
-
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class EncodedImage:
-    """An image that a model has looked at; any number of questions may follow. Belongs to the model that made it.
-
-    `pixels`: for the language model, on its device; `features`: the segmenter's own (`picture` has no pixels for it).
-    `turn`: in a conversation, the image as its last turn found it, and the ids of that turn; the next question stands
-    behind it. `drafts`: in a talk, what its answers are guessed from, earlier ones too; None: the asker's own.
-    """
-
-    picture: Picture
-    pixels: Mapping[str, Tensor]
-    features: Features
-    turn: "tuple[EncodedImage, Tensor] | None" = None
-    drafts: Drafts | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) after EXIF rotation."""
-        return self.picture.size
-
-    @property
-    def resized(self) -> tuple[int, int]:
-        """(h, w) inside the segmenter's square."""
-        return self.picture.resized
-
-
-@dataclass(slots=True)
-class Tally:
-    """What answers took. `tokens`: that were said, without what closes them; `passes`: of the language model, counted
-    once an answer that was said in them."""
-
-    answers: int = 0
-    tokens: int = 0
-    passes: int = 0
-
-    def count(self, said: Sequence[Said]) -> None:
-        """Count some more answers."""
-        self.answers += len(said)
-        self.tokens += sum(len(one.ids) for one in said)
-        self.passes += sum(one.passes for one in said)
 
 
 class Asker(Answerer[EncodedImage]):
@@ -126,8 +80,8 @@ class Asker(Answerer[EncodedImage]):
         confidence: Confidence | None = None,
         think: int = 0,
     ) -> None:
-        self.model, self.processor, self.seed = model, processor, seed
-        self.prefixes = Prefixes() if prefixes is None else prefixes
+        self.model, self.processor = model, processor
+        self.encoding = ImageEncoding(model, processor, seed, Prefixes() if prefixes is None else prefixes)
         self.max_new_tokens = model.max_new_tokens if max_new_tokens is None else max_new_tokens
         self.questions_per_pass = questions_per_pass
         for name in ("max_new_tokens", "questions_per_pass"):
@@ -152,19 +106,9 @@ class Asker(Answerer[EncodedImage]):
         (found,) = self.encode_images([image])
         return found
 
-    @torch.no_grad()
     def encode_images(self, images: Sequence[Path | str | Image.Image]) -> list[EncodedImage]:
         """Look at several images once, in their order. Raises DataError when one cannot be read."""
-        device, dtype, found = self.model.device, self.model.dtype, []
-        for some in passes(len(images), PICTURES_PER_PASS):
-            pictures = [self.processor.picture(image) for image in images[some]]
-            pixels = torch.stack([picture.segmenter_pixels for picture in pictures])
-            features = self.model.encode(pixels.to(device, dtype))
-            for number, picture in enumerate(pictures):
-                language = self.processor.language_pixels([picture], device, dtype)
-                looked = replace(picture, segmenter_pixels=picture.segmenter_pixels[:0].clone())  # seen already
-                found.append(EncodedImage(looked, language, features[[number]]))
-        return found
+        return self.encoding.encode(images)
 
     def check(self, query: str, form: Form) -> None:
         """Raises UserError for an empty query or an unknown form, DataError for one that holds the picture's marks."""
@@ -232,7 +176,7 @@ class Asker(Answerer[EncodedImage]):
     ) -> Generator[Sequence[int], None, Answered]:
         """`generate` of one query: gives the ids said so far after each pass, and returns the answer."""
         (question,) = self._questions([image], [[query]])
-        (prefix,) = self._prefixes([image])
+        (prefix,) = self.encoding.prefixes_of([image])
         heard = None if follow is None else _heard(follow, [(0, 0)])
         thinking = Thinking.of(self.processor, self.think, None)
         how = (thinking or self._choose(), image.drafts or self._drafter(), heard)
@@ -296,7 +240,7 @@ class Asker(Answerer[EncodedImage]):
         """Questions side by side, each `of` the image of this number; `answers`: ids, None for the model's own."""
         numbers = list(dict.fromkeys(of))
         asked = [images[number] for number in numbers]
-        own = dict(zip(numbers, self._prefixes(asked), strict=True))
+        own = dict(zip(numbers, self.encoding.prefixes_of(asked), strict=True))
         prefixes, closing = [own[number] for number in of], self.processor.closing
         if answers is None:
             thinking = Thinking.of(self.processor, self.think, choose)
@@ -354,39 +298,13 @@ class Asker(Answerer[EncodedImage]):
             self._drafts = None if self.drafts == "off" else Drafts.of(self.processor)
         return self._drafts
 
-    def _prefixes(self, images: Sequence[EncodedImage]) -> list[PrefixCache]:
-        """What stands before the questions about these images; what is not kept is read, some of them at a time."""
-        ids = [self._prefix_ids(image) for image in images]
-
-        def read(missing: Sequence[int]) -> list[PrefixCache]:
-            found: dict[int, PrefixCache] = {}
-            fresh = [number for number in missing if images[number].turn is None]
-            for some in passes(len(fresh), PICTURES_PER_PASS if self.model.mllm.packs else 1):
-                pixels = join([images[number].pixels for number in fresh[some]])
-                words = [ids[number].to(self.model.device) for number in fresh[some]]
-                found |= zip(fresh[some], read_prefixes(self.model, pixels, words), strict=True)
-            for number in missing:
-                if (turn := images[number].turn) is not None:
-                    (before,) = self._prefixes([turn[0]])
-                    found[number] = extend_prefix(self.model, before, turn[1])
-            return [found[number] for number in missing]
-
-        return self.prefixes.of(images, ids, read)
-
-    def _prefix_ids(self, image: EncodedImage) -> Tensor:
-        """Ids (tokens,) of all that stands before a question about an image."""
-        if image.turn is None:
-            return self.processor.prefix(self.seed, image.picture.key, image.picture)
-        before, turn = image.turn
-        return torch.cat([self._prefix_ids(before), turn])
-
     @torch.no_grad()
     def similarity(self, image: EncodedImage, answer: Answered) -> list[dict[str, SimilarityMap]]:
         """What each grounding token of an answer about this image is like: by level, for each of its chains.
 
         Raises UserError where the language model does not see a picture as one square of patches.
         """
-        (prefix,) = self._prefixes([image])
+        (prefix,) = self.encoding.prefixes_of([image])
         return [
             {
                 name: similarity_map(answer.states[level, number], prefix.patches, self.processor.sizes, image.size)

@@ -6,9 +6,11 @@ followed; the likeliest continuations are proposed, as long as they are likely e
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from cores.modeling.drafting import DRAFT_TOKENS
+from cores.modeling.generation import Said
 from cores.processing.processor import CoresProcessor
 
 LOOKS_BACK = 4  # tokens that say what comes next
@@ -77,3 +79,19 @@ def _count(table: Shares, ids: Sequence[int], times: int, new: int | None = None
     for place in range(1 if new is None else len(words) - new, len(words)):
         for first in range(max(0, place - LOOKS_BACK), place):
             table[words[first:place]][words[place]] += times
+
+
+@dataclass(slots=True)
+class Tally:
+    """What answers took. `tokens`: that were said, without what closes them; `passes`: of the language model, counted
+    once an answer that was said in them."""
+
+    answers: int = 0
+    tokens: int = 0
+    passes: int = 0
+
+    def count(self, said: Sequence[Said]) -> None:
+        """Count some more answers."""
+        self.answers += len(said)
+        self.tokens += sum(len(one.ids) for one in said)
+        self.passes += sum(one.passes for one in said)

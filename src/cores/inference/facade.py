@@ -9,8 +9,9 @@ from transformers import PreTrainedTokenizerBase
 
 from cores.asking.answerer import Query
 from cores.asking.answers import Answered
-from cores.asking.asker import QUESTIONS_PER_PASS, Asker, DraftsFrom, EncodedImage
+from cores.asking.asker import QUESTIONS_PER_PASS, Asker, DraftsFrom
 from cores.asking.confidence import Confidence
+from cores.asking.image_encoding import EncodedImage
 from cores.asking.prefixes import Prefixes
 from cores.asking.similarity import SimilarityMap
 from cores.checkpoints.find import find

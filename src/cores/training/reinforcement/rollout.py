@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from cores.asking.answers import Answered
-from cores.asking.asker import Asker, EncodedImage
+from cores.asking.asker import Asker
+from cores.asking.image_encoding import EncodedImage
 from cores.data.sample import Sample, Turn
 from cores.modeling.policy import advantages
 from cores.modeling.sampling import Sampling
