@@ -190,11 +190,12 @@ def _ask(
 
     if draws is None:
         return segment_mixed(cores, [picture], [said], max_new_tokens)[0], None
+    encoded = cores.encode(picture)
     drawn: dict[int, list[Segmentation]] = {}
     for form in dict.fromkeys(form for _, form in said):
         places = [place for place, (_, its) in enumerate(said) if its == form]
-        found = cores.segment(
-            picture,
+        found = cores.ask(
+            encoded,  # type: ignore[arg-type]
             [said[place][0] for place in places],
             form,
             max_new_tokens,
@@ -204,7 +205,7 @@ def _ask(
             seed=draws.seed,
         )
         drawn.update(zip(places, found, strict=True))
-    results = [joined(drawn[place]) for place in range(len(said))]
+    results = [joined(drawn[place]).about(picture) for place in range(len(said))]
     return results, [agreement(drawn[place], result.mask) for place, result in enumerate(results)]
 
 
