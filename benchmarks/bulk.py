@@ -53,23 +53,22 @@ def main() -> None:
 
 def planned(folder: Path, count: int) -> str:
     """CPU seconds and memory of reading a manifest, planning its questions, and looking for what is left to do."""
-    import resource
-
     from cores import __version__
     from cores.bulk.plan import Settings, digest, held, left_to_do, prepare
     from cores.bulk.questions import read_pictures
+    from cores.process_memory import peak_memory
 
     with (folder / "questions.jsonl").open("w") as manifest:
         for number in range(count):
             line = {"image": f"images/{number // 1000:04}/{number:08}.jpg", "queries": QUERIES}
             manifest.write(json.dumps(line) + "\n")
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    before, began = peak_memory(), time.process_time()
     pictures = read_pictures([folder / "questions.jsonl"], [])
     settings = Settings(digest(pictures), "jsonl", BATCH, 256, *ABOUT, __version__)
     with held(folder / "rows") as home:
         parts = left_to_do(home, prepare(home, pictures, settings, overwrite=False), settings)
-    seconds, more = time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return f"{count} pictures in {len(parts)} parts: {seconds:.0f} s of one processor, {more / 1e6:.2f} GB"
+    seconds, more = time.process_time() - began, peak_memory() - before
+    return f"{count} pictures in {len(parts)} parts: {seconds:.0f} s of one processor, {more / 1e9:.2f} GB"
 
 
 def write_pictures(folder: Path, count: int) -> None:

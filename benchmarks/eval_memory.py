@@ -7,7 +7,6 @@ what it had when everything was imported.
 """
 
 import argparse
-import resource
 import tempfile
 import time
 from dataclasses import replace
@@ -18,6 +17,7 @@ from cores.evaluation.journal import Journal, begin, found_in, held, read_back
 from cores.evaluation.predictions import Predictions, judge_predictions
 from cores.evaluation.report import Chapter
 from cores.evaluation.result_files import KeptAnswers, write
+from cores.process_memory import peak_memory
 from cores.scenes.source import open_scenes
 
 SCENES, NAME = 16, "scenes|test"
@@ -25,7 +25,7 @@ SCENES, NAME = 16, "scenes|test"
 
 def peak() -> float:
     """The process's peak memory so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory() / 1e6
 
 
 def main() -> None:

@@ -133,11 +133,12 @@ def test_a_polygon_that_is_cut_first_is_painted_as_a_whole_one():
 
 
 LIMITED = """
-import resource, sys
+import sys
 from pathlib import Path
 from cores.data.formats.picture_headers import Header
 from cores.data.formats.segmentation_field import check_segmentation, has_mask, read_segmentation
 from cores.errors import DataError
+from cores.process_memory import peak_memory
 header = Header(Path("a.jpg"), (3000, 4000))
 zigzag = [[n % 2 * 999_000 - 499_000 + n, n * 37 % 991_000 - 400_000] for n in range(400)]
 small = [[x, y, x + 8, y, x + 8, y + 8, x, y + 8] for x in range(0, 3900, 50) for y in range(0, 2900, 50)]
@@ -148,13 +149,13 @@ values = [
     {"size": [65535, 65535], "counts": [0, 65535 * 65535]},
     [sum(([n % 2 * 3999, n % 2999] for n in range(4000)), [])],
 ]
-used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+used = peak_memory()
 for value in values:
     try:
         read_segmentation(value, None, header, "annotation 7")
     except DataError:
         pass
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) // 1024)
+print((peak_memory() - used) // 10**6)
 """
 
 

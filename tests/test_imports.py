@@ -28,6 +28,7 @@ LEAVES = {
     "recipe_files",
     "recipe_listing",
     "plain_json",
+    "process_memory",
     "loss_keys",
     "trainer_section",
     "__init__",

@@ -3,7 +3,6 @@
 Losses stay on the device and everything else is a plain number, so that nothing waits before a line is written.
 """
 
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +11,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-KIB, GB = 1024, 1e9
+from cores import process_memory
+
+GB = 1e9
 COUNTS = ("images", "questions", "tokens")  # of these the log says how many a second
 
 
@@ -83,4 +84,4 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes that this process has held at once: on a GPU of tensors there, else of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
+    return process_memory.peak_memory()
