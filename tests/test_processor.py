@@ -205,6 +205,12 @@ def test_settings_may_be_changed_and_what_does_not_fit_is_an_error():
     processor = tiny_processor()
     processor.prompt = dataclasses.replace(processor.prompt, exemplars="fixed")
     assert len(processor.prefix()) > len(tiny_processor().prefix())
+    known = processor.answer_templates
+    assert processor.answer_ids().tolist() in known.single
+    assert known is processor.answer_templates
+    processor.prompt = PromptSettings(style="lisa")
+    assert processor.answer_ids().tolist() in processor.answer_templates.single
+    assert processor.answer_templates != known
     with pytest.raises(CheckpointError, match=r"does not hold \[SEG_SEMA\]: add them"):
         CoresProcessor(tiny_tokenizer(), PromptSettings(style="published", tokens={}), SIZES)
     with pytest.raises(CheckpointError, match="clip_fit: found 'stretch'.*expected pad or crop"):

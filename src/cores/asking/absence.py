@@ -13,9 +13,8 @@ class FirstWords:
     """The first ids of a checkpoint's refusals that begin no other answer, and those that begin both."""
 
     def __init__(self, processor: CoresProcessor) -> None:
-        words = processor.writer.words
-        refusals = {int(processor.answer_ids(text)[0]) for text in words.refusals}
-        others = {int(processor.answer_ids(processor.writer.fill(text))[0]) for text in words.answers}
+        known = processor.answer_templates
+        refusals, others = ({ids[0] for ids in kind} for kind in (known.refusals, known.single))
         self.refusing, self.both = sorted(refusals - others), sorted(refusals & others)
 
     @torch.no_grad()

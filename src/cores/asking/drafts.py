@@ -17,7 +17,6 @@ LOOKS_BACK = 4  # tokens that say what comes next
 LEAST = 0.08  # likely enough: reading one more token costs about so much of a pass
 OWN = 8  # how often an answer of the model's own counts, against one of a template
 BEGIN = -1  # stands before an answer's first token
-CHAINS = 3  # most targets that a template is written for: from then on, it repeats itself
 
 Shares = dict[tuple[int, ...], Counter[int]]
 
@@ -36,10 +35,8 @@ class Drafts:
     @classmethod
     def of(cls, processor: CoresProcessor) -> "Drafts":
         """With the answers that a checkpoint's prompt teaches: templates of one target and several, and refusals."""
-        words = processor.writer.words
-        templates = [processor.writer.fill(answer) for answer in words.answers]
-        several = [processor.writer.answer([None] * count) for count in range(1, CHAINS + 1)]
-        return cls([processor.answer_ids(text).tolist() for text in [*templates, *several, *words.refusals]])
+        known = processor.answer_templates
+        return cls([*known.single, *known.several, *known.refusals])
 
     def learn(self, said: Sequence[int], new: int) -> None:
         """What the model has said: rows of one pass hear of each other at once, not when an answer is over."""

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from cores.data.sample import Conversation, Form, Raster, Sample, Target, Turn
 from cores.errors import DataError, UserError
 from cores.geometry import content_size
+from cores.processing.answer_templates import AnswerTemplates
 from cores.processing.batch import Asked, Batch, Row, fit, make_batch
 from cores.processing.chat_formats import chat_format
 from cores.processing.language_pixels import pixel_rule, read_image_processor
@@ -96,6 +97,14 @@ class CoresProcessor:
         self.token_ids = find_ids(self.tokenizer, writer.settings.level_tokens)
         self.writer = writer
         self.closing = self._closing()
+        self._answer_templates: AnswerTemplates | None = None  # of this prompt, made when they are needed
+
+    @property
+    def answer_templates(self) -> AnswerTemplates:
+        """Ids of all answers that the prompt teaches."""
+        if self._answer_templates is None:
+            self._answer_templates = AnswerTemplates.of(self)
+        return self._answer_templates
 
     def _closing(self) -> list[int]:
         """What ends an answer: the end token where the format has it, else the ids that its closing text adds."""
