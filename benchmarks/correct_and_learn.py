@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 nice -n 5 python benchmarks/correct_and_learn.py WORK [--pictures 20 50] [--steps 160]
 
 WORK gets scenes of kinds that the model never saw. `cores label` answers the questions about them as labelme files; of
-the first N pictures these are corrected: every answer gives way to the true outline, as `cores label` would draw it.
+the first N pictures these are corrected: every answer gives way to the true outline, as `cores label` would draw it,
+and the flag of what is absent is ticked (with `--unticked` it is not, and nothing says what is absent).
 `cores train tiny-own` learns each folder, `cores eval` scores it on other scenes and on the old world. The last row is
 the control: the most pictures, not corrected. What is there already is not done again.
 """
@@ -32,30 +33,37 @@ def cores(*words: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "cores", *said], check=True)
 
 
-def write_questions(work: Path) -> dict[str, dict[str, masks.Mask]]:
-    """`questions.jsonl`: what the train scenes are asked; gives the one true mask of each query by picture.
+def write_questions(work: Path) -> dict[str, dict[str, masks.Mask | None]]:
+    """`questions.jsonl`: what the train scenes are asked; gives the one true mask of each query by picture, None of
+    what is absent.
 
-    A label says what one thing is called: questions for several things, for none, and for text are left out.
+    A label says what one thing is called: questions for several things and for text are left out.
     """
-    truth: dict[str, dict[str, masks.Mask]] = {}
+    truth: dict[str, dict[str, masks.Mask | None]] = {}
     source = open_source("manifest:train.jsonl", work)
     for sample in (source[number] for number in range(len(source))):
         turns = [turn for conversation in sample.conversations for turn in conversation.turns]
-        single = [turn for turn in turns if len(turn.targets) == 1 and turn.form in ("phrase", "sentence")]
-        truth[Path(str(sample.image)).stem] = {turn.query: masks.decode(turn.targets[0].mask) for turn in single}
+        single = [turn for turn in turns if len(turn.targets) <= 1 and turn.form in ("phrase", "sentence")]
+        truth[Path(str(sample.image)).stem] = {
+            turn.query: masks.decode(turn.targets[0].mask) if turn.targets else None for turn in single
+        }
     asked = [{"image": f"scenes/{name}.png", "queries": list(found)} for name, found in truth.items() if found]
     (work / "questions.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in asked), "utf-8")
     return truth
 
 
-def correct(predicted: Path, folder: Path, truth: dict[str, dict[str, masks.Mask]], count: int) -> None:
+def correct(
+    predicted: Path, folder: Path, truth: dict[str, dict[str, masks.Mask | None]], count: int, tick: bool
+) -> None:
     """A copy of the first labelled pictures in which what was predicted gives way to what is true."""
     folder.mkdir()
     for path in sorted(predicted.glob("*.json"))[:count]:
         label = json.loads(path.read_text("utf-8"))
         size = (label["imageHeight"], label["imageWidth"])
-        found = [Labelled(query, mask) for query, mask in truth[path.stem].items()]
-        (folder / path.name).write_text(json.dumps(labelme_file(found, label["imagePath"], size)), "utf-8")
+        found = [Labelled(query, mask) for query, mask in truth[path.stem].items() if mask is not None]
+        absent = {query: tick for query, mask in truth[path.stem].items() if mask is None}
+        text = json.dumps(labelme_file(found, label["imagePath"], size, absent=absent))
+        (folder / path.name).write_text(text, "utf-8")
         shutil.copyfile(predicted / label["imagePath"], folder / label["imagePath"])
 
 
@@ -90,6 +98,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--pictures", type=int, nargs="+", default=[20, 50])
     parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--unticked", action="store_true", help="nothing says what is absent")
     args = parser.parse_args()
     work, most = args.work, max(args.pictures)
     for split, count in (("train", most), ("val", 50)):
@@ -103,7 +112,7 @@ def main() -> None:
     for count in args.pictures:
         folder = work / f"corrected-{count}"
         if not folder.exists():
-            correct(predicted, folder, truth, count)
+            correct(predicted, folder, truth, count, not args.unticked)
         rows.append((str(count), score(work, [learn(work, folder.name, args.steps)], str(count))))
     rows.append((f"0, but {most} as predicted", score(work, [learn(work, "predicted", args.steps)], "control")))
     heads = ("pictures corrected", "gIoU, new kinds", "present refused", "absent refused", "gIoU, old world")

@@ -172,12 +172,14 @@ def test_an_answer_is_seen_switched_and_taken_home(tab: Tab, model: Any, tmp_pat
     assert (again & truth.mask).sum() / (again | truth.mask).sum() > 0.97
 
 
-def test_a_refusal_marks_nothing_and_the_history_keeps_every_answer(tab: Tab) -> None:
+def test_a_refusal_marks_nothing_and_the_history_keeps_every_answer(tab: Tab, tmp_path: Path) -> None:
     tab.example(1)
     tab.ask(ABSENT)
     assert tab.text(".said").startswith("There is no")
     assert tab.text(".remark") == "Nothing is marked."
     assert tab.text(".under") == ""
+    labelled = json.loads(tab.download("labelme", tmp_path).read_text("utf-8"))
+    assert (labelled["shapes"], labelled["flags"]) == ([], {f"absent: {ABSENT}": False})
     plain = tab.pixels()
     tab.ask("where is the yellow fish?")
     marked = tab.pixels()

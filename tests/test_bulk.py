@@ -296,6 +296,8 @@ def test_rows_become_the_labels_that_asking_gives(
         assert isinstance(sample.image, Path)
         for turn in (turn for conversation in sample.conversations for turn in conversation.turns):
             found[sample.image.name, turn.query] = decode(turn.targets[0].mask)
+    flags = {name for file in (tmp_path / "labels").glob("*.json") for name in json.loads(file.read_text())["flags"]}
+    assert flags == {f"absent: {row['query']}" for row in rows(out) if row["status"] == "absent"} != set()
     for row in rows(out):
         drawn = [decode(mask) for mask in row["masks"] or [] if decode(mask).any()]
         if drawn:

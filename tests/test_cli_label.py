@@ -102,6 +102,24 @@ def test_labels_are_the_masks_that_segment_finds(model: Path, pictures: Path, tm
     assert len({shape["group_id"] for shape in shapes if shape["label"] == "kettle and cup"}) == 2, "a group a target"
 
 
+def test_what_was_refused_is_a_flag_that_teaches_refusing_once_it_is_ticked(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    out, queries = tmp_path / "labels", ["kettle", "knife", "cup"]
+    asked = [word for query in queries for word in ("--query", query)]
+    assert main(["label", str(pictures / "0.png"), *asked, "--out", str(out), "--model", str(model), "--quiet"]) == 0
+    answers = load(model).segment(pictures / "0.png", queries)
+    absent = [found.query for found in answers if found.status == "absent"]
+    assert absent, "or this test says nothing"
+    label = json.loads((out / "0.json").read_text())
+    assert label["flags"] == {f"absent: {query}": False for query in absent}
+    before = open_source("labelme:labels", tmp_path)[0].conversations
+    label["flags"] = dict.fromkeys(label["flags"], True)
+    (out / "0.json").write_text(json.dumps(label))
+    ticked = open_source("labelme:labels", tmp_path)[0].conversations
+    assert [one.turns[0].targets for one in ticked[len(before) :]] == [()] * len(absent)
+
+
 def test_a_turned_photograph_is_labelled_as_labelme_shows_it(model: Path, pictures: Path, tmp_path: Path) -> None:
     upright = Image.open(pictures / "0.png")
     exif = Image.Exif()

@@ -117,6 +117,7 @@ def test_a_labelme_file_is_read_as_the_same_masks(answers: list[Segmentation], p
     assert list(again) == ["cups", "the lid"]
     assert np.array_equal(again["cups"], drawn(1))
     assert np.array_equal(again["the lid"], drawn(2))
+    assert to_labelme(answers, "a.png")["flags"] == {"absent: a $zebra <b>": False}, "to be ticked by who sees it"
     assert answers[1].to_labelme("a.png") == to_labelme(answers[1:2], "a.png")
     with pytest.raises(UserError, match="cannot be a label"):
         answer("flag", drawn(1)).to_labelme("a.png")

@@ -284,3 +284,22 @@ def test_reasonseg_reads_its_files_as_ever_and_nobody_else_does(tmp_path):
     write_pair(tmp_path, "a", shapes=[box], **size)
     with pytest.raises(DataError, match="shape_type: is 'linestrip'"):
         open_source("labelme:reason_seg/ReasonSeg/train", tmp_path)[0]
+
+
+def test_a_ticked_flag_says_what_is_not_there(tmp_path):
+    flags = {"absent: The  Zebra": True, "Absent: what flies?": True, "absent: lid": False, "blurred": True}
+    drawn = shape("rectangle", (50, 30), (20, 10))
+    (sample,) = labelme(tmp_path, drawn, flags=flags)
+    found = {turn.query: (turn.form, len(turn.targets)) for c in sample.conversations for turn in c.turns}
+    assert found == {"cup": ("phrase", 1), "the zebra": ("phrase", 0), "what flies?": ("sentence", 0)}
+    (sample,) = labelme(tmp_path, flags={"absent: cup": True})
+    assert [turn.targets for c in sample.conversations for turn in c.turns] == [()]
+    for none in ([], ["absent: cup"], None, "absent: cup", {"absent: cup": "yes"}):
+        (sample,) = labelme(tmp_path, drawn, flags=none)
+        assert [turn.query for c in sample.conversations for turn in c.turns] == ["cup"]
+    with pytest.raises(
+        DataError, match="flags: 'absent: Cup' is ticked, but shapes are labelled so: keep one of them"
+    ):
+        labelme(tmp_path, drawn, flags={"absent: Cup": True})[0]
+    with pytest.raises(DataError, match="flags: 'absent: ': is blank"):
+        labelme(tmp_path, drawn, flags={"absent: ": True})[0]

@@ -31,7 +31,8 @@ def main(argv: list[str]) -> int:
         "label",
         description="Label pictures with what queries find in them, as labelme files.",
         epilog="--out gets a copy of each picture and a JSON file of labelme's beside it: each target is a group of "
-        "outlines whose label is the query. What is absent gets none. Open the folder with `labelme FOLDER`, correct "
+        "outlines whose label is the query. What is absent is a flag of the picture, `absent: QUERY`, to be ticked "
+        "where that is so. Open the folder with `labelme FOLDER`, correct "
         'it, then train: cores train tiny-own --data . "data.sources={own: [labelme:FOLDER]}" --out RUN.',
     )
     drawing_options(parser)

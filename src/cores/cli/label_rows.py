@@ -45,7 +45,8 @@ def main(argv: list[str]) -> int:
             if good:
                 height, width = good[0]["size"]
                 found = [label for row in good for label in _labelled(row)]
-                make = partial(labelme_file, found, size=(height, width), tolerance=args.tolerance)
+                absent = {row["query"].strip(): False for row in good if row["status"] == "absent"}
+                make = partial(labelme_file, found, size=(height, width), tolerance=args.tolerance, absent=absent)
                 inside = None if picture.place is None else content_of(picture)
                 path = picture.path if inside is None else Path(f"{name}.{suffix_of(inside)}")
                 write_beside(path, name, make, out, inside)

@@ -5,7 +5,7 @@ Legend: h, w = height and width in pixels; points = vertices (x, y).
 
 import base64
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cores.data.formats.labelme_shapes import painted, read_regions
+from cores.data.formats.labelme_shapes import ABSENT, painted, read_regions
 from cores.data.formats.picture_headers import Header
 from cores.errors import UserError
 from cores.masks import Mask
@@ -42,10 +42,17 @@ def check_label(label: str) -> None:
         )
 
 
-def labelme_file(found: Sequence[Labelled], picture: str, size: tuple[int, int], tolerance: float = 1.0) -> Shape:
+def labelme_file(
+    found: Sequence[Labelled],
+    picture: str,
+    size: tuple[int, int],
+    tolerance: float = 1.0,
+    absent: Mapping[str, bool] | None = None,
+) -> Shape:
     """What labelme stores of one picture, ready for JSON; each of `found` is an object, with a `group_id` of its own.
 
     Args:
+        absent: labels of what may not be there, and whether that is certain: flags of the picture, ticked if so.
         picture: its name beside the file. size: its (h, w), upright.
         tolerance: pixels by which an outline may leave the mask's border, so that it has few vertices; 0: exact.
     Raises UserError as `check_label`.
@@ -57,7 +64,7 @@ def labelme_file(found: Sequence[Labelled], picture: str, size: tuple[int, int],
     height, width = size
     return {
         "version": VERSION,
-        "flags": {},
+        "flags": {f"{ABSENT} {label}": certain for label, certain in (absent or {}).items()},
         "shapes": shapes,
         "imagePath": picture,
         "imageData": None,

@@ -24,6 +24,7 @@ from cores.masks import Mask
 from cores.picture_errors import picture_errors
 
 IGNORE = 255
+ABSENT = "absent:"  # begins the flag of a picture that says what is not there
 CORNERS = {"polygon": range(3, 1 << 31), "oriented_rectangle": (4,), "rotation": (4,), "rectangle": (2, 4)}
 
 

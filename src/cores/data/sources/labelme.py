@@ -1,8 +1,9 @@
 """Folders of pictures with JSON files as labelme writes them: `labelme:PATH`.
 
 With a field `text`, as ReasonSeg has it, every text asks for the union of the file's shapes. Without it every label is
-asked for by name. Shapes labelled `flag` are dropped, those with `ignore` in their label are neither target nor
-background. Which picture a file is of is what its `imagePath` says.
+asked for by name, and so is what is not there by a ticked flag of the picture, "absent: NAME". Shapes labelled `flag`
+are dropped, those with `ignore` in their label are neither target nor background. Which picture a file is of is what
+its `imagePath` says.
 """
 
 import os
@@ -15,7 +16,8 @@ from PIL import Image
 
 from cores import masks
 from cores.data.formats.json_files import check, maybe, read_json, take, texts
-from cores.data.formats.labelme_shapes import IGNORE, Region, decode_base64, painted, read_regions
+from cores.data.formats.labelme_shapes import ABSENT, IGNORE, Region, decode_base64, painted, read_regions
+from cores.data.formats.names import as_asked
 from cores.data.formats.picture_headers import SUFFIXES, Header, read_header
 from cores.data.record import Question, Record
 from cores.data.sample import Form, Target
@@ -66,6 +68,7 @@ def read_shapes(
         questions = _by_text(annotation, (Target(masks.encode(canvas == 1)),) if there else (), where)
     else:
         questions = _by_label(regions, header.size)
+        questions += _of_absent(annotation, {question.text for question in questions}, where)
     ignored = canvas == IGNORE
     ignore = masks.encode(ignored) if ignored.any() else None
     return Record(image, header.size, "", questions, ignore=ignore)
@@ -91,6 +94,20 @@ def _by_label(regions: list[Region], size: tuple[int, int]) -> tuple[Question, .
         Question(name, partial(_of_label, name, regions, size), form_of(name), category=label)
         for name, label in labels.items()
     )
+
+
+def _of_absent(annotation: dict[str, Any], there: set[str], where: Path) -> tuple[Question, ...]:
+    """What ticked flags say is not there, each asked for by name; those that differ in case alone are one."""
+    names: dict[str, str] = {}
+    flags = annotation.get("flags")  # anything a user wants; other programs write lists
+    for flag, ticked in flags.items() if isinstance(flags, dict) else ():
+        if ticked is True and flag.strip().lower().startswith(ABSENT):
+            label = flag.strip()[len(ABSENT) :]
+            name = as_asked(label, f"{where}: flags: {flag!r}")
+            if name in there:
+                raise DataError(f"{where}: flags: {flag!r} is ticked, but shapes are labelled so: keep one of them")
+            names.setdefault(name, label.strip())
+    return tuple(Question(name, form=form_of(name), category=label) for name, label in names.items())
 
 
 def _of_label(name: str, regions: list[Region], size: tuple[int, int]) -> tuple[Target, ...]:

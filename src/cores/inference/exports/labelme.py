@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def to_labelme(results: Sequence["Segmentation"], picture: str, tolerance: float = 1.0) -> dict[str, Any]:
     """The answers about one picture as labelme stores them, ready for JSON.
 
-    Each target is a group of outlines whose label is the query and whose description is score and text; what is
-    absent, and an empty mask, gets none.
+    Each target is a group of outlines whose label is the query and whose description is score and text; an empty mask
+    gets none. What is absent is a flag of the picture, "absent: QUERY", to be ticked by whoever sees that it is so.
 
     Args:
         picture: its file's name; the JSON belongs beside it.
@@ -29,7 +29,8 @@ def to_labelme(results: Sequence["Segmentation"], picture: str, tolerance: float
         for target in found.targets
         if (mask := target.mask).any()
     ]
-    return labelme_file(labelled, picture, size_of(picture, results), tolerance)
+    absent = {found.query.strip(): False for found in results if found.status == "absent"}
+    return labelme_file(labelled, picture, size_of(picture, results), tolerance, absent)
 
 
 def check_queries(queries: Iterable[str]) -> None:

@@ -29,7 +29,8 @@ function labelmeOf(answers) {
     taken += Math.max(-1, ...groups) + 1;
     return moved;
   });
-  return files.length ? { ...files[files.length - 1], shapes } : null;
+  const flags = Object.assign({}, ...files.map((file) => file.flags));
+  return files.length ? { ...files[files.length - 1], flags, shapes } : null;
 }
 
 $(".png").onclick = () => {
