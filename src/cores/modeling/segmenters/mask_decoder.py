@@ -272,10 +272,9 @@ def _scores(attention: Any, asked: Tensor, projection: nn.Linear, seen: Tensor, 
     heads = asked.shape[2]
     level = torch.einsum("mqhc,hc->mhq", asked, projection.bias.unflatten(0, (heads, -1))).flatten(1)
     tokens = torch.einsum("mqhc,hcd->mhqd", asked, projection.weight.unflatten(0, (heads, -1))).flatten(1, 2)
-    # The sum of cells and positions is never made: it would be kept for every mask and attention. Mask by mask, so
-    # that what a mask comes to does not depend on those beside it.
+    # The sum of cells and positions is never made: it would be kept for every mask and attention.
     placed = places.behind(attention, projection.weight).unflatten(0, (heads, -1))
-    scores = torch.stack([each @ placed for each in asked.transpose(1, 2)]).flatten(1, 2) + level[..., None]
+    scores = torch.einsum("mqhc,hcn->mhqn", asked, placed).flatten(1, 2) + level[..., None]
     scores = scores + (seen.expand(len(tokens), -1, -1) @ tokens.mT).mT  # so cells get gradients laid out as they are
     found: Tensor = scores.unflatten(1, (heads, -1))
     return found
