@@ -126,7 +126,7 @@ def between(asker: Asker, image: EncodedImage, query: Query, one: Sequence[int],
     place = next(n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
     question, closing = asker.processor.question(*query), asker.processor.closing
     given = torch.tensor(one[: place + 1])
-    (said,) = teacher_force(asker.model, asker._prefixes([image]), [question], [given], closing)
+    (said,) = teacher_force(asker.model, asker.encoding.prefixes_of([image]), [question], [given], closing)
     logits = asker.model.mllm.logits(said.states[-1:])[0]
     return float((logits[one[place]] - logits[other[place]]).abs())
 

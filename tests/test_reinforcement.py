@@ -132,7 +132,7 @@ def test_a_packed_row_gives_drawn_words_the_probability_that_they_were_drawn_wit
             if shipped.processor.question(c.turns[0].query, c.turns[0].form).tolist() == one.question
         )
         text = shipped.processor.tokenizer.decode(one.answer)
-        (prefix,) = asker._prefixes([images[one.row]])
+        (prefix,) = asker.encoding.prefixes_of([images[one.row]])
         (said,) = teacher_force(model, [prefix], [torch.tensor(one.question)], [torch.tensor(one.answer)], [2])
         assert torch.allclose(said.sure, own, atol=1e-4), (turn.query, text)
 

@@ -40,7 +40,7 @@ def test_a_question_behind_others_is_read_as_one_conversation() -> None:
         (model.processor.writer.ask(*query), answer) for query, answer in zip(queries_in_words, said, strict=True)
     ]
     ids = torch.tensor(model.processor._conversation(turns).ids)  # as training writes it
-    (prefix,) = model._asker(Options())._prefixes([model.encode(image)])
+    (prefix,) = model._asker(Options()).encoding.prefixes_of([model.encode(image)])
     (whole,) = generate(model.model, [prefix], [ids], model.processor.closing, model.model.max_new_tokens)
     assert model.processor.parse_answer(whole.ids).text == found[2].answer
     assert abs(whole.score - found[2].score) < 1e-4
