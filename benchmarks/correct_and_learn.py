@@ -6,7 +6,7 @@ WORK gets scenes of kinds that the model never saw. `cores label` answers the qu
 the first N pictures these are corrected: every answer gives way to the true outline, as `cores label` would draw it,
 and the flag of what is absent is ticked (with `--unticked` it is not, and nothing says what is absent).
 `cores train tiny-own` learns each folder, `cores eval` scores it on other scenes and on the old world. The last row is
-the control: the most pictures, not corrected. What is there already is not done again.
+the control: the most pictures, not corrected. What is there is not done again; other settings need another WORK.
 """
 
 import argparse
@@ -101,6 +101,11 @@ def main() -> None:
     parser.add_argument("--unticked", action="store_true", help="nothing says what is absent")
     args = parser.parse_args()
     work, most = args.work, max(args.pictures)
+    settings, begun = {"most": most, "steps": args.steps, "unticked": args.unticked}, work / "settings.json"
+    if begun.exists() and json.loads(begun.read_text("utf-8")) != settings:
+        parser.error(f"{work} was begun with other settings: {begun.read_text('utf-8')}; take another folder")
+    work.mkdir(parents=True, exist_ok=True)
+    begun.write_text(json.dumps(settings), "utf-8")
     for split, count in (("train", most), ("val", 50)):
         if not (work / f"{split}.jsonl").exists():
             cores("scenes", "write", work, "--kinds", "own", "--split", split, "--n", str(count), "--quiet")

@@ -50,6 +50,7 @@ DEFAULTS = {
     "dtype": "float32",
     "busy": False,
     "cached": False,
+    "patches": False,
     "low": False,
     "masks_per_pass": 16,
     "checkpoint_decoder": False,
@@ -167,6 +168,11 @@ def measure(settings: dict[str, Any]) -> dict[str, float]:
     if settings["cached"]:
         with torch.no_grad():
             given["features"] = model.encode(given.pop("segmenter_pixels"))
+    if settings["patches"]:
+        from cores.modeling.mllms.llava import PATCHES  # older checkouts have none
+
+        with torch.no_grad():
+            given["pixel_extras"] = {PATCHES: model.mllm.encode_images({"pixel_values": given["pixel_values"]})}
     clock = Clock(device, settings["busy"])
     model.encode = clock.around("encoder", model.encode)  # type: ignore[method-assign]
     model.segment = clock.around("decoder", model.segment)  # type: ignore[method-assign]
@@ -209,6 +215,7 @@ def main() -> int:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--busy", action="store_true", help="seconds of the CPU on one thread")
     parser.add_argument("--cached", action="store_true", help="features of the segmenter are given")
+    parser.add_argument("--patches", action="store_true", help="what the projector gives is given")
     parser.add_argument("--low", action="store_true", help="mask losses at the decoder's own resolution")
     parser.add_argument("--checkpoint-decoder", action="store_true", help="compute the decoder again for gradients")
     parser.add_argument("--compile-decoder", action="store_true", help="compile it")
@@ -229,6 +236,7 @@ def main() -> int:
         cases |= {f"{n} positions": base | {"positions": n} for n in (512, 1024)}
     if args.levers:
         cases["cached features"] = base | {"cached": True}
+        cases["cached features and patches"] = base | {"cached": True, "patches": True}
         cases["losses at low resolution"] = base | {"low": True}
         cases["masks_per_pass 2"] = base | {"masks_per_pass": 2}
         for switch in ("checkpoint_decoder", "compile_decoder"):

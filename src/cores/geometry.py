@@ -5,6 +5,7 @@ corner (`pad`), or made the square, whatever its shape (`squash`).
 Legend: h, w = the picture's size, canvas = the square's side, all in pixels; masks = any number of them.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -59,8 +60,11 @@ def restore_bands(
     """As `restore`, one mask in bands of rows from the top, so that a picture of any size takes little memory.
 
     Args: `low_res` (h', w'); `pixels`: most of them in a band, but a row at least.
-    Gives (rows, w) each, fp32; differs from `restore` by the rounding of fp32 alone.
+    Gives (rows, w) each, fp32; several of them differ from `restore` by the rounding of fp32 alone.
     """
+    if math.prod(size) <= pixels:
+        yield restore(low_res[None], canvas, resized, size, fit)[0]
+        return
     content = _content(low_res[None], canvas, resized, fit)[0, 0]
     (height, width), inside = size, len(content)
     centre = (torch.arange(height, dtype=torch.float64, device=low_res.device) + 0.5) * inside / height - 0.5

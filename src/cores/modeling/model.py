@@ -165,9 +165,14 @@ class CoresModel(PreTrainedModel):
         return self.segmenter.mask_size if self.config.loss_resolution == "low" else None
 
     def encode(self, segmenter_pixels: Tensor) -> Features:
-        """The segmenter's features of pictures (images, 3, side, side); do it once per image and ask often."""
-        found: Features = self.segmenter.encode(segmenter_pixels)
-        return found
+        """The segmenter's features of pictures (images, 3, side, side); do it once per image and ask often.
+
+        On a CPU one picture at a time, the same numbers: what is between two layers stays small, and in the cache.
+        """
+        alone = segmenter_pixels.device.type == "cpu" and not torch.is_grad_enabled()
+        parts = segmenter_pixels.split(1) if alone else [segmenter_pixels]
+        found = [self.segmenter.encode(part) for part in parts]
+        return found[0] if len(found) == 1 else Features.cat(found)
 
     def segment(
         self,
