@@ -1,16 +1,20 @@
 """`cores eval` in a process of its own that kills itself: `evaluated.py KILL ARGUMENTS...`.
 
-KILL: after how many batches the process is killed; half a line of the next batch is left behind then.
+KILL: after how many batches the process is killed; half a line of the next batch is left behind then. `late`: none is
+killed, but all processes save the first are slow to read what is there.
 """
 
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from cores.cli import main
+from cores.evaluation import journal as journals
 from cores.evaluation.evaluator import Judged
-from cores.evaluation.journal import Journal
+from cores.evaluation.journal import Journal, Place
 
 
 def killed_after(batches: int) -> None:
@@ -30,6 +34,17 @@ def killed_after(batches: int) -> None:
     Journal.write = write_or_die  # type: ignore[method-assign]
 
 
+def late() -> None:
+    """From now on the others have asked something by the time that this process sees what was asked before."""
+    found_in = journals.found_in
+
+    def found_late(home: Path) -> dict[tuple[str, int], Place]:
+        time.sleep(3 * (os.environ["RANK"] != "0"))
+        return found_in(home)
+
+    journals.found_in = found_late
+
+
 if __name__ == "__main__":
-    killed_after(int(sys.argv[1]))
+    late() if sys.argv[1] == "late" else killed_after(int(sys.argv[1]))
     sys.exit(main(["eval", *sys.argv[2:]]))

@@ -1,6 +1,7 @@
 """`cores ablate`: every row is a recipe, what is done is kept, and its tables are means over seeds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from tiny_run import tiny_recipe
 
 from cores.cli import main
 from cores.errors import UserError
-from cores.evaluation.ablation import ablation_tables, markdown, read_ablation, scored_folder
+from cores.evaluation.ablation import ablation_tables, is_scored, markdown, read_ablation, run_folder, scored_folder
 from cores.recipe import load_recipe
 
 OWN = """
@@ -70,6 +71,8 @@ def test_a_row_is_the_mean_over_its_seeds_with_their_spread(own: Path, tmp_path:
         ("seeds: [0, 1]", "seeds: few", "seeds: missing, or not what is expected"),
         ("limit: 1,", "limits: 1,", "there is no score.limits; did you mean limit?"),
         ("rows:", "rows: [", "is no YAML"),
+        ("teacher-forced", "both", "score.answers: found 'both', expected generated or teacher-forced"),
+        ("\n  Both: {one: 50.0, two: null}", " []", "tables: missing, or not what is expected"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(own: Path, old: str, new: str, message: str) -> None:
@@ -97,6 +100,23 @@ def test_a_setting_behind_rows_is_no_row(own: Path, tmp_path: Path, capsys: pyte
     assert "lora.rank" in capsys.readouterr().err
     assert main([*asked, "ones"]) == 2
     assert "--rows ones: there is no such row" in capsys.readouterr().err
+
+
+def test_what_was_trained_with_other_settings_is_not_shown_as_these(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, ablation = tmp_path / "out", read_ablation(str(own))
+    pretend(out, "one", 0, 0.5)
+    recipe = load_recipe(ablation.base, [*ablation.rows["one"], *ablation.settings, "trainer.seed=0"])
+    run_folder(out, "one", 0).mkdir()
+    (run_folder(out, "one", 0) / "recipe.yaml").write_text(recipe.to_yaml())
+    asked = ["ablate", str(own), "--out", str(out), "--seeds", "0", "--rows", "one"]
+    assert main(asked) == 0
+    assert main([*asked, "trainer.max_steps=7"]) == 2
+    assert "was trained with other settings" in capsys.readouterr().err
+    assert is_scored(ablation, "one", 0, out)
+    assert not is_scored(replace(ablation, sources=("scenes|val",)), "one", 0, out)
+    assert ablation_tables(replace(ablation, sources=("scenes|val",)), out)[0].rows[0] == ("one", "50.0", "–", "0")
 
 
 @pytest.mark.slow

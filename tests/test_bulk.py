@@ -95,7 +95,7 @@ def test_parquet_holds_the_same_rows(manifest: Path, out: Path, tmp_path: Path) 
     assert len(found) == len(rows(out))
     assert Predictions.read(tmp_path / "out").found == found, "as an evaluation reads them"
     assert Predictions.read(tables[0]).found.items() <= found.items()
-    assert "damaged" in found["broken.png", "the cup"]
+    assert "damaged" in found["broken.png", "the cup"].masks
 
 
 def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
@@ -107,7 +107,8 @@ def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> N
     def of(path: str) -> bool:
         sample = Sample(Path(path), (2, 3), (Conversation((Turn("q"),)),))
         (question,) = questions_of(sample)
-        return bool(found.of(sample, question, True)[0].all())
+        (rle,) = found.of(sample, question, True).masks
+        return bool(decode(rle).all())
 
     assert [of("/data/a/x.png"), of("b/x.png")] == [True, False]
     with pytest.raises(DataError, match="there is no prediction"):

@@ -117,6 +117,20 @@ def test_weights_that_saw_a_split_are_known() -> None:
     assert has_seen("LISA-7B-v1.5", "ReasonSeg|val") is None
     assert has_seen("mine", "ReasonSeg|val", ("ReasonSeg|train", "refcoco|unc|train")) is False
     assert has_seen("mine", "ReasonSeg|train", ("ReasonSeg|train_val",))
+    for one, other in (
+        ("ReasonSeg|explanatory", "ReasonSeg|train"),
+        ("ReasonSeg|testshort", "ReasonSeg|test"),
+        ("refcoco|train", "refcoco|unc|train"),
+        ("refcocog|umd|test", "refcocog|test"),
+        ("refcoco|testA", "refcoco|unc|test"),
+    ):
+        assert has_seen("mine", one, (other,))
+        assert has_seen("mine", other, (one,))
+    assert has_seen("mine", "refcoco|testA", ("refcoco|unc|testB", "refcoco+|testA", "ReasonSeg|testlong")) is False
+    assert has_seen("mine", "ReasonSeg|val", ("refcoco|train",), start="xinlai/LISA-7B-v1")
+    assert (
+        has_seen("mine", "ReasonSeg|test", ("refcoco|train",), start="runs/other") is None
+    )  # who knows what that saw
 
 
 def test_a_second_evaluation_into_the_same_folder_is_refused_while_the_first_runs(

@@ -70,7 +70,8 @@ def test_a_killed_evaluation_goes_on_to_the_same_files(model: Path, whole: Path,
 @pytest.mark.parametrize("processes", [2, 3])
 def test_several_processes_find_what_one_finds(model: Path, whole: Path, tmp_path: Path, processes: int) -> None:
     out = tmp_path / "scores"
-    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "cores", "eval"]
+    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    run += [str(HERE / "evaluated.py"), "late"] if processes == 2 else ["-m", "cores", "eval"]
     start([*run, *arguments(model, out)])
     assert_same(out, whole)
 
@@ -107,6 +108,19 @@ def test_samples_that_changed_are_not_joined_with_the_old_ones(
     assert main(words) == 2
     assert "picture 0 or its questions changed" in capsys.readouterr().err
     monkeypatch.setattr("cores.evaluation.part.digest", digest)
+    told = model / "generation_config.json"
+    before = told.read_text()
+    told.write_text(before.replace("max_new_tokens", "min_new_tokens"))
+    assert main(words) == 2
+    assert "model's settings" in capsys.readouterr().err
+    told.write_text(before)
+    judge = evaluator.judge
     monkeypatch.setattr(evaluator, "judge", None)  # nothing is left to be asked
     assert main(words) == 0
     assert sorted(file.name for file in out.iterdir()) == sorted(FILES)
+    monkeypatch.setattr(evaluator, "judge", judge)
+    monkeypatch.setattr(evaluator, "evaluate_asker", stopped)
+    assert main([*words, "--overwrite"]) == 130
+    monkeypatch.setattr(evaluator, "evaluate_asker", first)
+    monkeypatch.setattr("cores.evaluation.part.digest", lambda sample: "another" + digest(sample))
+    assert main([*words, "--overwrite"]) == 0, "it begins anew"

@@ -148,6 +148,30 @@ def test_failures_are_told_apart_and_every_answer_is_in_the_filter() -> None:
     assert [line.split("\t")[2] for line in lines.splitlines()][3] == "wrong place, location wrong"
 
 
+def test_what_is_absent_is_counted_by_itself() -> None:
+    absent = []
+    for number, drawn in ((1, disc(20)), (2, np.zeros((64, 96), bool)), (3, None)):
+        chains = [] if drawn is None else [drawn]
+        overlaps, matched = compared(chains, [], None)
+        levels = tuple({"target": masks.encode(mask)} for mask in chains)
+        masked = any(mask.any() for mask in chains)
+        counts = Counts("generated", "part", 0, len(chains), not chains, masked, True, overlaps, matched, ())
+        absent.append(replace(record(number, None, truth=False), levels=levels, counts=counts))
+    assert [one.iou for one in absent] == [0, 1, 1], "an empty mask is none"
+    seen = glance([counted(0, 20), *absent], "generated")
+    assert (seen.targets, seen.absent) == (1, 3)
+    assert ("a mask where nothing is", "1", "33.3 %") in tables.failures(seen).rows
+
+
+def test_a_report_that_would_be_too_large_leaves_lines_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cores.evaluation.report.LARGEST", 40_000)
+    many = [replace(counted(n, 19), query=f"\u7ea2\u8272\u7684\u6c34\u58f6 & {n}") for n in range(2000)]
+    html = render("t", {}, [Chapter("c", Result({"generated": Score()}), picture, answers=many)])
+    (lines,) = re.findall(r"<textarea[^>]*>(.*?)</textarea>", html, re.DOTALL)
+    assert 29_000 < len(lines.encode()) <= 30_000
+    assert f"The first {lines.count(chr(10)) + 1:,} of 2,000 answers" in html
+
+
 @pytest.mark.slow
 def test_twenty_thousand_questions_fit_into_twenty_megabytes() -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8))

@@ -55,6 +55,12 @@ def test_an_answer_draws_the_same_in_whatever_company():
     assert len({tuple(int(words[number]) for words in chosen) for number in range(6)}) == 6
 
 
+def test_a_very_small_temperature_takes_the_likeliest_word():
+    likely = torch.tensor([[-3.0, -0.1, -2.5]])
+    for temperature in (1e-300, 1e-309, 5e-324):
+        assert draw(likely, torch.tensor([0.5], dtype=torch.float64), Sampling(temperature)).tolist() == [1]
+
+
 def test_without_temperature_nothing_is_drawn():
     assert sampler(Sampling(temperature=0), [1]) is None
     for wrong in ({"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.5}):

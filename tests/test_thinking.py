@@ -56,6 +56,16 @@ def test_a_thought_is_opened_and_ends_by_itself_or_is_closed():
     assert (thought.ids, thought.chosen, nothing.ids, nothing.score) == ((1, 2, 5), (2, 3), [], 0.0)
 
 
+def test_room_that_a_short_thought_leaves_is_not_the_answers():
+    thinking = Thinking(OPENING, ENDING, 4, NEVER, None)
+    said = spoken(thinking, {0: [5, 3, 4, 7, 8], 3: [5, 6]}, 9)
+    heard: list[int] = []
+    goes_on = thinking.limited(3, lambda number, ids: not heard.append(len(ids)))
+    assert [goes_on(0, said[0][:length]) for length in (3, 5, 7, 8)] == [True, True, True, False]
+    assert [goes_on(3, said[3][:length]) for length in (6, 9)] == [True, True]
+    assert heard == [3, 5, 7, 8, 6, 9]
+
+
 def test_a_recipe_that_draws_nothing_has_no_thoughts():
     assert list(SECTION.problems()) == []
     for wrong, says in ((replace(SECTION, think=-1), "think: found -1"), (replace(SECTION, samples=0), "think: only")):

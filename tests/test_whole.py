@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from cores.errors import UserError
-from cores.whole import whole_file, whole_folder
+from cores.whole import whole_file, whole_files, whole_folder
 
 # Writes a folder over an old one and is killed at the named point.
 KILLED = """
@@ -41,6 +41,16 @@ def test_a_killed_program_leaves_the_old_folder_and_the_next_clears_up(tmp_path,
         pass
     assert (folder / "file").read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_files_of_programs_that_were_killed_go_with_the_next(tmp_path):
+    running, mine = os.getppid(), os.getpid()  # in a container a program may have the number of the one before it
+    for number in (2**22 + 1, mine, running):
+        (tmp_path / f".part-{number}").mkdir()
+    (tmp_path / ".part-9x").mkdir()
+    with whole_files(tmp_path) as part:
+        (part / "a").write_text("whole")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [f".part-{running}", ".part-9x", "a"]
 
 
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):

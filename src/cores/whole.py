@@ -71,6 +71,7 @@ def whole_files(folder: Path) -> Iterator[Path]:
     Raises UserError when they cannot be written.
     """
     part = folder / f".part-{os.getpid()}"
+    _sweep_parts(folder)
     try:
         with writing(folder):
             part.mkdir()
@@ -131,6 +132,15 @@ def sweep(path: Path) -> None:
             shutil.rmtree(left)
         else:
             left.unlink(missing_ok=True)
+
+
+def _sweep_parts(folder: Path) -> None:
+    """Clear up inside `folder` after programs that were writing files into it and are no longer there."""
+    for left in folder.glob(".part-*"):
+        number = left.name.rpartition("-")[2]
+        mine = number == str(os.getpid())  # a program before this one had its number, as in a container
+        if number.isdecimal() and (mine or not _runs(int(number))):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _runs(process: int) -> bool:

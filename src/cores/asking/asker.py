@@ -179,6 +179,7 @@ class Asker(Answerer[EncodedImage]):
         (prefix,) = self.encoding.prefixes_of([image])
         heard = None if follow is None else _heard(follow, [(0, 0)])
         thinking = Thinking.of(self.processor, self.think, None)
+        heard = heard if thinking is None else thinking.limited(self.max_new_tokens, heard)
         how = (thinking or self._choose(), image.drafts or self._drafter(), heard)
         answer = Generation(self.model, [prefix], [question], self.processor.closing, self._most(thinking), *how)
         while answer.open:
@@ -244,6 +245,7 @@ class Asker(Answerer[EncodedImage]):
         prefixes, closing = [own[number] for number in of], self.processor.closing
         if answers is None:
             thinking = Thinking.of(self.processor, self.think, choose)
+            heard = heard if thinking is None else thinking.limited(self.max_new_tokens, heard)
             how: dict[str, Any] = {"choose": thinking or choose or self._choose(), "drafter": drafter, "follow": heard}
             said = generate(self.model, prefixes, questions, closing, self._most(thinking), **how)
             return self._segmented(asked, said, [numbers.index(number) for number in of], thinking)

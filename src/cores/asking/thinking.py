@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from cores.modeling.generation import Choose, Said
+from cores.modeling.generation import Choose, Follow, Said
 from cores.processing.processor import CoresProcessor
 from cores.processing.tokens import encode
 
@@ -92,6 +92,16 @@ class Thinking:
         """Of all that is said to a question, what stands behind the thought."""
         mind = self._minds.get(number)
         return ids[len(mind.ids) :] if mind is not None and mind.over else []
+
+    def limited(self, most: int, follow: Follow | None) -> Follow:
+        """`follow`, which ends an answer, too, when `most` tokens stand behind its thought: room that a short thought
+        leaves is not the answer's."""
+
+        def goes_on(number: int, ids: Sequence[int]) -> bool:
+            wanted = follow is None or follow(number, ids)
+            return wanted and len(self.spoken(number, ids)) < most
+
+        return goes_on
 
     def apart(self, number: int, said: Said) -> tuple[Thought, Said]:
         """A thought, and the answer behind it."""

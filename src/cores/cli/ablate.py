@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cores.errors import CheckFailed
+from cores.errors import CheckFailed, UserError
 
 if TYPE_CHECKING:
     from cores.evaluation.ablation import Ablation
@@ -33,7 +33,6 @@ def main(argv: list[str]) -> int:
 
     from dataclasses import replace
 
-    from cores.errors import UserError
     from cores.evaluation.ablation import ablation_tables, markdown, read_ablation
     from cores.recipe import load_recipe
     from cores.typed_yaml import nearest
@@ -60,13 +59,21 @@ def main(argv: list[str]) -> int:
 
 
 def _run(ablation: "Ablation", row: str, seed: int, out: Path) -> None:
-    """Train and score one row with one seed, or what is left of that."""
-    from cores.evaluation.ablation import run_folder, scored_folder
+    """Train and score one row with one seed, or what is left of that.
+
+    Raises UserError when what is there was trained with other settings.
+    """
+    from cores.evaluation.ablation import is_scored, run_folder, scored_folder
+    from cores.recipe import load_recipe
+    from cores.training.folder import RECIPE
 
     run, scored = run_folder(out, row, seed), scored_folder(out, row, seed)
-    if (scored / "results.json").exists():
-        return
     settings = [*ablation.rows[row], *ablation.settings, f"trainer.seed={seed}"]
+    began = run / RECIPE
+    if began.exists() and load_recipe(began).to_dict() != load_recipe(ablation.base, settings).to_dict():
+        raise UserError(f"{run}: was trained with other settings: take another --out, or remove {run} and {scored}")
+    if is_scored(ablation, row, seed, out):
+        return
     again = ["--resume"] if run.exists() else []
     _cores(["train", ablation.base, "--out", str(run), *again, *settings])
     how = ["--answers", ablation.answers, "--limit", str(ablation.limit), "--no-sanity"]

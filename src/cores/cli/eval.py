@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from cores.cli.eval_results import SHIPPED, write_results
 from cores.cli.options import asked_model_options, check_device, places_of, taken_folder
-from cores.errors import UserError
+from cores.errors import DataError, UserError
 from cores.training.ranks import is_first, leave, together
 
 if TYPE_CHECKING:
     from cores.asking.answerer import Answerer
+    from cores.evaluation.journal import Place
+    from cores.evaluation.part import Part
     from cores.evaluation.sample_asker import Mode
 
 ANSWERS: dict[str, tuple["Mode", ...]] = {
@@ -35,15 +37,15 @@ def main(argv: list[str]) -> int:
 
         return int(compare(argv[1:]))
     args = _parser().parse_args(argv)
+    for name in ("limit", "max_new_tokens", "pictures"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least 1")
     if args.against is not None:
         from cores.cli.eval_predictions import score
 
         return int(score(args))
     if not args.on:
         raise UserError("which sources? Say --on SOURCE..., such as ReasonSeg|val or scenes|test")
-    for name in ("limit", "max_new_tokens", "pictures"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least 1")
     if args.protocol == "published" and (args.answers or "teacher-forced") != "teacher-forced":
         raise UserError("--protocol published: its answers are given: take --answers teacher-forced, or leave it out")
     from cores.evaluation.journal import FOLDER, held
@@ -136,10 +138,14 @@ def _run(args: argparse.Namespace, home: Path) -> int:
         settings = _settings(args, answers, pictures, {name: len(part) for name, part in parts.items()})
         if is_first():
             begin(home, settings, args.overwrite)
-            places = found_in(home)
-            for name, part in parts.items():
-                part.check_same({number: place for (source, number), place in places.items() if source == name})
-    places = found_in(home)
+            try:
+                _check_same(parts, found_in(home))
+            except DataError:
+                if not args.overwrite:
+                    raise
+                begin(home, settings, args.overwrite, go_on=False)
+    with together():  # before anyone writes: what is left must be the same for all
+        places = found_in(home)
     with together(), Journal(home, rank) as journal:
         loud = not args.quiet and is_first()
         for name, part in parts.items():
@@ -163,6 +169,12 @@ def _run(args: argparse.Namespace, home: Path) -> int:
     if is_first():
         write_results(args, _about(args, answers, settings), home, parts, answers)
     return 0
+
+
+def _check_same(parts: "dict[str, Part]", places: "dict[tuple[str, int], Place]") -> None:
+    """Raises DataError when a sample that was asked before is another now."""
+    for name, part in parts.items():
+        part.check_same({number: place for (source, number), place in places.items() if source == name})
 
 
 def _about(args: argparse.Namespace, answers: "tuple[Mode, ...]", settings: dict[str, Any]) -> dict[str, str]:
@@ -195,14 +207,17 @@ def _settings(
     """All that an answer depends on: an unfinished evaluation goes on where they are the same."""
     from cores import __version__
     from cores.checkpoints.find import find
-    from cores.checkpoints.runs.fingerprint import fingerprint
+    from cores.checkpoints.load import as_device
+    from cores.checkpoints.runs.fingerprint import fingerprint, settings_fingerprint
     from cores.words.load import is_words
 
-    weights = None if is_words(args.model) else fingerprint(find(args.model))
+    words = is_words(args.model)
+    weights = None if words else fingerprint(find(args.model))
     return {
         "cores": __version__,
         "model": None if weights else args.model,
         "weights": weights,
+        "model's settings": None if words else settings_fingerprint(find(args.model)),
         "sources": sources,
         "answers": list(answers),
         "protocol": args.protocol,
@@ -215,7 +230,7 @@ def _settings(
         "seed": args.seed,
         "dtype": args.dtype,
         "quantize": args.quantize,
-        "device": (args.device or "default").partition(":")[0],
+        "device": as_device(args.device).type,
     }
 
 

@@ -22,6 +22,8 @@ def score(args: argparse.Namespace) -> int:
 
     if args.model is None or args.on:
         raise UserError("--against SOURCE: name a file or folder of predictions, and no --on")
+    if args.protocol == "published":
+        raise UserError("--protocol published: is of answers that are given to a model: leave it out for predictions")
     name: str = args.against
     part = Part(open_source(name, args.data, evaluation=args.texts == "first"), args.limit)
     predictions = Predictions.read(Path(args.model))
@@ -32,7 +34,7 @@ def score(args: argparse.Namespace) -> int:
         with Journal(home) as journal:
             journal.source = name
             for number in range(len(part)):
-                journal.write([judge_predictions(predictions, number, part.source[number])])
+                journal.write([judge_predictions(predictions, number, part.source[number], name)])
         if predictions.unused and not args.limit:
             some = ", ".join(image for image, _ in sorted(predictions.unused, key=str)[:3])
             sys.stderr.write(f"{len(predictions.unused)} predictions are for no question of {name}: {some}\n")

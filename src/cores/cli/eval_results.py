@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cores.errors import UserError
 from cores.whole import whole_files
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def write_results(
     from cores.evaluation.report import Chapter
 
     places = found_in(home)
+    for name, part in parts.items():
+        if missing := [number for number in range(len(part)) if (name, number) not in places]:
+            raise UserError(f"{name}: {len(missing)} pictures were not asked, such as {missing[0]}: start it again")
     protocol = Protocol(args.protocol, args.texts)
     chapters, beside = [], {}
     for name, part in parts.items():
@@ -38,7 +42,7 @@ def write_results(
         note = getattr(part.source, "note", "")
         kept = files.KeptAnswers(places, name)
         chapters.append(Chapter(name, found.result, part.picture, note, found, kept))
-        seen = has_seen(args.model or SHIPPED, name, _trained_on(args.model))
+        seen = has_seen(args.model or SHIPPED, name, *_trained_on(args.model))
         beside[name] = {"protocol": protocol.rules, "published_images": PUBLISHED_COUNTS.get(name), "seen": seen}
     with whole_files(args.out) as folder:
         files.write(folder, about, chapters, args.seed, beside)
@@ -63,15 +67,17 @@ def write_results(
     sys.stdout.write(f"\nreport: {args.out / 'report.html'}\n")
 
 
-def _trained_on(model: str | None) -> tuple[str, ...]:
-    """The sources of the run that a model folder is of, where its recipe is beside it."""
+def _trained_on(model: str | None) -> tuple[tuple[str, ...], str | None]:
+    """The sources of the run that a model folder is of, where its recipe is beside it; and what the run went on from:
+    None for bases, and for the model that comes with cores."""
     import yaml
 
-    for folder in (Path(model or ""), Path(model or "").parent):
+    for folder in (Path(model), Path(model).parent) if model else ():
         try:
             recipe = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
-            sources = recipe["data"]["sources"]
-            return tuple(str(name) for names in sources.values() for name in names)
+            sources, start = recipe["data"]["sources"], recipe["model"].get("start")
+            names = tuple(str(name) for names in sources.values() for name in names)
+            return names, None if start in (None, "shipped") else str(start)
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
             continue
-    return ()
+    return (), None

@@ -22,6 +22,7 @@ KEYS: dict[str, Any] = {
     "rows": dict[str, list[str]],
     "tables": dict[str, dict[str, float | None]],
 }
+MODES = ("generated", "teacher-forced")
 SCORE: dict[str, Any] = {"sources": list[str], "limit": int, "answers": str}
 
 
@@ -79,11 +80,13 @@ def _wrong(said: Any) -> Iterator[str]:
             yield from (f"there is no {where}{key}{nearest(str(key), keys)}" for key in values if key not in keys)
             yield from (f"{where}{key}: missing, or not what is expected" for key, hint in keys.items()
                         if key not in values or not fits(values[key], hint))  # fmt: skip
-    rows = said.get("rows")
+    score, rows, tables = said.get("score"), said.get("rows"), said.get("tables")
+    if isinstance(score, dict) and score.get("answers") not in MODES:
+        yield f"score.answers: found {score.get('answers')!r:.40}, expected {' or '.join(MODES)}"
     if isinstance(rows, dict) and fits(rows, KEYS["rows"]):
         for row, items in rows.items():
             yield from _unknown(row, items, rows)
-        for title, table in said.get("tables", {}).items():
+        for title, table in tables.items() if isinstance(tables, dict) and fits(tables, KEYS["tables"]) else ():
             yield from (f"tables, {title}: there is no row {row}{nearest(row, rows)}" for row in table
                         if row not in rows)  # fmt: skip
 
@@ -113,6 +116,17 @@ def run_folder(out: Path, row: str, seed: int) -> Path:
     return out / row / f"seed-{seed}"
 
 
+def is_scored(ablation: Ablation, row: str, seed: int, out: Path) -> bool:
+    """Was a row's run scored already, on these sources and so many of their pictures?"""
+    file = scored_folder(out, row, seed) / "results.json"
+    if not file.exists():
+        return False
+    found = json.loads(file.read_text("utf-8"))
+    known = all(ablation.answers in found["sources"].get(source, ()) for source in ablation.sources)
+    wanted = f"the first {ablation.limit} "  # as `cores eval --limit` says it
+    return known and found.get("about", {}).get("limit", wanted).startswith(wanted)
+
+
 def figures(ablation: Ablation, out: Path) -> dict[str, dict[str, list[float]]]:
     """gIoU by row and source, one a seed that was scored already."""
     found: dict[str, dict[str, list[float]]] = {}
@@ -122,7 +136,9 @@ def figures(ablation: Ablation, out: Path) -> dict[str, dict[str, list[float]]]:
             if file.exists():
                 sources = json.loads(file.read_text("utf-8"))["sources"]
                 for source in ablation.sources:
-                    one = sources[source][ablation.answers]["giou"]
+                    one = sources.get(source, {}).get(ablation.answers, {}).get("giou")
+                    if one is None:
+                        continue
                     found.setdefault(row, {}).setdefault(source, []).append(one)
     return found
 

@@ -107,9 +107,11 @@ def evaluate_asker(
     `similarity`: records have each grounding token's similarity map, too. `numbers`: of the samples, where they do not
     count from 0. `keep` gets what was found about each batch of samples, with its records if they are asked for; they
     are in no result then, so that memory does not grow.
-    Raises UserError for teacher-forced answers of one that has no tokens.
+    Raises UserError for teacher-forced answers of one that has no tokens, and otherwise as `evaluate` does.
     """
     check_answers(asker, answers)
+    if type(pictures) is not int or pictures < 1:
+        raise UserError(f"pictures: found {pictures!r:.40}, expected a whole number from 1")
     result = Result({mode: Score() for mode in answers})
     total = len(samples) if isinstance(samples, Sized) else None
     numbered = zip(range(10**12) if numbers is None else numbers, samples, strict=False)
@@ -128,10 +130,10 @@ def evaluate_asker(
 
 
 def check_answers(asker: Answerer[Any], answers: Sequence[str]) -> None:
-    """Raises UserError for an unknown mode or none, and for teacher-forced answers of one that has no tokens."""
+    """Raises UserError for an unknown mode, none or one twice, and for teacher-forced ones of what has no tokens."""
     unknown = [mode for mode in answers if mode not in MODES]
-    if unknown or not answers:
-        raise UserError(f"answers: found {unknown or 'none'}; take one or both of {', '.join(MODES)}")
+    if unknown or not answers or len(set(answers)) < len(answers):
+        raise UserError(f"answers: found {unknown or list(answers) or 'none'}; take one or both of {', '.join(MODES)}")
     if "teacher-forced" in answers and not asker.has_tokens:
         raise UserError("answers: a chain in words has no tokens to be teacher-forced: take generated alone")
 

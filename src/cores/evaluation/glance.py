@@ -31,13 +31,17 @@ class Line(NamedTuple):
 
 @dataclass
 class Glance:
-    """`lines` of all answers in one mode; sums over its targets. `sure`: of masks of targets, confidence and IoU;
-    `refusals`: of answers, how probable an absence was, and whether there was one."""
+    """`lines` of all answers in one mode; sums over its targets; `absent`: questions about what is not there.
+
+    `sure`: of masks of targets, confidence and IoU; `refusals`: of answers, how probable an absence
+    was, and whether it was one.
+    """
 
     lines: list[Line] = field(default_factory=list)
     bins: list[int] = field(default_factory=lambda: [0] * BINS)
     causes: Counter[str] = field(default_factory=Counter)
     targets: int = 0
+    absent: int = 0
     located: int = 0
     sure: list[tuple[float, float]] = field(default_factory=list)
     refusals: list[tuple[float, float]] = field(default_factory=list)
@@ -71,6 +75,7 @@ def glance(records: Iterable[Record], mode: str) -> Glance:
             causes += levels
         if record.refusal is not None:
             found.refusals.append((record.refusal, float(not record.truth)))
+        found.absent += not record.truth
         if record.truth:
             found.sure += zip(record.confidences, record.ious, strict=False)  # chain by target, in order
             found.targets += len(record.ious)

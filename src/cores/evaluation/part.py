@@ -31,7 +31,8 @@ class Part:
         A batch holds the same samples for any number of processes, and its answers are the same bits then.
         """
         batches = [range(first, min(first + pictures, self.count)) for first in range(0, self.count, pictures)]
-        left = [batch for batch in batches if not set(batch) <= set(done)]
+        known = frozenset(done)
+        left = [batch for batch in batches if not known.issuperset(batch)]
         return [number for batch in left[rank::world] for number in batch]
 
     def check_same(self, places: dict[int, Place]) -> None:

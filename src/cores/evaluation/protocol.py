@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from cores.data.sources.refer import SPLIT_BY
+
 Name = Literal["ours", "published"]
 Texts = Literal["first", "all"]
 
@@ -18,6 +20,9 @@ PUBLISHED_COUNTS = {
     "refcocog|umd|val": 1300,
     "refcocog|umd|test": 2600,
 }  # fmt: skip
+
+REASONSEG = {"explanatory": ("train",), "test": ("testshort", "testlong")}  # splits of the same pictures
+REFER = ("refcoco", "refcoco+", "refcocog", "refclef", "grefcoco")
 
 # Published weights by their name, and what they are known to have been trained on beyond a train split.
 SEEN = ((re.compile(r"LISA-\d+B(-llama\d)?-v1(?!\.?\d)", re.IGNORECASE), ("ReasonSeg|val",)),)
@@ -40,18 +45,27 @@ class Protocol:
         return {"name": self.name, "sums": union, "texts": self.texts}
 
 
-def has_seen(model: str, source: str, trained_on: tuple[str, ...] = ()) -> bool | None:
-    """Have these weights been trained on this split? None: not known. `trained_on`: sources of the run, if known."""
+def has_seen(model: str, source: str, trained_on: tuple[str, ...] = (), start: str | None = None) -> bool | None:
+    """Have these weights been trained on this split? None: not known.
+
+    `trained_on`: sources of the run, if known; `start`: the checkpoint that it went on from, which may have seen more.
+    """
     parts = _splits(source)
     if any(parts & _splits(one) for one in trained_on):
         return True
     for name, splits in SEEN:
-        if name.search(model) and any(parts & _splits(one) for one in splits):
+        if any(name.search(one) for one in (model, start or "")) and any(parts & _splits(one) for one in splits):
             return True
-    return False if trained_on else None
+    return False if trained_on and start is None else None
 
 
 def _splits(source: str) -> set[str]:
-    """`ReasonSeg|train_val` is two splits; every other source one."""
-    head, bar, split = source.rpartition("|")
-    return {f"{head}|{part}" for part in split.split("_")} if bar and head == "ReasonSeg" else {source}
+    """What a source is made of, so that two share pictures where they share a part: `ReasonSeg|train_val` is two
+    splits, and a refer set's rule of splitting may be left out."""
+    head, *by, split = source.split("|")
+    if head == "ReasonSeg":
+        return {f"{head}|{one}" for part in split.split("_") for one in REASONSEG.get(part, (part,))}
+    if head in REFER:
+        parts = [f"test{letter}" for letter in split[4:] or "ABC"] if split.startswith("test") else [split]
+        return {"|".join([head, *(by or [SPLIT_BY.get(head, "unc")]), one]) for one in parts}
+    return {source}

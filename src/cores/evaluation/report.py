@@ -15,10 +15,11 @@ from cores import masks, viz
 from cores.asking.similarity import SimilarityMap
 from cores.evaluation import tables
 from cores.evaluation.figures import Figures
-from cores.evaluation.glance import Glance, chosen, glance
+from cores.evaluation.glance import Line, chosen, glance
 from cores.evaluation.result import Record, Result
 
 LONGEST = 280  # pixels of an embedded picture's longest side
+LINES = 75  # per cent of a chapter's room that the lines of all its answers may take
 LARGEST = 18_000_000  # bytes of all pictures and lines: a report opens at once
 
 
@@ -91,7 +92,8 @@ def _chapter(chapter: Chapter, each: int, seed: int, room: int) -> str:
     numbers = chosen(seen.lines, each, seed)
     wanted = {number for some in numbers.values() for number in some}
     shown, others = _picked(chapter.records, wanted, main)
-    pictures = Pictures(chapter.picture, room - sum(len(line.text) + 1 for line in seen.lines))
+    listed = _fitting(seen.lines, LINES * room // 100)
+    pictures = Pictures(chapter.picture, room - sum(len(line.encode()) + 1 for line in listed))
     for name, some in numbers.items():
         if not some:
             continue
@@ -101,7 +103,7 @@ def _chapter(chapter: Chapter, each: int, seed: int, room: int) -> str:
         parts.append(
             f'<p class="note">{pictures.left_out} questions are shown without pictures: the file is full.</p>'
         )
-    parts.append(_filter(seen))
+    parts.append(_filter(listed, len(seen.lines)))
     return "".join(parts)
 
 
@@ -127,11 +129,25 @@ FILTER = (
 )
 
 
-def _filter(seen: Glance) -> str:
+def _fitting(lines: Sequence[Line], room: int) -> list[str]:
+    """The answers' lines in HTML, the first that have so many bytes together."""
+    found = []
+    for line in lines:
+        text = escape(line.text)
+        room -= len(text.encode()) + 1
+        if room < 0:
+            break
+        found.append(text)
+    return found
+
+
+def _filter(listed: Sequence[str], count: int) -> str:
     """A box that lists the answers which hold some words: in query, picture, kind, status or cause."""
-    lines = escape("\n".join(line.text for line in seen.lines))
+    lines, head = "\n".join(listed), "All answers"
+    if len(listed) < count:
+        head = f"The first {len(listed):,} of {count:,} answers: the file is full"
     return (
-        f'<h3>All answers</h3><div class="filter"><input type="search" placeholder="words of query, picture, kind, '
+        f'<h3>{head}</h3><div class="filter"><input type="search" placeholder="words of query, picture, kind, '
         f'status or cause" aria-label="filter" oninput="{escape(FILTER)}" />'
         f'<output></output><pre class="scroll"></pre><textarea hidden="">{lines}</textarea></div>'
     )

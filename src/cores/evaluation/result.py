@@ -183,7 +183,8 @@ class Record:
         """Mean over the targets; for something absent, 1 when no mask was drawn and 0 otherwise."""
         if self.ious:
             return sum(self.ious) / len(self.ious)
-        return 0.0 if self.levels else 1.0
+        drawn = bool(self.levels) if self.counts is None else self.counts.masked  # an empty mask is none
+        return 0.0 if drawn else 1.0
 
     @property
     def right_about_presence(self) -> bool:

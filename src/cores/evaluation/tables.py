@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cores.asking.confidence import calibration_error
-from cores.evaluation.causes import BY_LEVEL, CAUSES
+from cores.evaluation.causes import BY_LEVEL, CAUSES, INVENTED
 from cores.evaluation.figures import Figures
 from cores.evaluation.glance import BINS, Glance
 from cores.evaluation.intervals import Interval
@@ -149,15 +149,16 @@ def spread(seen: Glance) -> Table:
 
 def failures(seen: Glance) -> Table:
     """Why targets were missed."""
-    of = {**dict.fromkeys(CAUSES, seen.targets), **dict.fromkeys(BY_LEVEL, seen.located)}
+    of = {**dict.fromkeys(CAUSES, seen.targets), INVENTED: seen.absent, **dict.fromkeys(BY_LEVEL, seen.located)}
     rows = tuple(
         (cause, str(seen.causes[cause]), percent(seen.causes[cause] / of[cause]) if of[cause] else NOTHING)
         for cause in (*CAUSES, *BY_LEVEL)
         if seen.causes[cause]
     )
     note = (
-        "A target is missed below an IoU of 0.5; its place is wrong below 0.1. A location is right when it covers "
-        "half of the target; shares there are of the targets that have one."
+        "A target is missed below an IoU of 0.5; its place is wrong below 0.1. A mask where nothing is: of the "
+        "questions about what is absent. A location is right when it covers half of the target; shares there are of "
+        "the targets that have one."
     )
     return Table("Failures by cause", ("cause", "targets", "share"), rows, note)
 

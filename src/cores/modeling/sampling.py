@@ -58,7 +58,8 @@ def draw(log_probabilities: Tensor, chance: Tensor, sampling: Sampling) -> Tenso
     probability, two words that are alike in it but for rounding would change places, and the word that is drawn with
     them. The nucleus holds at least the likeliest.
     """
-    held = (log_probabilities.double() / sampling.temperature).softmax(-1)
+    wide = log_probabilities.double()
+    held = ((wide - wide.amax(-1, keepdim=True)) / sampling.temperature).softmax(-1)  # however small it is
     if sampling.top_p < 1:
         sorted_, words = torch.sort(held, dim=-1, descending=True, stable=True)
         inside = sorted_.cumsum(-1) - sorted_ < sampling.top_p  # what comes before a word leaves room for it

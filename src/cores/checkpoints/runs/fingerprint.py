@@ -1,7 +1,7 @@
-"""What weights a run stands on: a changed base is found before anything is loaded over it."""
+"""What weights and settings a model stands on: a changed one is found before its answers are mixed with the old."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cores.errors import CheckpointError
 
+SETTINGS = ("*.json", "*.jinja", "*.model", "*.txt")  # configs, prompt, tokenizer, confidence
 WEIGHTS = ("*.safetensors", "*.bin", "base.json")  # base.json: the base of a checkpoint that is itself a base
 
 
@@ -27,6 +28,15 @@ def fingerprint(folder: Path) -> str:
     files = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
     if not files:
         raise CheckpointError(f"{folder}: holds no weights, expected *.safetensors")
+    return _digest(files)
+
+
+def settings_fingerprint(folder: Path) -> str:
+    """The same of all else that a model's answers depend on: its configs, prompt, tokenizer and confidence."""
+    return _digest(sorted(file for pattern in SETTINGS for file in folder.glob(pattern)))
+
+
+def _digest(files: Sequence[Path]) -> str:
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
