@@ -177,6 +177,12 @@ def test_a_coco_file_has_the_pictures_that_were_answered(
         (["0.png", "--query", " "], "QUERY is empty"),
         (["broken.png", "cut.png", "cup", "--skip-bad"], "cut.png"),
         (["0.png", "  "], "QUERY is empty"),
+        (["0.png", "caf\udce9"], "is no text in UTF-8"),
+        (["0.png", "--query", "cup", "--query", "<image>"], "<image>"),
+        (["--queries", "marks.jsonl", "--skip-bad"], "<image>"),
+        (["caf\udce9.png", "0.png", "cup"], "is no text in UTF-8"),
+        (["0.png", "cup", "--out", "dead"], "is a link to what is not there"),
+        (["0.png", "cup", "--out", "dead/sub"], "is a link to what is not there"),
         (["0.png", "flag", "--format", "labelme"], "'flag' cannot be a label"),
         (["0.png", "1.png"], "the last argument is the query"),
         (["0.png", "cup", "--max-new-tokens", "0"], "at least one token"),
@@ -199,6 +205,9 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     lines(here / "both.jsonl", own, both)
     lines(here / "blank.jsonl", {"image": "0.png", "queries": ["cup", " "]})
     lines(here / "gone.jsonl", own, {"image": "gone.png", "query": "cup"})
+    lines(here / "marks.jsonl", own, {"image": "1.png", "query": "<image>"})
+    (here / "dead").symlink_to(here / "unmounted" / "disk")
+    (here / "caf\udce9.png").write_bytes((here / "0.png").read_bytes())
     before = names(here)
     chosen = [] if "--model" in arguments else ["--model", str(model)]
     assert main(["predict", *arguments, *chosen]) == 2
@@ -297,6 +306,13 @@ def test_folders_and_patterns_stand_for_their_pictures(model: Path, here: Path) 
 def test_names_of_results_are_never_one(here: Path) -> None:
     images = [Path(name) for name in ("a.png", "b/a.png", "a-2.png", "A.jpg", "c/a.png")]
     assert names_of(images) == ["a", "a-2", "a-2-2", "A-3", "a-4"]
+    # the results of a's second query are called a.q2
+    assert names_of([Path(name) for name in ("a.png", "a.q2.png", "b.q1.png", "b.png")]) == [
+        "a",
+        "a.q2-2",
+        "b.q1",
+        "b-2",
+    ]
 
 
 def test_without_out_the_folder_is_numbered(model: Path, here: Path) -> None:
@@ -342,6 +358,18 @@ def test_an_answer_that_was_cut_is_said_to_be(model: Path, here: Path, capsys: p
     assert main(["predict", "0.png", "kettle", *chosen, "--max-new-tokens", "4", "--out", "cut"]) == 0
     assert "[cut after 4 tokens: --max-new-tokens allows more]" in capsys.readouterr().out
     assert json.loads((here / "cut" / "0.json").read_text())["cut"] is True
+
+
+def test_a_long_question_is_no_file(model: Path, here: Path) -> None:
+    query = f"I would like to make breakfast{', which takes me a while' * 12}. Where is the kettle?"
+    assert main(["predict", "0.png", query, "--model", str(model), "--quiet"]) == 0
+    assert json.loads((here / "prediction" / "0.json").read_text())["query"] == query
+
+
+def test_streams_that_are_closed_are_no_errors(model: Path, here: Path) -> None:
+    command = f"{sys.executable} -m cores predict 0.png cup --model {model} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], cwd=here).returncode == 0
+    assert (here / "prediction" / "0.json").exists()
 
 
 def test_one_argument_alone_is_no_prediction(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -226,6 +226,7 @@ def test_save_writes_what_the_suffix_says(answers: list[Segmentation], picture: 
     with np.load(out / "a.npz", allow_pickle=False) as stored:
         assert np.array_equal(stored["masks"], found.to_numpy())
         assert stored["phrases"].tolist() == ["cups", "cups"]
+    found.save(out / "b.NPZ")
     found.save(out / "a.csv")
     with (out / "a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -233,7 +234,7 @@ def test_save_writes_what_the_suffix_says(answers: list[Segmentation], picture: 
     found.about(picture).save(out / "a.png")
     assert np.array_equal(np.asarray(Image.open(out / "a.png")), np.asarray(found.overlay(picture)))
     found.save(out / "plain.jpg")
-    assert sorted(path.name for path in out.iterdir()) == ["a.JSON", "a.csv", "a.npz", "a.png", "plain.jpg"]
+    assert sorted(path.name for path in out.iterdir()) == ["a.JSON", "a.csv", "a.npz", "a.png", "b.NPZ", "plain.jpg"]
     (out / "folder.png").mkdir()
     assert [path.name for path in found.save(out / "folder.png", kinds=("mask",))] == [
         "answer.1.target.png",

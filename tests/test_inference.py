@@ -177,7 +177,13 @@ def test_the_seed_draws_the_exemplars_and_nothing_else_does() -> None:
 
 def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
     asker = Cores(*learned())
-    for queries, message in (([""], r"queries\[0\] is ''"), (["a", " "], r"queries\[1\]"), ("kettle", "one string")):
+    for queries, message in (
+        ([""], r"queries\[0\] is ''"),
+        (["a", " "], r"queries\[1\]"),
+        ("kettle", "one string"),
+        ((q for q in "ab"), "found a generator"),
+        (["\ud800"], "no text in UTF-8"),
+    ):
         with pytest.raises(UserError, match=message):
             asker.segment(picture(), queries)
     for arguments, message in (

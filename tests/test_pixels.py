@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from cores.processing.pixels import (
     open_picture,
 )
 from cores.processing.segmenter_pixels import for_segmenter
+from cores.prompts.styles import ClipFit
 from cores.segmenter_families import SEGMENTERS
 
 SAM = SEGMENTERS["sam"]
@@ -241,6 +243,24 @@ def test_a_padded_square_made_in_bands_is_the_same_square(
     monkeypatch.setattr(scaling, "BAND", 7)
     assert scaling.scaled_square(image, 32, (122, 116, 104)).tobytes() == whole.tobytes()
     assert pixels.key_of(image) == key
+
+
+@pytest.mark.parametrize("size", [(1, 200_000), (200_000, 1), (3, 40_000)])
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_very_slim_pictures_take_no_more_than_others(size: tuple[int, int], fit: ClipFit) -> None:
+    began = time.process_time()
+    found = for_language(Image.effect_noise(size, 80).convert("RGB"), 64, fit)
+    assert time.process_time() - began < 3  # it took minutes, and gigabytes
+    assert found.shape == (3, 64, 64)
+    if fit == "pad":
+        across = 2 if size[0] < size[1] else 1
+        rim = found.movedim(across, 0)[[0, -1]].abs()  # where the picture is not: the mean colour
+        assert rim.max() < 0.02
+
+
+def test_the_middle_of_a_slim_picture_is_what_crop_sees() -> None:
+    image = Image.effect_noise((1000, 10), 80).convert("RGB")
+    assert torch.equal(for_language(image, 32, "crop"), for_language(image.crop((180, 0, 820, 10)), 32, "crop"))
 
 
 def test_a_picture_with_nothing_to_change_is_not_copied() -> None:

@@ -285,6 +285,34 @@ def test_slow_bodies_and_slow_answers_end(model, scene):
     assert late.status_code == 504
 
 
+def test_an_answer_that_takes_too_long_ends_in_an_event(model, scene, monkeypatch):
+    picture, query = scene
+
+    async def slow(engine, *_):
+        yield "Sure, it"
+        await asyncio.sleep(30)
+
+    monkeypatch.setattr("cores.serving.engine.Engine.stream", slow)
+    late = asked(
+        model,
+        lambda client: client.post("/v1/chat", **upload(picture, query=query)),
+        Settings(answer_seconds=0.3, page=False),
+    )
+    assert [name for name, _ in events(late.text)] == ["text", "error"]
+    assert "within 0.3 s" in events(late.text)[-1][1]["error"]
+
+
+def test_beside_the_page_what_is_not_there_is_refused_in_the_same_form(model, scene):
+    async def work(client):
+        wanted = (("GET", "segment"), ("PUT", "chat"), ("POST", "segment/"), ("POST", "segments"))
+        return [await client.request(method, f"/v1/{path}") for method, path in wanted]
+
+    found = asked(model, work, Settings())
+    assert [one.status_code for one in found] == [405, 405, 404, 404]
+    assert [one.headers.get("allow") for one in found] == ["POST", "POST", None, None]
+    assert all(list(one.json()) == ["error"] for one in found)
+
+
 def test_what_is_too_much_is_refused_and_who_does_not_read_is_left(model, scene):
     picture, query = scene
     full = asked(
@@ -314,6 +342,8 @@ def test_keys_are_asked_for_everywhere_but_for_health(model, scene):
             "none": await client.post(ask, **request),
             "wrong": await client.post(ask, **request, headers={"x-api-key": "secre"}),
             "latin": await client.post(ask, **request, headers={"x-api-key": b"\xff\xfe"}),
+            "basic": await client.post(ask, **request, headers={"authorization": b"Basic \xc3\xa9"}),
+            "not ASCII": await client.post(ask, **request, headers={"x-api-key": "schlüssel".encode()}),
             "page": await client.get("/docs"),
             "health": await client.get("/healthz"),
             "bearer": await client.post(ask, **request, headers={"authorization": "Bearer secret"}),
@@ -321,11 +351,11 @@ def test_keys_are_asked_for_everywhere_but_for_health(model, scene):
             "browser": await client.get("/docs", headers={"authorization": f"Basic {password}"}),
         }
 
-    found = asked(model, work, Settings(api_keys=("secret", "other"), page=False))
+    found = asked(model, work, Settings(api_keys=("secret", "other", "schlüssel"), page=False))
     codes = {name: one.status_code for name, one in found.items()}
     assert codes == {
-        "none": 401, "wrong": 401, "latin": 401, "page": 401,
-        "health": 200, "bearer": 200, "header": 200, "browser": 200,
+        "none": 401, "wrong": 401, "latin": 401, "basic": 401, "page": 401,
+        "not ASCII": 200, "health": 200, "bearer": 200, "header": 200, "browser": 200,
     }  # fmt: skip
     assert found["page"].headers["www-authenticate"].startswith("Basic")
 

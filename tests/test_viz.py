@@ -1,5 +1,7 @@
 """Masks on pictures: what is inside is tinted, what is far outside is untouched, whatever the picture is."""
 
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,6 +52,14 @@ def test_captions_wrap_within_the_picture_and_long_words_break() -> None:
     assert short.width == long.width == 120
     assert long.height > short.height > 40
     assert (np.asarray(long)[:, -6:] == 255)[40:].all()  # nothing runs over the right edge
+
+
+def test_a_word_of_any_length_is_broken_at_once() -> None:
+    began = time.process_time()
+    narrow = viz.caption(Image.new("RGB", (1, 1)), "a" * 2000)
+    assert narrow.height > 2000
+    assert viz.caption(Image.new("RGB", (600, 4)), "\u7ea2" * 2000).width == 600
+    assert time.process_time() - began < 5  # it took minutes
 
 
 def test_a_sheet_has_a_cell_for_each_panel_and_none_is_an_error() -> None:

@@ -182,10 +182,20 @@ def _wrap(text: str, font: fonts.Font, width: float) -> list[str]:
                 continue
             if line:
                 lines.append(line)
-            while font.getlength(word) > width and len(word) > 1:
-                end = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or font.getlength(word[:n]) <= width)
-                lines.append(word[:end])
-                word = word[end:]
-            line = word
+            *whole, line = [word] if font.getlength(word) <= width else _broken(word, font, width)
+            lines += whole
         lines.append(line)
     return lines
+
+
+def _broken(word: str, font: fonts.Font, width: float) -> list[str]:
+    """A word in pieces no wider than `width`, or of one letter. Each letter is measured once: words may be long."""
+    pieces, taken = [""], 0.0
+    for letter in word:
+        wide = font.getlength(letter)
+        if pieces[-1] and taken + wide > width:
+            pieces.append("")
+            taken = 0.0
+        pieces[-1] += letter
+        taken += wide
+    return pieces

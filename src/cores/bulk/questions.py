@@ -57,7 +57,7 @@ def is_list(path: str | Path) -> bool:
 
 def is_list_name(path: str | Path) -> bool:
     """Is a file of this name meant as a list of pictures?"""
-    return Path(path).suffix in (MANIFEST, TABLE)
+    return Path(path).suffix.lower() in (MANIFEST, TABLE)
 
 
 def read_pictures(named: Sequence[str | Path], queries: Sequence[str]) -> list[Picture]:

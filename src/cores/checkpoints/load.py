@@ -235,5 +235,5 @@ def check_plain(folder: Path) -> None:
     kind = stored.get("model_type")
     if kind != "cores":
         raise CheckpointError(f"{folder}: is a model of type {kind!r:.80}, not of cores: {way_in(folder, stored)}")
-    if not any(folder.glob("model*.safetensors")):
+    if not any(file.is_file() for file in folder.glob("model*.safetensors")):  # a pipe would be waited for
         raise CheckpointError(f"{folder}: holds no weights, expected model.safetensors or its shards")

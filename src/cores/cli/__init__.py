@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 a check or comparison failed, 2 the user's mistake, 130 interrupted, 143 told to stop.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises SystemExit where argparse does: 0 after --help, 2 for flags that it does not know.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started it
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(_help())
         return 0 if argv else 2

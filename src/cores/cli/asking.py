@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +11,7 @@ from cores.cli.inputs import QUESTIONS, ToAsk, find_pictures, names_of, read_que
 from cores.cli.options import asked_model_options, check_device, places_of
 from cores.cli.terminal import printable
 from cores.errors import DataError, UserError
+from cores.prompts.forms import refuse_half_characters
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -119,6 +121,8 @@ def _inputs(args: argparse.Namespace) -> list[ToAsk]:
     named, queries = list(args.images), list(args.query)
     if any(not query.strip() for query in queries):
         raise _empty()
+    for query in queries:
+        refuse_half_characters(query)
     if _pictures_in_queries(args):
         if named:
             raise UserError(f"--queries {args.queries}: names the pictures itself: leave out {named[0]}")
@@ -128,12 +132,13 @@ def _inputs(args: argparse.Namespace) -> list[ToAsk]:
         queries += read_queries(args.queries)
     if not queries:
         queries = [named.pop()]
-        if Path(queries[0]).suffix and Path(queries[0]).is_file():
+        if Path(queries[0]).suffix and isfile(queries[0]):  # a long query can be no name
             raise UserError(
                 f"the last argument is the query, but {queries[0]} is a file: put the query after the pictures"
             )
         if not queries[0].strip():
             raise _empty()
+        refuse_half_characters(queries[0])
     return [ToAsk(path, queries, [None] * len(queries)) for path in find_pictures(named)]
 
 
@@ -156,19 +161,19 @@ def answers(args: argparse.Namespace, asked: list[ToAsk]) -> Iterator[Asked]:
     drawing = {"samples": args.samples, "temperature": args.temperature, "top_p": args.top_p}
     given = {name: value for name, value in drawing.items() if value is not None}
     draws = Draws.of({**given, "seed": args.seed} if given else {})
-    cores = _loaded(args, list(dict.fromkeys(query for one in asked for query in one.queries)))
+    cores = _loaded(args, asked)
     answered = 0
     with tqdm(total=len(asked), desc="asking", unit="img", disable=args.quiet or len(asked) == 1) as bar:
         for (path, queries, forms), name in zip(asked, names_of([one.path for one in asked]), strict=True):
             try:
                 picture = open_picture(path)
-                said = [(query, form or args.form) for query, form in zip(queries, forms, strict=True)]
-                results, agreed = _ask(cores, picture, said, args.max_new_tokens, draws)
             except DataError as error:  # readable when all were looked at, and not any more
                 if not args.skip_bad:
                     raise
                 bar.write(f"skipped: {printable(str(error))}", file=sys.stderr)
                 continue
+            said = [(query, form or args.form) for query, form in zip(queries, forms, strict=True)]
+            results, agreed = _ask(cores, picture, said, args.max_new_tokens, draws)
             yield Asked(path, name, picture, results, bar, agreed)
             sys.stdout.flush()
             answered += 1
@@ -209,7 +214,8 @@ def _ask(
     return results, [agreement(drawn[place], result.mask) for place, result in enumerate(results)]
 
 
-def _loaded(args: argparse.Namespace, queries: list[str]) -> "Cores | CoresInWords":
+def _loaded(args: argparse.Namespace, asked: list[ToAsk]) -> "Cores | CoresInWords":
+    """The model, which can be asked all of these queries."""
     from cores.checkpoints.checking import check_static
     from cores.checkpoints.runs.origin import moved
     from cores.inference.facade import load
@@ -220,7 +226,10 @@ def _loaded(args: argparse.Namespace, queries: list[str]) -> "Cores | CoresInWor
         if not is_words(args.model):
             check_static(args.model)
         cores = load(args.model, args.device, args.dtype, args.seed, args.quantize)
-    unknown = find_unknown_words(cores.tokenizer, queries)
+    queries = dict.fromkeys(pair for one in asked for pair in zip(one.queries, one.forms, strict=True))
+    for query, form in queries:
+        cores.check([query], form or args.form)
+    unknown = find_unknown_words(cores.tokenizer, list(dict.fromkeys(query for query, _ in queries)))
     if unknown:
         sys.stderr.write(f"warning: {unknown}\n")
     return cores
@@ -242,6 +251,7 @@ def _readable(asked: list[ToAsk], skip_bad: bool) -> list[ToAsk]:
     good, wrong = [], []
     for one in asked:
         try:
+            refuse_half_characters(str(one.path))  # its name stands in what is written
             open_picture(one.path)
             good.append(one)
         except UserError as error:

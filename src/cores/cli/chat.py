@@ -13,6 +13,7 @@ from cores.cli.inline_pictures import GRAPHICS, Graphics, draw, graphics_here
 from cores.cli.options import asked_model_options, check_device, places_of, taken_folder
 from cores.cli.terminal import beneath, printable
 from cores.errors import UserError
+from cores.prompts.forms import refuse_half_characters
 
 if TYPE_CHECKING:
     from cores.inference.chat import Chat
@@ -112,6 +113,9 @@ def _questions() -> Iterator[str]:
     while True:
         try:
             question = input(prompt).strip()
+            refuse_half_characters(question)
+        except UnicodeDecodeError:
+            raise UserError("what was typed is no text in UTF-8") from None
         except EOFError:
             if prompt:
                 sys.stdout.write("\n")

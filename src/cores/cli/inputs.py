@@ -12,6 +12,7 @@ from cores.data.sample import Form
 from cores.data.sources.base import named_file
 from cores.errors import DataError, UserError
 
+QUERY = re.compile(r"(\.q\d+)+$")  # behind a picture's name in those of its results
 QUESTIONS = ".jsonl"  # a file of queries that says which picture each is about
 
 
@@ -61,15 +62,18 @@ def _is_picture(file: Path) -> bool:
 
 
 def names_of(images: list[Path]) -> list[str]:
-    """A name for each picture's results: its own without the suffix, with a number where that is taken."""
+    """A name for each picture's results: its own without the suffix, with a number where that is taken.
+
+    `cup.q2` is taken by `cup`, too: so the results of its second query are called.
+    """
     names: list[str] = []
     taken: set[str] = set()
     for path in images:
         name, number = path.stem, 1
-        while name.lower() in taken:  # some file systems hold Cup and cup to be one
+        while (own := QUERY.sub("", name.lower())) in taken:  # some file systems hold Cup and cup to be one
             number += 1
             name = f"{path.stem}-{number}"
-        taken.add(name.lower())
+        taken.add(own)
         names.append(name)
     return names
 

@@ -87,6 +87,10 @@ def taken_folder(out: Path, overwrite: bool, numbered: bool = False) -> Iterator
                 out.mkdir(parents=True, exist_ok=overwrite)
             break
         except FileExistsError:  # without `numbered` another command made it since the check, which now says so
+            if dead := next(
+                (folder for folder in (out, *out.parents) if folder.is_symlink() and not folder.exists()), None
+            ):
+                raise UserError(f"--out {out}: {dead} is a link to what is not there: take another") from None
             if numbered:
                 out = out.with_name(f"{name}-{number}")
                 made = [out]

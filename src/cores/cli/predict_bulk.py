@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from math import ceil
+from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from cores.cli.inputs import find_pictures, read_queries
 from cores.cli.options import check_device, places_of
 from cores.cli.terminal import printable
 from cores.errors import UserError
+from cores.prompts.forms import refuse_half_characters
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -107,12 +109,14 @@ def _parsed(argv: list[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     for name in named:
         if is_list_name(name) and not Path(name).exists():
             raise UserError(f"{name}: there is no such file")
-    if not queries and len(named) > 1 and not Path(named[-1]).exists():
+    if not queries and len(named) > 1 and not exists(named[-1]):  # a long query can be no name
         queries = [named.pop()]
     if args.device not in (None, "cpu", "cuda"):
         raise UserError(f"--device {args.device}: expected cpu or cuda; which GPU a worker has is for Ray to say")
     if args.quantize and (args.device == "cpu" or args.address is None):  # of a cluster its workers know
         check_device(args)
+    for query in queries:
+        refuse_half_characters(query)
     if any(not query.strip() for query in queries):
         raise UserError('QUERY is empty: ask for something in words, such as "the handle of the cup"')
     return args, named, queries

@@ -8,6 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
 from cores.errors import UserError
+from cores.prompts.forms import refuse_half_characters
 
 if TYPE_CHECKING:
     from _typeshed import SupportsLenAndGetItem
@@ -58,6 +59,8 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if not args.query.strip():
         raise UserError("--query is empty: ask for something in words")
+    for text in (args.query, args.answer or ""):
+        refuse_half_characters(text)
     if args.mode == "generate" and args.answer is not None:
         raise UserError("--answer has no place in a prompt that ends where the answer begins: add --mode train or val")
 

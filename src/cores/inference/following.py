@@ -14,7 +14,7 @@ from cores.inference.segmentation import Level, Segmentation, TargetMask
 from cores.inference.streaming import Pieces
 from cores.masks import encode
 from cores.outlines import fill_holes
-from cores.prompts.forms import form_of
+from cores.prompts.forms import form_of, refuse_half_characters
 
 Hear = Callable[[int, int, str], bool]  # numbers of picture and query, words said since: shall it go on?
 
@@ -129,6 +129,9 @@ def check_queries(queries: Sequence[str]) -> None:
     """Raises UserError for what is no list of queries, or holds an empty one."""
     if isinstance(queries, str):
         raise UserError(f"queries: found one string, expected a list of them: [{queries!r}]")
+    if not hasattr(queries, "__len__"):  # to look at one that can be read only once would use it up
+        raise UserError(f"queries: found a {type(queries).__name__}, expected a list: list(...) makes one")
     for number, query in enumerate(queries):
         if not isinstance(query, str) or not query.strip():
             raise UserError(f"queries[{number}] is {query!r:.80}: ask for something in words")
+        refuse_half_characters(query)

@@ -13,7 +13,7 @@ from cores.data.sample import Form
 from cores.errors import UserError
 from cores.inference.chat import Chat, Remember
 from cores.inference.drawing import DRAWING, Draws
-from cores.inference.following import Following, Hear, check_queries, result_of
+from cores.inference.following import Following, Hear, check_queries, result_of, worded
 from cores.inference.options import How, HowDrawn, Options
 from cores.inference.picturelike import Picturelike, as_picture
 from cores.inference.segmentation import Segmentation
@@ -139,6 +139,12 @@ class Segmenting(ABC, Generic[I]):
                 following.first = some.start
                 found += following.asked(asker.encode_images(pictures), queries[some])
         return [[answer.about(image) for answer in own] for image, own in zip(images, found, strict=True)]
+
+    def check(self, queries: Sequence[str], form: Form | None = None) -> None:
+        """Raises as `ask` does for queries that cannot be asked, whatever the picture."""
+        asker = self._asker(Options())
+        for query, its in worded(queries, form):
+            asker.check(query, its)
 
     def encode(self, image: Picturelike) -> I:
         """Look at a picture once.

@@ -17,7 +17,7 @@ from cores.data.sample import Raster
 from cores.errors import DataError
 from cores.geometry import Size
 from cores.picture_errors import opened_picture, picture_errors
-from cores.processing.scaling import BAND, scaled, scaled_square, size_of
+from cores.processing.scaling import BAND, middle, scaled, scaled_square, size_of
 from cores.prompts.styles import ClipFit
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of grey values 0..1
@@ -91,6 +91,7 @@ def for_language(picture: Image.Image | Raster, side: int, fit: ClipFit) -> Tens
         red, green, blue = (int(255 * value) for value in CLIP_MEAN)
         seen = scaled_square(picture, side, (red, green, blue))
     else:
+        picture = middle(picture) if isinstance(picture, Image.Image) else picture
         shortest = min(size_of(picture))
         height, width = (int(side * length / shortest) for length in size_of(picture))
         top, left = (height - side) // 2, (width - side) // 2

@@ -21,6 +21,7 @@ How = Literal["bilinear", "bicubic"]
 Pixels = NDArray[np.uint8]
 PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 BAND = 512  # rows that are worked on at once
+SLIM, TALL = 64, 8192  # so many times as long as wide, and longer than so many pixels: a square would be mostly empty
 
 
 def size_of(picture: Image.Image | Raster) -> Size:
@@ -44,6 +45,7 @@ def scaled_square(picture: Image.Image | Raster, side: int, colour: tuple[int, i
     if isinstance(picture, Raster):
         narrow = _narrow_by_kernels(picture, side, colour)
         return _by_kernels(narrow, (side, side), "bicubic")
+    picture = _less_slim(picture)
     longest = max(picture.size)
     left, top = (longest - picture.width) // 2, (longest - picture.height) // 2
     small = Image.new("RGB", (side, longest), colour)
@@ -55,6 +57,25 @@ def scaled_square(picture: Image.Image | Raster, side: int, colour: tuple[int, i
         band.paste(picture.crop((0, first, picture.width, first + rows)), (left, 0))
         small.paste(band.resize((side, rows), PILLOW["bicubic"]), (0, first))
     return np.array(small.resize((side, side), PILLOW["bicubic"]))
+
+
+def _less_slim(picture: Image.Image) -> Image.Image:
+    """A very slim picture with fewer pixels: a square of its length has far more of them than the picture."""
+    longest, shortest = max(picture.size), min(picture.size)
+    if longest <= max(TALL, SLIM * shortest):
+        return picture
+    width, height = (max(1, round(length * TALL / longest)) for length in picture.size)
+    return picture.resize((width, height), PILLOW["bicubic"])
+
+
+def middle(picture: Image.Image) -> Image.Image:
+    """The middle of a very slim picture, of which `crop` sees no more."""
+    longest, shortest = max(picture.size), min(picture.size)
+    if longest <= SLIM * shortest:
+        return picture
+    cut = (longest - SLIM * shortest) // 2
+    across, down = (cut, 0) if picture.width == longest else (0, cut)
+    return picture.crop((across, down, picture.width - across, picture.height - down))
 
 
 def _narrow_by_kernels(raster: Raster, side: int, colour: tuple[int, int, int]) -> Pixels:

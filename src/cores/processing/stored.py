@@ -44,16 +44,17 @@ class ProcessorSizes:
 
     def __post_init__(self) -> None:
         wrong = []
-        for name in ("mllm_image_size", "image_tokens", "segmenter_image_size", "max_text_tokens"):
+        for name in ("mllm_image_size", "image_tokens", "image_token_id", "segmenter_image_size", "max_text_tokens"):
             value = getattr(self, name)
-            least = 0 if self.pixel_rule != SQUARE and name in ("mllm_image_size", "image_tokens") else 1
-            if not isinstance(value, int) or value < least:
+            either = self.pixel_rule != SQUARE and name in ("mllm_image_size", "image_tokens")
+            least = 0 if either or name == "image_token_id" else 1
+            if type(value) is not int or value < least:
                 wrong.append(f"{name}: found {value!r}, expected a whole number from {least}")
         if not isinstance(self.pixel_rule, str):
             wrong.append(f"pixel_rule: found {self.pixel_rule!r}, expected a name")
         if self.clip_fit not in ("pad", "crop"):
             wrong.append(f"clip_fit: found {self.clip_fit!r}, expected pad or crop")
-        if self.segmenter not in SEGMENTERS:
+        if not isinstance(self.segmenter, str) or self.segmenter not in SEGMENTERS:
             wrong.append(f"segmenter: found {self.segmenter!r:.80}, expected one of {', '.join(SEGMENTERS)}")
         if wrong:
             raise CheckpointError("; ".join(wrong))

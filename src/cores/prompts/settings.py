@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from cores.errors import RecipeError
 from cores.prompts.styles import STYLES, ClipFit, Exemplars, OnAbsent, StyleName
 from cores.prompts.wording import CHAT, format_names
+from cores.typed_yaml import fits
 from cores.vocabulary import LEVEL_NAMES, LevelName
 
 
@@ -55,6 +56,10 @@ class PromptSettings:
             raise RecipeError(f"prompt.style: found {self.style!r}, expected one of {', '.join(STYLES)}")
         style = STYLES[self.style]
         levels = self.levels if self.levels is not None else len(self.tokens) or style.levels
+        if not fits(levels, int) or not fits(self.tokens, dict[str, str]) or not all(self.tokens.values()):
+            raise RecipeError(
+                f"prompt: found levels {levels!r:.40} and tokens {self.tokens!r:.80}, expected 1 to 3 texts"
+            )
         names = LEVEL_NAMES.get(levels, ())
         tokens = {name: self.tokens.get(name, style.tokens[name]) for name in names}
         if not names:

@@ -5,12 +5,15 @@ Placeholders: {system}, {question}, {answer} in formats, and `<image>` for the p
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, get_args
 
+from cores.data.sample import Form
 from cores.errors import CheckpointError, RecipeError
+from cores.typed_yaml import describe, fits
 from cores.vocabulary import IM_END, IM_START, IMAGE, LEVEL_NAMES
 
 CHAT = "chat"  # the format that is made of a model's own chat template
@@ -72,11 +75,41 @@ class Wording:
         try:
             parts = {**stored, "format": Format(**stored["format"])}
             parts["exemplars"] = [Exemplar(**one) for one in stored["exemplars"]]
-            if parts["format"].picture.count(IMAGE) != 1:
-                raise TypeError(f"format.picture: found {parts['format'].picture!r}, expected one {IMAGE} in it")
-            return cls(**parts)
+            found = cls(**parts)
+            if wrong := "; ".join(_wrong(found)):
+                raise TypeError(wrong)
+            return found
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"the stored wording of the prompts does not fit this version: {error}") from None
+
+
+def _wrong(words: Wording) -> Iterator[str]:
+    """What is no wording of prompts, a line each: everything that is read of a file is said before it is used."""
+    forms = get_args(Form)
+    hints = {"questions": dict[str, list[str]], "validation_questions": dict[str, str], "answers": list[str],
+             "validation_answer": str, "refusals": list[str]}  # fmt: skip
+    values: dict[str, tuple[Any, Any]] = {name: (getattr(words, name), hint) for name, hint in hints.items()}
+    parts: list[tuple[str, Format | Exemplar]] = [("format", words.format)]
+    parts += [(f"exemplars.{n}", one) for n, one in enumerate(words.exemplars)]
+    for where, part in parts:
+        values |= {f"{where}.{one.name}": (getattr(part, one.name), one.type) for one in fields(part)}
+    wrong = [name for name, (value, hint) in values.items() if not fits(value, hint)]
+    yield from (f"{name}: found {values[name][0]!r:.60}, expected {describe(values[name][1])}" for name in wrong)
+    if wrong:
+        return
+    for name in ("questions", "validation_questions"):
+        empty = [form for form in forms if not all(getattr(words, name).get(form) or [""])]
+        yield from (f"{name}.{form}: is missing or empty" for form in empty)
+    yield from (
+        f"{name}: is empty" for name in ("answers", "validation_answer") if not all(getattr(words, name) or [""])
+    )
+    if words.format.picture.count(IMAGE) != 1:
+        yield f"format.picture: found {words.format.picture!r}, expected one {IMAGE} in it"
+    for name, mark in (("first", "{question}"), ("later", "{question}"), ("answer", "{answer}")):
+        if getattr(words.format, name).count(mark) != 1:
+            yield f"format.{name}: found {getattr(words.format, name)!r:.60}, expected one {mark} in it"
+    if not words.format.answer.partition("{answer}")[2].strip():
+        yield f"format.answer: found {words.format.answer!r:.60}, expected something that closes the answer"
 
 
 def format_names() -> list[str]:

@@ -42,6 +42,7 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     503: {"model": Failure, "description": "Too many requests are waiting, or the server goes down."},
     504: {"model": Failure, "description": "There was no answer in time."},
 }
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 EVENT = {
     "type": "object",
     "properties": {
@@ -87,6 +88,7 @@ def create_app(cores: Cores | CoresInWords, settings: Settings | None = None) ->
     _add_questions(app, engine, settings)
     _add_health(app, engine, metrics, traffic)
     if settings.page:
+        _refuse_the_rest(app)  # which the page at / would answer in a form of its own
         mount(app, engine, settings)
     return app
 
@@ -141,6 +143,17 @@ async def _events(
             if said is None:
                 raise
             yield event("error", {"error": str(said)})
+
+
+def _refuse_the_rest(app: FastAPI) -> None:
+    """Other methods and paths below /v1 are refused as everything else is."""
+    known = {getattr(route, "path", ""): ", ".join(getattr(route, "methods", None) or ()) for route in app.routes}
+
+    @app.api_route("/v1/{rest:path}", methods=METHODS, include_in_schema=False)
+    async def refuse(request: Request, rest: str) -> Response:
+        if allowed := known.get(f"/v1/{rest}"):
+            raise HTTPException(405, "Method Not Allowed", {"allow": allowed})
+        raise HTTPException(404, "Not Found")
 
 
 def _add_health(app: FastAPI, engine: Engine, metrics: Metrics, traffic: Traffic) -> None:

@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from cores.plain_json import dumps
 from cores.serving.leaving import while_there
+from cores.serving.refusals import Refusal
 
 HEADERS = {"x-accel-buffering": "no"}  # nginx would keep the words until the end
 
@@ -18,7 +19,8 @@ def event(name: str, data: dict[str, Any]) -> bytes:
 
 
 class EventStream(StreamingResponse):
-    """An answer of events. What makes them is stopped when the client leaves, and after so many seconds."""
+    """An answer of events. What makes them is stopped when the client leaves, and after so many seconds, as the last
+    event then says."""
 
     media_type = "text/event-stream"
 
@@ -27,4 +29,17 @@ class EventStream(StreamingResponse):
         self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await while_there(receive, self.stream_response(send), self.seconds)
+        begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await while_there(receive, self.stream_response(sent), self.seconds)
+        except Refusal as refused:
+            if not begun:
+                raise
+            said = event("error", {"error": str(refused)})
+            await send({"type": "http.response.body", "body": said, "more_body": False})

@@ -1,7 +1,6 @@
 """API keys: as a bearer's token, as `X-API-Key`, or as the password that a browser asks for."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Sequence
@@ -31,14 +30,19 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
+def _sent(value: str) -> str:
+    """A header's value as who sent it wrote it: a server reads its bytes as Latin-1."""
+    return value.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
+
+
 def _given(headers: Headers) -> str:
     """The key in a request's headers; empty where there is none."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return value.strip()
+        return _sent(value.strip())
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value, validate=True).decode("utf-8").partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, no ASCII, no UTF-8
             return ""
-    return headers.get("x-api-key", "")
+    return _sent(headers.get("x-api-key", ""))

@@ -81,9 +81,12 @@ def llava_config(
     Args: `shapes` by published names; `grown`: the config is that of the base, the tensors have rows for new tokens.
     Raises CheckpointError that names what cannot be held.
     """
-    text = language_config(where, stored, shapes.get("model.embed_tokens.weight", (None,))[0] if grown else None)
+    table = shapes.get("model.embed_tokens.weight")
+    if table is not None and len(table) != 2:
+        raise CheckpointError(f"{where}: model.embed_tokens.weight is {table}, expected (rows, width)")
+    text = language_config(where, stored, table[0] if grown and table else None)
     select = stored.get("mm_vision_select_feature") or "patch"
-    if select not in SELECT:
+    if not isinstance(select, str) or select not in SELECT:
         raise CheckpointError(f"{where}: mm_vision_select_feature is {select!r}, expected {' or '.join(SELECT)}")
     taken = projector_width(shapes)
     if taken not in (None, tower.hidden_size):
@@ -94,7 +97,9 @@ def llava_config(
         )
     with checkpoint_errors(str(where), "be read as a LLaVA's config", "is it the CLIP that it was trained with?"):
         patches = (tower.image_size // tower.patch_size) ** 2
-    layer = stored.get("mm_vision_select_layer", -2)
+    layer, most = stored.get("mm_vision_select_layer", -2), tower.num_hidden_layers
+    if type(layer) is not int or not -most - 1 <= layer <= most:
+        raise CheckpointError(f"{where}: mm_vision_select_layer is {layer!r:.40}, its tower has {most} layers")
     strategy = SELECT[select]
     return LlavaConfig(
         vision_config=tower,
@@ -117,8 +122,13 @@ def projector_width(shapes: Shapes) -> int | None:
 def sam_config(shapes: Shapes, where: object) -> SamConfig:
     """A SAM by its tensors' shapes under SAM's own names.
 
-    Raises CheckpointError that names the tensors without which its sizes are not known.
+    Raises CheckpointError that names the tensors without which its sizes are not known, and for shapes of no SAM.
     """
+    with checkpoint_errors(str(where), "be read as a SAM by its tensors' shapes"):
+        return _sam_config(shapes, where)
+
+
+def _sam_config(shapes: Shapes, where: object) -> SamConfig:
     needed = (
         "image_encoder.pos_embed", "image_encoder.patch_embed.proj.weight", "image_encoder.blocks.0.mlp.lin1.weight",
         "image_encoder.neck.0.weight", "mask_decoder.transformer.layers.0.mlp.lin1.weight",

@@ -37,7 +37,8 @@ def as_ours(folder: Path) -> Path:
         return folder
     home = cache_folder("converted")
     name = name_of(folder)
-    place = home / f"{name.replace('/', '--')}-{state_of(folder)[:16]}"
+    tower = next((str(stored[field]) for field in TOWERS if stored.get(field)), None)
+    place = home / f"{name.replace('/', '--')}-{state_of(folder, tower)[:16]}"
     lock = FileLock(f"{place}.lock")
     try:
         lock.acquire(blocking=False)
@@ -46,7 +47,7 @@ def as_ours(folder: Path) -> Path:
         lock.acquire()
     try:
         if not place.is_dir():
-            _convert(kind, name, folder, stored, place)
+            _convert(kind, name, folder, tower, stored, place)
     finally:
         lock.release()
     return place
@@ -59,26 +60,32 @@ def name_of(folder: Path) -> str:
     return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
 
 
-def state_of(folder: Path) -> str:
-    """A digest that changes when a file does: by the revision of a hub's snapshot; else by name, size and time."""
+def state_of(folder: Path, tower: str | None = None) -> str:
+    """A digest that changes when a file of the folder or its CLIP does: by the revision of a hub's snapshot; else by
+    name, size and times."""
     said: list[Any] = [VERSION]
     if _is_snapshot(folder):
         said += [name_of(folder), folder.name]
     else:
-        files = sorted(file for file in folder.iterdir() if file.is_file())
-        said.append(str(folder.resolve()))
-        said += [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        said += _files(folder)
+    if tower is not None:
+        said += _files(Path(tower)) if Path(tower).is_dir() else [tower]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _files(folder: Path) -> list[Any]:
+    """What changes with a folder's files. A copy may keep the time of writing, never that of its last change."""
+    states = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
+    return [str(folder.resolve()), *((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in states)]
 
 
 def _is_snapshot(folder: Path) -> bool:
     return folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
 
 
-def _convert(kind: str, name: str, folder: Path, stored: Mapping[str, Any], place: Path) -> None:
+def _convert(kind: str, name: str, folder: Path, tower: str | None, stored: Mapping[str, Any], place: Path) -> None:
     from cores.checkpoints.published.conversion import convert  # which loads models, and so needs this module
 
-    tower = next((str(stored[field]) for field in TOWERS if stored.get(field)), None)
     try:
         if tower is None:
             raise CheckpointError("its config names none")

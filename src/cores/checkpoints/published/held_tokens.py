@@ -48,6 +48,8 @@ def row_faults(table: Tensor, known: int) -> list[str]:
 
     Padding, all zero or all alike, belongs to no token.
     """
+    if table.ndim != 2:
+        return [f"the embedding table is {tuple(table.shape)}, expected (rows, width)"]
     extra = table[known:]
     if not len(extra) or not extra.any() or (len(extra) > 1 and bool((extra == extra[0]).all())):
         return []

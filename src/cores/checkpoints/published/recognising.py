@@ -16,7 +16,7 @@ def chain_of(folder: Path, stored: Mapping[str, Any]) -> Literal["cores", "lisa"
 
     `stored`: the fields of its config.json.
     """
-    if stored.get("model_type") not in PUBLISHED or is_base(stored) or "levels" in stored:
+    if _kind(stored) not in PUBLISHED or is_base(stored) or "levels" in stored:
         return None  # what has levels is a damaged model of ours
     files = [file for file in sorted(folder.glob("*token*.json")) if file.is_file()]
     said = "".join(file.read_text("utf-8", "replace") for file in files)
@@ -29,12 +29,18 @@ def is_base(stored: Mapping[str, Any]) -> bool:
     """Is it a multimodal LLM or a segmenter in transformers' format?"""
     kinds = {*MLLMS, *SEGMENTERS, *VIDEO}
     parts = {"text_config", "vision_config", "tracker_config"}
-    return stored.get("model_type") in kinds and bool(parts & stored.keys())
+    return _kind(stored) in kinds and bool(parts & stored.keys())
+
+
+def _kind(stored: Mapping[str, Any]) -> str:
+    """The model_type; empty where it is no text."""
+    kind = stored.get("model_type")
+    return kind if isinstance(kind, str) else ""
 
 
 def way_in(folder: Path, stored: Mapping[str, Any]) -> str:
     """What makes a model of ours of a folder that is somebody else's."""
-    kind = stored.get("model_type")
+    kind = _kind(stored)
     if is_base(stored):
         role = "mllm" if kind in MLLMS else "segmenter"
         return f"it is a base; a recipe takes it as it is: `cores train ... model.{role}={folder}`"

@@ -25,7 +25,7 @@ def fingerprint_of(tensors: Mapping[str, Tensor]) -> str:
 
 def fingerprint(folder: Path) -> str:
     """sha256 over the names and contents of a folder's weight files. Raises CheckpointError when it has none."""
-    files = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
+    files = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern) if file.is_file())
     if not files:
         raise CheckpointError(f"{folder}: holds no weights, expected *.safetensors")
     return _digest(files)
@@ -33,7 +33,7 @@ def fingerprint(folder: Path) -> str:
 
 def settings_fingerprint(folder: Path) -> str:
     """The same of all else that a model's answers depend on: its configs, prompt, tokenizer and confidence."""
-    return _digest(sorted(file for pattern in SETTINGS for file in folder.glob(pattern)))
+    return _digest(sorted(file for pattern in SETTINGS for file in folder.glob(pattern) if file.is_file()))
 
 
 def _digest(files: Sequence[Path]) -> str:

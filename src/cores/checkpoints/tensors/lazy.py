@@ -113,17 +113,18 @@ def open_shards(path: Path) -> Shards:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """The weight files of a folder: those of its index, else the one that it holds; safetensors before pickles.
+    """The weight files of a folder: the one of the usual name, else those of its index, else the only one that there
+    is; safetensors before pickles.
 
     Raises CheckpointError when there are none, one of the index is missing, or it is not clear which are meant.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such file or folder")
     for index, single in zip(INDEXES, SINGLES, strict=True):
+        if (folder / single).is_file():  # of both, transformers loads this one
+            return [folder / single]
         if (folder / index).is_file():
             return _indexed(folder / index)
-        if (folder / single).is_file():
-            return [folder / single]
     others = _weight_files(folder)
     if len(others) == 1:
         return others
@@ -140,7 +141,10 @@ def has_weights(folder: Path) -> bool:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    return [file for kind in ("*.safetensors", "*.bin", "*.pth", "*.pt") for file in sorted(folder.glob(kind))]
+    kinds = ("*.safetensors", "*.bin", "*.pth", "*.pt")
+    return [
+        file for kind in kinds for file in sorted(folder.glob(kind)) if file.is_file()
+    ]  # a pipe would be waited for
 
 
 def headers(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
@@ -158,7 +162,11 @@ def headers(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     found = _weights(read_pickle(file, only_shapes=True))
     if not isinstance(found, Mapping):
         raise CheckpointError(f"{file}: holds a {type(found).__name__}, expected tensors by name")
-    wrong = [f"{key!r} ({type(value).__name__})" for key, value in found.items() if not isinstance(value, Tensor)]
+    wrong = [
+        f"{key!r:.80} ({type(value).__name__})"
+        for key, value in found.items()
+        if not isinstance(value, Tensor) or not isinstance(key, str)
+    ]
     if wrong:
         raise CheckpointError(f"{file}: expected tensors by name alone, found also {', '.join(wrong[:6])}")
     return {key: (tuple(value.shape), value.dtype) for key, value in found.items()}
@@ -191,7 +199,7 @@ def _indexed(index: Path) -> list[Path]:
     try:
         places = json.loads(index.read_text("utf-8"))["weight_map"]
         names = {str(name): str(file) for name, file in places.items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{index}: cannot be read as an index of shards: {error!r}") from None
     files = sorted(set(names.values()))
     outside = [file for file in files if Path(file).name != file]

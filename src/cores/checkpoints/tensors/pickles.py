@@ -6,6 +6,7 @@ Always `weights_only=True`: whatever else a file asks for is refused by its name
 import pickle
 import pickletools
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -47,15 +48,36 @@ def read_pickle(file: Path, only_shapes: bool = False, inert: Sequence[str] = ()
             place: dict[str, Any] = {"map_location": "meta"} if only_shapes else {"map_location": "cpu"}
             return torch.load(file, weights_only=True, mmap=is_zip(file) and not only_shapes, **place)
     except pickle.UnpicklingError as error:
+        if told := _no_weights(file):
+            raise CheckpointError(f"{file}: is {told}, and no weights: download it again") from None
         raise CheckpointError(
             f"{file}: refused: it asks to run {asked_for(file, str(error))}. Nothing was run. Weights need nothing of "
             "the kind: do not trust this file, get the weights as safetensors or from their author"
         ) from None
     except FileNotFoundError:
         raise CheckpointError(f"{file}: there is no such file") from None
-    except (RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError, OSError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        OSError,
+        struct.error,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: is damaged or no file of PyTorch's ({reason}): download it again") from None
+
+
+def _no_weights(file: Path) -> str | None:
+    """What a download leaves that did not bring the file itself, by how it begins."""
+    with file.open("rb") as content:
+        begins = content.read(64).lstrip().lower()
+    if begins.startswith(b"version https://git-lfs"):
+        return "a Git-LFS pointer"
+    return "a web page" if begins.startswith((b"<!doctype", b"<html")) else None
 
 
 def asked_for(file: Path, message: str = "") -> str:

@@ -31,7 +31,9 @@ def save_file(
         if kind == ".json":
             _write_record(found, part, about)
         elif kind == ".npz":
-            np.savez_compressed(part, masks=found.to_numpy(), phrases=np.array([t.phrase for t in found.targets], str))
+            phrases = np.array([target.phrase for target in found.targets], str)
+            with part.open("wb") as binary:  # to a name, NumPy adds a suffix of its own
+                np.savez_compressed(binary, masks=found.to_numpy(), phrases=phrases)
         elif kind == ".csv":
             with part.open("w", encoding="utf-8", newline="") as opened:
                 rows = to_rows([found])
