@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -303,3 +304,25 @@ def test_a_ticked_flag_says_what_is_not_there(tmp_path):
         labelme(tmp_path, drawn, flags={"absent: Cup": True})[0]
     with pytest.raises(DataError, match="flags: 'absent: ': is blank"):
         labelme(tmp_path, drawn, flags={"absent: ": True})[0]
+
+
+def test_what_a_mac_leaves_beside_files_is_no_data_and_its_accents_are_the_same(tmp_path):
+    labelme(tmp_path, square(20, 10, 50, 30, "cup"), name="caf\u00e9.png")
+    mine = tmp_path / "mine"
+    (mine / "a.json").rename(mine / "caf\u00e9.json")
+    (mine / "caf\u00e9.png").rename(mine / "cafe\u0301.png")
+    for file in list(mine.iterdir()):
+        (mine / f"._{file.name}").write_bytes(b"\0\5\x16\7" * 20)
+    source = open_source("labelme:mine", tmp_path)
+    assert len(source) == 1
+    assert np.array_equal(masks_of(source)["cup"], BOX)
+
+
+def test_many_large_shapes_take_no_memory_of_their_own(tmp_path):
+    size = (3000, 4000)
+    large = [shape("polygon", (0, 0), (3999, 0), (3999, 2999), (0, 2990 - n)) for n in range(40)]
+    source = labelme(tmp_path, *large, size=size)
+    tracemalloc.start()
+    assert decode(source[0].conversations[0].turns[0].targets[0].mask).shape == size
+    assert tracemalloc.get_traced_memory()[1] < 200e6  # 480e6 of their masks alone
+    tracemalloc.stop()

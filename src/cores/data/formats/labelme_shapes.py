@@ -15,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cores import masks
 from cores.data.formats.json_files import maybe, short, take
 from cores.data.formats.names import as_asked
 from cores.data.formats.picture_headers import Header, turned
 from cores.data.formats.polygons import check_inside, check_outline, check_pixels, paint, read_points
 from cores.errors import DataError
-from cores.masks import Mask
+from cores.masks import RLE, Mask
 from cores.picture_errors import picture_errors
 
+NOTHING: RLE = {"size": [1, 1], "counts": masks.encode(np.zeros((1, 1), bool))["counts"]}
 IGNORE = 255
 ABSENT = "absent:"  # begins the flag of a picture that says what is not there
 CORNERS = {"polygon": range(3, 1 << 31), "oriented_rectangle": (4,), "rotation": (4,), "rectangle": (2, 4)}
@@ -30,15 +32,36 @@ CORNERS = {"polygon": range(3, 1 << 31), "oriented_rectangle": (4,), "rotation":
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What a shape encloses: `inside`, a mask (height, width) of its bounding box, the first pixel of which is at row
-    `top` and column `left` of the picture.
+    """What a shape encloses: `rle`, run lengths of its bounding box, the first pixel of which is at row `top` and
+    column `left` of the picture. As pixels, hundreds of shapes of a large picture would take gigabytes.
     """
 
     label: str
     group: int | str | None
     top: int
     left: int
-    inside: Mask
+    rle: RLE
+
+    @staticmethod
+    def of(label: str, group: int | str | None, top: int, left: int, inside: Mask) -> "Region":
+        """Args: `inside`, a mask (height, width) of its bounding box."""
+        return Region(label, group, top, left, masks.encode(inside))
+
+    @property
+    def inside(self) -> Mask:
+        """A mask (height, width) of its bounding box."""
+        return masks.decode(self.rle)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of its bounding box."""
+        height, width = self.rle["size"]
+        return height, width
+
+    @property
+    def area(self) -> int:
+        """Its pixels."""
+        return masks.area(self.rle)
 
     @property
     def ignored(self) -> bool:
@@ -52,7 +75,7 @@ class Region:
 
     def within(self, canvas: NDArray[Any]) -> NDArray[Any]:
         """The part of a canvas (h, w) that its bounding box covers."""
-        height, width = self.inside.shape
+        height, width = self.size
         return canvas[self.top : self.top + height, self.left : self.left + width]
 
 
@@ -98,7 +121,7 @@ def painted(regions: list[Region], size: tuple[int, int]) -> NDArray[np.uint8]:
     Large regions lie under small ones, late under early.
     """
     canvas = np.zeros(size, np.uint8)
-    areas = [int(region.inside.sum()) for region in regions]
+    areas = [region.area for region in regions]
     for number in sorted(range(len(regions)), key=lambda n: (-areas[n], -n)):
         region = regions[number]
         region.within(canvas)[region.inside] = IGNORE if region.ignored else 1
@@ -118,11 +141,11 @@ def _lift(label: str, group: int | str | None, canvas: NDArray[np.uint8], orient
     upright = turned(canvas, orientation)
     rows, columns = np.flatnonzero(upright.any(1)), np.flatnonzero(upright.any(0))
     if not len(rows):
-        return Region(label, group, 0, 0, np.zeros((0, 0), bool))
+        return Region(label, group, 0, 0, NOTHING)
     box = upright[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     inside = box.astype(bool)
     box[:] = 0
-    return Region(label, group, int(rows[0]), int(columns[0]), inside)
+    return Region.of(label, group, int(rows[0]), int(columns[0]), inside)
 
 
 def _draw(shape: dict[str, Any], points: NDArray[np.int32], canvas: NDArray[np.uint8], where: str) -> None:
@@ -205,15 +228,16 @@ def _objects(regions: list[Region], where: Path) -> Iterator[Region]:
 
 def _joined(members: list[Region], where: Path) -> Region:
     top, left = min(m.top for m in members), min(m.left for m in members)
-    bottom = max(m.top + m.inside.shape[0] for m in members)
-    right = max(m.left + m.inside.shape[1] for m in members)
+    bottom = max(m.top + m.size[0] for m in members)
+    right = max(m.left + m.size[1] for m in members)
     canvas, seen = np.zeros((bottom - top, right - left), bool), set()
-    for member in sorted(members, key=lambda m: -int(m.inside.sum())):
-        place = (member.top, member.left, member.inside.shape, member.inside.tobytes())
+    for member in sorted(members, key=lambda m: -m.area):
+        place = (member.top, member.left, member.size, member.rle["counts"])
         if place not in seen:  # the same shape twice is no hole
             part = replace(member, top=member.top - top, left=member.left - left).within(canvas)
-            part[member.inside] = not part[member.inside].all()
+            inside = member.inside
+            part[inside] = not part[inside].all()
         seen.add(place)
     if not canvas.any():
         raise DataError(f"{where}: nothing is left of {short(members[0].label)}: shapes of its group_id are its holes")
-    return Region(members[0].label, members[0].group, top, left, canvas)
+    return Region.of(members[0].label, members[0].group, top, left, canvas)

@@ -18,6 +18,8 @@ from cores.data.formats.segmentation_field import read_segmentation
 from cores.errors import DataError
 from cores.masks import RLE
 
+LONGEST = 4096  # letters of a file's name with its folders, in any system
+
 
 def read_mask_cell(cell: pa.Scalar, header: Header, home: Path, where: str) -> list[RLE]:
     """The masks of a cell that is not null, as run lengths at the picture's size.
@@ -63,6 +65,10 @@ def _read_one(value: Any, header: Header, home: Path, where: str) -> RLE:
     if isinstance(content, bytes):
         inside = read_inside(Path(where), content, header)
     elif isinstance(name := name or content, str):
+        if len(name) > LONGEST:
+            raise DataError(
+                f"{where}: found {short(name)}, expected the name of a picture; a picture's bytes are bytes"
+            )
         path = home / name
         try:
             inside = read_inside(path, fits=header)

@@ -103,7 +103,7 @@ class LabelMaps(FileSource):
         self.layout = layout
         self.images, self.labels = (folder(data_dir / part, name) for part in (layout.images, layout.labels))
         self.classes = layout.classes(data_dir)
-        self.index = open_index("label maps", [self.labels], partial(_rows, self.labels))
+        self.index = open_index("label maps, none hidden", [self.labels], partial(_rows, self.labels))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -160,7 +160,8 @@ def _targets(labels: NDArray[np.uint8], value: int) -> tuple[Target, ...]:
 
 def _rows(labels: Path) -> Iterator[Row]:
     for path in sorted(labels.glob("*.png")):
-        yield Row(path.stem, "train", None)
+        if not path.name.startswith("."):  # what a Mac puts beside a file on a foreign disk
+            yield Row(path.stem, "train", None)
 
 
 def open_label_maps(parts: list[str], data_dir: Path | None, name: str) -> LabelMaps:

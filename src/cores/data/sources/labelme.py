@@ -11,6 +11,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from PIL import Image
 
@@ -46,10 +47,13 @@ def pairs_in(path: Path) -> list[Pair]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     for file in files:
+        stem = normalize("NFC", file.stem)  # a Mac writes an accent as a letter of its own
+        if file.name.startswith("."):  # what a Mac puts beside a file on a foreign disk, such as ._cup.jpg
+            continue
         if file.suffix.lower() == ".json":
-            jsons[file.name if file.stem in jsons else file.stem] = file
+            jsons[file.name if stem in jsons else stem] = file
         elif file.suffix.lower() in SUFFIXES:
-            images.setdefault(file.stem, []).append(file)
+            images.setdefault(stem, []).append(file)
     stems = sorted({**images, **jsons})
     return [Pair(stem, tuple(images.get(stem, ())), jsons.get(stem)) for stem in stems]
 
