@@ -1,6 +1,7 @@
 """A published checkpoint wherever a model is named: converted once, and again when it changed."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,17 @@ def test_a_source_that_changed_is_converted_again(tmp_path: Path) -> None:
     (src / "generation_config.json").write_text("{}")
     assert find(src) != first
     assert find(src) == find(src)
+
+
+def test_files_of_the_same_size_and_time_and_another_clip_are_seen(tmp_path: Path) -> None:
+    src = published(tmp_path)
+    places = [find(src)]
+    for file in (next(src.glob("*.safetensors"), None) or next(src.glob("*.bin")), tmp_path / "clip" / "config.json"):
+        times, content = file.stat(), file.read_bytes()
+        file.write_bytes(content)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        places.append(find(src))
+    assert len(set(places)) == 3
 
 
 def test_a_snapshot_of_the_hub_is_known_by_its_revision(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tiny import tiny_config, tiny_model
 from tiny_run import Squares, tiny_recipe
 from tiny_tokenizer import tiny_processor
@@ -109,13 +110,33 @@ PROCESSORS: dict[str, Callable[[Any], Any]] = {
     "a list": lambda stored: [],
     "no sizes": put("image_tokens", None),
     "tests that are none": put("self_test", 3),
+    "an id in letters": put("image_token_id", "x"),
+    "half an id": put("image_token_id", 1.5),
+    "a segmenter in a list": put("segmenter", ["sam"]),
+}
+PROMPTS: dict[str, Callable[[Any], Any]] = {
+    "a list": lambda stored: [],
+    "a token that is a number": put("tokens.target", 5),
+    "an empty token": put("tokens.target", ""),
+    "levels in letters": put("levels", "two"),
+    "no answer's form": put("wording.format.answer", None),
+    "a first turn that is a number": put("wording.format.first", 5),
+    "an answer that never ends": put("wording.format.answer", " {answer}"),
+    "no place for a question": put("wording.format.first", "USER:"),
+    "no questions to validate": put("wording.validation_questions", {}),
+    "no questions of a form": put("wording.questions.phrase", []),
+    "an answer that is a number": put("wording.validation_answer", 5),
+    "no answers": put("wording.answers", None),
+    "refusals that are numbers": put("wording.refusals", [1]),
+    "exemplars in one text": put("wording.exemplars", "x"),
 }
 CASES = [
     (which, file, name, change)
     for which, file, table in (
-        ("model", "config.json", CONFIGS),
+        ("model", "config.json", {**CONFIGS, "a type in a list": put("model_type", ["llava"])}),
         ("model", "tokenizer.json", TOKENIZERS),
         ("model", "processor_config.json", PROCESSORS),
+        ("model", "prompt.json", PROMPTS),
         ("checkpoint", "config.json", CONFIGS),
         ("checkpoint", "adapter_config.json", ADAPTERS),
         ("checkpoint", "base.json", BASES),
@@ -168,6 +189,29 @@ def test_what_is_no_file_is_not_waited_for(models: dict[str, Path], tmp_path: Pa
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
     assert "is no regular file" in (tried(folder, check_static) or "")
+    folder = copy_of(models["model"], tmp_path / "weights")
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+    assert "holds no weights" in (tried(folder, check_static) or "")
+
+
+def test_of_two_sets_of_weights_the_one_that_is_loaded_is_checked(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy_of(models["model"], tmp_path / "m")
+    state = load_file(folder / "model.safetensors")
+    save_file(state, folder / "model-00001-of-00001.safetensors", {"format": "pt"})
+    places = {"metadata": {}, "weight_map": dict.fromkeys(state, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(places))
+    assert tried(folder, check_static) is None
+    stale = {**state, "projection.2.bias": state["projection.2.bias"] + 1}
+    save_file(stale, folder / "model.safetensors", {"format": "pt"})
+    assert main(["check", str(folder), "--device", "cpu"]) == 1
+    assert "projection.2.bias: is not what was saved" in capsys.readouterr().err
+    (folder / "model.safetensors").unlink()
+    assert tried(folder, check_static) is None
+    (folder / "model.safetensors.index.json").write_text("[" * 100_000)
+    assert "cannot be read as an index" in (tried(folder, check_static) or "")
 
 
 def test_the_command_says_it_in_one_line_and_exits_with_1(

@@ -115,8 +115,9 @@ def test_a_conversion_stops_before_it_writes(place: str, tmp_path: Path, capsys:
 def test_files_that_are_no_tensors_are_said_to_be(tmp_path: Path) -> None:
     for content, message in (
         (b"", "is damaged or no file of PyTorch's"),
-        (b"<!DOCTYPE html><html>Not found</html>", "is damaged or no file|refused"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is damaged or no file|refused"),
+        (b"<!DOCTYPE html><html>Not found</html>", "is a web page, and no weights"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git-LFS pointer, and no weights"),
+        (b"\x80\x02J\x01", "is damaged or no file"),
         (b"PK\x03\x04 and no more", "is damaged or no file"),
     ):
         (tmp_path / "a.bin").write_bytes(content)
@@ -124,6 +125,9 @@ def test_files_that_are_no_tensors_are_said_to_be(tmp_path: Path) -> None:
             open_shards(tmp_path / "a.bin")
     torch.save({"a": torch.zeros(1), "epoch": 3}, tmp_path / "a.bin")
     with pytest.raises(CheckpointError, match=r"found also 'epoch' \(int\)"):
+        open_shards(tmp_path / "a.bin")
+    torch.save({1: torch.zeros(1)}, tmp_path / "a.bin")
+    with pytest.raises(CheckpointError, match=r"found also 1 \(Tensor\)"):
         open_shards(tmp_path / "a.bin")
     torch.save(torch.zeros(3), tmp_path / "a.bin")
     with pytest.raises(CheckpointError, match="holds a Tensor, expected tensors by name"):
