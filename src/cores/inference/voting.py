@@ -48,7 +48,12 @@ def joined(answers: Sequence[Segmentation]) -> Segmentation:
 
 
 def agreement(answers: Sequence[Segmentation], mask: Mask) -> float:
-    """The share of answers whose mask is that of the same thing, by IoU; two empty masks agree."""
+    """The share of answers whose mask is that of the same thing, by IoU; two empty masks agree.
+
+    Raises UserError for no answers.
+    """
+    if not answers:
+        raise UserError("agreement: found no answers")
     return statistics.mean(_iou(answer.mask, mask) >= AGREES for answer in answers)
 
 
