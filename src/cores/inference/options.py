@@ -78,7 +78,8 @@ class Options:
         if not (isinstance(self.threshold, (int, float)) and 0 < self.threshold < 1):
             raise UserError(f"threshold: found {self.threshold!r:.40}, expected a probability above 0 and below 1")
         seconds = self.max_seconds
-        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0):
+        number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if seconds is not None and not (number and seconds >= 0):
             raise UserError(f"max_seconds: found {seconds!r:.40}, expected a number of seconds from 0")
         if self.stop is not None and not callable(self.stop):
             raise UserError(f"stop: found {self.stop!r:.40}, expected a function that says whether to stop")
