@@ -126,6 +126,8 @@ def test_weights_that_saw_a_split_are_known() -> None:
     ):
         assert has_seen("mine", one, (other,))
         assert has_seen("mine", other, (one,))
+    assert has_seen("mine", "manifest:val.jsonl", ("manifest:val.jsonl",))
+    assert has_seen("mine", "manifest:val.jsonl", ("ade20k",)) is False
     assert has_seen("mine", "refcoco|testA", ("refcoco|unc|testB", "refcoco+|testA", "ReasonSeg|testlong")) is False
     assert has_seen("mine", "ReasonSeg|val", ("refcoco|train",), start="xinlai/LISA-7B-v1")
     assert (

@@ -55,7 +55,13 @@ def test_what_is_there_is_scored_beside_the_paper_and_what_is_not_is_named(
         f"{100 * ours['teacher-forced']['giou']:.1f}",
         f"{100 * ours['teacher-forced']['giou'] - 59.4:+.1f}",
     ]
+    file = out / "cores-7b" / "results.json"
+    kept = file.read_text()
     assert main(["reproduce", "exemplars", *places, "--run"]) == 1  # what was scored is kept, not refused
+    assert file.read_text() == kept
+    file.write_text(kept.replace('"weights": "sha256:', '"weights": "sha256:other'))
+    assert main(["reproduce", "exemplars", *places, "--run"]) == 1  # but not what other weights were scored with
+    assert "sha256:other" not in file.read_text()
 
 
 def test_the_tables_are_listed_and_another_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

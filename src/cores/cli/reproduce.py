@@ -1,7 +1,6 @@
 """`cores reproduce [TABLE]`: the paper's tables: what each row needs, and its figures beside ours."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--models", type=Path, default=Path("models"), help="folder of models (default: models)")
     parser.add_argument("--data", type=Path, default=Path("dataset"), help="the data directory (default: dataset)")
     parser.add_argument("--out", type=Path, default=Path("reproduced"), help="for results (default: reproduced)")
-    parser.add_argument("--run", action="store_true", help="score what is there; what was scored before is kept")
+    parser.add_argument("--run", action="store_true", help="score what is there; figures of these weights are kept")
     args = parser.parse_args(argv)
 
     from cores.evaluation.reproduction import Places, paper_table, paper_tables
@@ -50,6 +49,7 @@ def _row(row: "Row", places: "Places", run: bool) -> bool:
     from cores.evaluation.reproduction import (
         missing_parts,
         model_fingerprint,
+        scored_sources,
         scoring_command,
         shell,
         training_commands,
@@ -68,21 +68,19 @@ def _row(row: "Row", places: "Places", run: bool) -> bool:
     for line in missing:
         sys.stdout.write(f"  missing: {line}\n")
     sys.stdout.flush()
-    done = (places.out / row.model / "results.json").exists()
-    if run and not missing and not done:
-        return cores(scoring_command(row, places)[1:]) == 0
+    if run and not missing and not scored_sources(row, places):
+        return cores([*scoring_command(row, places)[1:], "--overwrite"]) == 0  # over figures of other weights
     return not missing
 
 
 def _figures(table: "PaperTable", places: "Places") -> str:
     """Our figures beside the paper's, of all rows that were scored."""
-    from cores.evaluation.reproduction import ANSWERS
+    from cores.evaluation.reproduction import ANSWERS, scored_sources
     from cores.evaluation.tables import NOTHING, Table
 
     rows = []
     for row in table.rows:
-        file = places.out / row.model / "results.json"
-        found = json.loads(file.read_text(encoding="utf-8"))["sources"] if file.exists() else {}
+        found = scored_sources(row, places)
         for source, figures in row.figures.items():
             for name, paper in figures.items():
                 ours = found.get(source, {}).get(ANSWERS, {}).get(name)

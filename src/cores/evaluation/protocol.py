@@ -62,7 +62,7 @@ def has_seen(model: str, source: str, trained_on: tuple[str, ...] = (), start: s
 def _splits(source: str) -> set[str]:
     """What a source is made of, so that two share pictures where they share a part: `ReasonSeg|train_val` is two
     splits, and a refer set's rule of splitting may be left out."""
-    head, *by, split = source.split("|")
+    head, *by, split = source.split("|") if "|" in source else ("", source)
     if head == "ReasonSeg":
         return {f"{head}|{one}" for part in split.split("_") for one in REASONSEG.get(part, (part,))}
     if head in REFER:

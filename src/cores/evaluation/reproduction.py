@@ -1,10 +1,12 @@
 """The paper's tables as work to do: what each row trains and scores, with which commands, and what is missing here."""
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -103,6 +105,16 @@ def model_fingerprint(row: Row, places: Places) -> str | None:
         return fingerprint(find(folder))
     except CheckpointError:
         return None
+
+
+def scored_sources(row: Row, places: Places) -> Mapping[str, Any]:
+    """The figures of a row's model by source; none where it was not scored, or other weights were."""
+    file = places.out / row.model / "results.json"
+    if not file.exists():
+        return {}
+    found, weights = json.loads(file.read_text("utf-8")), model_fingerprint(row, places)
+    sources: Mapping[str, Any] = found["sources"]
+    return sources if weights in (None, found.get("about", {}).get("weights")) else {}
 
 
 def missing_parts(row: Row, places: Places) -> list[str]:

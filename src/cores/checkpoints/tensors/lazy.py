@@ -142,9 +142,8 @@ def has_weights(folder: Path) -> bool:
 
 def _weight_files(folder: Path) -> list[Path]:
     kinds = ("*.safetensors", "*.bin", "*.pth", "*.pt")
-    return [
-        file for kind in kinds for file in sorted(folder.glob(kind)) if file.is_file()
-    ]  # a pipe would be waited for
+    found = (file for kind in kinds for file in sorted(folder.glob(kind)))
+    return [file for file in found if file.is_file()]  # a pipe would be waited for
 
 
 def headers(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
