@@ -163,8 +163,9 @@ def _read_folder(folder: Path) -> Iterator[tuple[str, Key, None, Predicted]]:
             )
         before[number] = file
     for stem, files in numbered.items():
-        if None not in files and sorted(files, key=str) and max(n or 0 for n in files) >= len(files):
-            raise DataError(f"{folder}: {stem}_mask_0.png to _{len(files) - 1}.png are expected of {len(files)} files")
+        numbers = sorted(n or 0 for n in files)  # from 0 on, or from 1
+        if numbers[0] > 1 or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+            raise DataError(f"{folder}: of {stem}_mask_0.png and on some are missing, found {numbers}")
         yield str(folder), Key(stem, None), None, Predicted([files[n] for n in sorted(files, key=lambda n: n or 0)])
 
 
