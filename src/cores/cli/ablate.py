@@ -74,7 +74,7 @@ def _run(ablation: "Ablation", row: str, seed: int, out: Path) -> None:
         raise UserError(f"{run}: was trained with other settings: take another --out, or remove {run} and {scored}")
     if is_scored(ablation, row, seed, out):
         return
-    again = ["--resume"] if run.exists() else []
+    again = ["--resume"] if began.exists() else []  # a run that was killed at once has a folder and no more
     _cores(["train", ablation.base, "--out", str(run), *again, *settings])
     how = ["--answers", ablation.answers, "--limit", str(ablation.limit), "--no-sanity"]
     _cores(["eval", str(run), "--on", *ablation.sources, *how, "--out", str(scored), "--overwrite"])
