@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from cores.errors import UserError
+from cores.evaluation.sample_asker import MODES
 from cores.evaluation.tables import NOTHING, Table
 from cores.typed_yaml import Loader, fits, nearest
 
@@ -22,7 +23,6 @@ KEYS: dict[str, Any] = {
     "rows": dict[str, list[str]],
     "tables": dict[str, dict[str, float | None]],
 }
-MODES = ("generated", "teacher-forced")
 SCORE: dict[str, Any] = {"sources": list[str], "limit": int, "answers": str}
 
 

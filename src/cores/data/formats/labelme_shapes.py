@@ -24,7 +24,7 @@ from cores.errors import DataError
 from cores.masks import RLE, Mask
 from cores.picture_errors import picture_errors
 
-NOTHING: RLE = {"size": [1, 1], "counts": masks.encode(np.zeros((1, 1), bool))["counts"]}
+NOTHING = masks.encode(np.zeros((1, 1), bool))  # what a shape encloses that covers no pixel
 IGNORE = 255
 ABSENT = "absent:"  # begins the flag of a picture that says what is not there
 CORNERS = {"polygon": range(3, 1 << 31), "oriented_rectangle": (4,), "rotation": (4,), "rectangle": (2, 4)}
