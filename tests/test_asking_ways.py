@@ -116,7 +116,7 @@ def test_refining_is_one_more_pass_with_the_mask_as_its_prompt() -> None:
     index = torch.zeros(len(token), dtype=torch.long)
     with torch.no_grad():
         if model.model.refiner is not None:
-            token = model.model.refiner(token, model.model.segmenter.grid(encoded.features)[index], logits)
+            token = model.model.refiner(token, model.model.segmenter.grid(encoded.features), index, logits)
         again = model.model.segmenter.decode(encoded.features, token[:, None], index, logits)
     assert np.allclose(again[0].numpy(), two[-1].low_res, atol=1e-3)
 

@@ -57,7 +57,8 @@ def test_every_level_is_guided_by_the_one_before(model: CoresModel) -> None:
         for level in range(3):
             token = tokens[level, number]
             if mask is not None:
-                token = token + model.refiner.out(model.refiner.v(mask_average(own.coarse, mask[None])[0]))
+                average = mask_average(own.coarse, torch.tensor([0]), mask[None])[0]
+                token = token + model.refiner.out(model.refiner.v(average))
             mask = by_itself(model, own, token, mask)
             torch.testing.assert_close(found[level][number], mask, rtol=1e-4, atol=1e-4)
 

@@ -11,8 +11,20 @@ def test_mask_average_of_a_quarter():
     features = torch.arange(16.0).reshape(1, 1, 4, 4)
     logits = torch.full((1, 8, 8), -3.0)
     logits[:, :4, :4] = 2.0  # cells (0, 0), (0, 1), (1, 0), (1, 1): values 0, 1, 4, 5
-    torch.testing.assert_close(mask_average(features, logits), torch.tensor([[10 / (4 + 5e-4)]]))
-    assert mask_average(features, -logits.abs()).item() == 0
+    first = torch.tensor([0])
+    torch.testing.assert_close(mask_average(features, first, logits), torch.tensor([[10 / (4 + 5e-4)]]))
+    assert mask_average(features, first, -logits.abs()).item() == 0
+
+
+def test_each_mask_averages_its_own_picture():
+    torch.manual_seed(0)
+    features, logits, index = torch.randn(2, 8, 4, 4), torch.randn(5, 16, 16), torch.tensor([1, 0, 0, 1, 1])
+    inside = nn.functional.interpolate((logits > 0).float()[:, None], (4, 4), mode="bilinear")
+    expected = (features[index] * inside).sum((2, 3)) / (inside.sum((2, 3)) + AREA_FLOOR)
+    torch.testing.assert_close(mask_average(features, index, logits), expected)
+    with torch.autocast("cpu", torch.bfloat16):  # autocast does not round the sums
+        torch.testing.assert_close(mask_average(features, index, logits), expected)
+    assert mask_average(features, index[:0], logits[:0]).shape == (0, 8)
 
 
 def test_paper_form_equals_attention_with_one_key():
@@ -24,9 +36,10 @@ def test_paper_form_equals_attention_with_one_key():
         attention.out_proj.weight.copy_(refiner.out.weight)
         attention.out_proj.bias.copy_(refiner.out.bias)
     tokens, features, logits = torch.randn(3, 16), torch.randn(3, 16, 4, 4), torch.randn(3, 16, 16)
-    key = mask_average(features, logits)[:, None]
+    index = torch.arange(3)
+    key = mask_average(features, index, logits)[:, None]
     expected = tokens + attention(tokens[:, None], key, key)[0][:, 0]
-    torch.testing.assert_close(refiner(tokens, features, logits), expected)
+    torch.testing.assert_close(refiner(tokens, features, index, logits), expected)
 
 
 @torch.no_grad()
@@ -48,11 +61,12 @@ def test_published_form_equals_its_attention_with_the_area_in_bfloat16():
         h, key = tokens[None], (sums / area.float())[None]  # (1, masks, dim)
         return tokens + refiner.norm(h + refiner.multihead_attn(h, key, key)[0])[0]
 
-    found = refiner(tokens, features, logits)
+    index = torch.arange(2)
+    found = refiner(tokens, features, index, logits)
     torch.testing.assert_close(found, expected(rounded))
     assert (found - expected(exact)).abs().max() > 1e-4
     # whatever the run's precision, the refiner counts in fp32
-    half = refiner.bfloat16()(tokens.bfloat16(), features.bfloat16(), logits)
+    half = refiner.bfloat16()(tokens.bfloat16(), features.bfloat16(), index, logits)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), found, rtol=0.05, atol=0.05)
 
@@ -67,8 +81,9 @@ def test_only_features_under_the_mask_count_and_no_gradient_passes_the_cut(form)
     logits.requires_grad_()
     other = features.clone()
     other[:, :, 2:, 2:] += 5
-    refined = refiner(tokens, features, logits)
-    torch.testing.assert_close(refined, refiner(tokens, other, logits))
+    index = torch.arange(2)
+    refined = refiner(tokens, features, index, logits)
+    torch.testing.assert_close(refined, refiner(tokens, other, index, logits))
     assert not torch.allclose(refined[0], tokens[0])
     torch.testing.assert_close(refined[1], tokens[1])
     refined.sum().backward()

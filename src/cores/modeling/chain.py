@@ -57,7 +57,7 @@ def refine_once(
     Args: `token` (masks, dim), before the refiner; the others as `run_chain`'s.
     """
     if refiner is not None:
-        token = refiner(token, segmenter.grid(features)[image_index], mask)
+        token = refiner(token, segmenter.grid(features), image_index, mask)
     return segmenter.decode(features, token[:, None], image_index, mask, rated)
 
 
@@ -78,7 +78,7 @@ def _levels(
         guided = level > 0 and (use_location or level < len(tokens) - 1)
         prompt = found[-1] if guided else None
         if prompt is not None and refiner is not None:
-            token = refiner(token, segmenter.grid(features)[image_index], prompt)
+            token = refiner(token, segmenter.grid(features), image_index, prompt)
         inputs = (features, token[:, None], image_index, prompt, rated if level == len(tokens) - 1 else None)
         decode = segmenter.decode
         found.append(checkpoint(decode, *inputs, use_reentrant=False) if again else decode(*inputs))

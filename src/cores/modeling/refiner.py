@@ -1,6 +1,6 @@
 """The token refiner: what the previous level's mask covers, added to this level's token (paper section 3.3).
 
-Legend: masks = all masks of the micro-batch, dim = width of the segmenter's prompts, (h, w) = its feature grid,
+Legend: images, masks = all of the micro-batch, dim = width of the segmenter's prompts, (h, w) = its feature grid,
 (H, W) = its low-res masks.
 """
 
@@ -11,19 +11,26 @@ from torch.nn import functional as F
 AREA_FLOOR = 5e-4  # keeps an empty mask from dividing by zero; published value
 
 
-def mask_average(features: Tensor, low_res_logits: Tensor) -> Tensor:
+def mask_average(
+    features: Tensor, image_index: Tensor, low_res_logits: Tensor, counted_in: torch.dtype | None = None
+) -> Tensor:
     """Masked average pooling: the mean of the image features inside a mask.
 
     The mask is cut at logit 0 and then resized, so that it stays fractional on the grid. No gradient passes through
     the cut; it reaches the previous level as mask prompt.
 
-    Args: `features` (masks, dim, h, w); `low_res_logits` (masks, H, W), raw.
+    Args: `features` (images, dim, h, w); `image_index` (masks,); `low_res_logits` (masks, H, W), raw; `counted_in`:
+    the precision of the mask and its area (default: the features').
     Returns: (masks, dim).
     """
-    inside = (low_res_logits.detach() > 0).to(features.dtype)[:, None]  # (masks, 1, H, W)
-    inside = F.interpolate(inside, size=features.shape[-2:], mode="bilinear", align_corners=False)  # (masks, 1, h, w)
-    area = inside.sum(dim=(2, 3)) + AREA_FLOOR  # (masks, 1)
-    return (features * inside).sum(dim=(2, 3)) / area
+    inside = (low_res_logits.detach() > 0).to(counted_in or features.dtype)[:, None]  # (masks, 1, H, W)
+    inside = F.interpolate(inside, size=features.shape[-2:], mode="bilinear", align_corners=False).flatten(1)
+    area = inside.sum(dim=1, keepdim=True) + AREA_FLOOR  # (masks, 1)
+    # Every mask on every picture: a product that takes no memory, where a copy of its picture for each mask does.
+    with torch.autocast(features.device.type, enabled=False):
+        sums = inside.to(features.dtype) @ features.flatten(2).mT  # (images, masks, dim)
+    masks = torch.arange(len(image_index), device=image_index.device)
+    return sums[image_index, masks] / area.to(features.dtype)
 
 
 class PaperRefiner(nn.Module):
@@ -41,12 +48,13 @@ class PaperRefiner(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, tokens: Tensor, features: Tensor, low_res_logits: Tensor) -> Tensor:
-        """Args: `tokens` (masks, dim), `features` (masks, dim, h, w), `low_res_logits` (masks, H, W).
+    def forward(self, tokens: Tensor, features: Tensor, image_index: Tensor, low_res_logits: Tensor) -> Tensor:
+        """Args: `tokens` (masks, dim), `features` (images, dim, h, w), `image_index` (masks,), `low_res_logits` (masks,
+        H, W).
 
         Returns: refined tokens (masks, dim).
         """
-        found: Tensor = self.out(self.v(mask_average(features, low_res_logits)))
+        found: Tensor = self.out(self.v(mask_average(features, image_index, low_res_logits)))
         return tokens + found
 
 
@@ -60,13 +68,13 @@ class RegionRefiner(nn.Module):
         super().__init__()
         self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
 
-    def forward(self, tokens: Tensor, features: Tensor, low_res_logits: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, features: Tensor, image_index: Tensor, low_res_logits: Tensor) -> Tensor:
         """Args and result as PaperRefiner's."""
         inside = (low_res_logits.detach() > 0).to(features.dtype)[:, None]  # (masks, 1, H, W)
         inside = F.interpolate(inside, size=features.shape[-2:], mode="area").flatten(1)  # (masks, h * w)
         outside = inside <= 0
         empty = outside.all(dim=1, keepdim=True)  # (masks, 1)
-        keys = features.flatten(2).transpose(1, 2)  # (masks, h * w, dim)
+        keys = features.flatten(2).mT[image_index]  # (masks, h * w, dim)
         # An all-masked row would be nan: let it look anywhere and drop what it finds.
         found, _ = self.attention(
             tokens[:, None], keys, keys, key_padding_mask=outside & ~empty, need_weights=False
@@ -86,13 +94,11 @@ class PublishedRefiner(nn.Module):
         self.multihead_attn = nn.MultiheadAttention(dim, heads)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, tokens: Tensor, features: Tensor, low_res_logits: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, features: Tensor, image_index: Tensor, low_res_logits: Tensor) -> Tensor:
         """Args and result as PaperRefiner's."""
         dim = tokens.shape[-1]
-        inside = (low_res_logits.detach() > 0).to(torch.bfloat16)[:, None]
-        inside = F.interpolate(inside, size=features.shape[-2:], mode="bilinear", align_corners=False)
-        area = inside.sum(dim=(2, 3)) + AREA_FLOOR  # (masks, 1), bfloat16: this rounding shows at 1e-5
-        average = (features.float() * inside.float()).sum(dim=(2, 3)) / area.float()
+        # an area in bfloat16: this rounding shows at 1e-5
+        average = mask_average(features.float(), image_index, low_res_logits, counted_in=torch.bfloat16)
         attention = self.multihead_attn
         weight, bias = attention.in_proj_weight[2 * dim :], attention.in_proj_bias[2 * dim :]
         value = F.linear(average, weight.float(), bias.float())

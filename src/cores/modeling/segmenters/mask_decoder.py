@@ -109,8 +109,8 @@ class LeanMaskDecoder:
         for some, index, prompt in zip(points.split(most), image_index.split(most), prompts, strict=False):
             if len(pictures) == 1:
                 cells, *beside = pictures[0]
-            elif most == 1 < len(tokens):  # a tensor as index has a gradient as large as all pictures, a mask each
-                cells, *beside = pictures[int(index)]
+            elif _on_cpu(seen) and len(index.unique()) == 1:  # a view, where a tensor as index copies it for every mask
+                cells, *beside = pictures[int(index[0])]
             else:
                 cells, *beside = (each[index] for each in maps)
             cells = cells if prompt is None else cells + prompt
