@@ -49,8 +49,8 @@ class PaperRefiner(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, tokens: Tensor, features: Tensor, image_index: Tensor, low_res_logits: Tensor) -> Tensor:
-        """Args: `tokens` (masks, dim), `features` (images, dim, h, w), `image_index` (masks,), `low_res_logits` (masks,
-        H, W).
+        """Args: `tokens` (masks, dim), `features` (images, dim, h, w), `image_index` (masks,), `low_res_logits`
+        (masks, H, W).
 
         Returns: refined tokens (masks, dim).
         """

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from transformers.models.sam.modeling_sam import SamMaskDecoder
 
 Sizes = tuple[int, int]
+Doubling = tuple[Tensor, Tensor | None]
+Doublings = tuple[Doubling, Doubling]
 
 TOGETHER = 2**21  # numbers in the cells of masks that are made at a time on a CPU: two masks of SAM's 64 x 64 x 256
 PIECE = 512  # cells that are made finer at a time on a CPU
@@ -109,8 +111,8 @@ class LeanMaskDecoder:
         for some, index, prompt in zip(points.split(most), image_index.split(most), prompts, strict=False):
             if len(pictures) == 1:
                 cells, *beside = pictures[0]
-            elif _on_cpu(seen) and len(index.unique()) == 1:  # a view, where a tensor as index copies it for every mask
-                cells, *beside = pictures[int(index[0])]
+            elif _on_cpu(seen) and len(index.unique()) == 1:
+                cells, *beside = pictures[int(index[0])]  # a view, where a tensor as index copies it for every mask
             else:
                 cells, *beside = (each[index] for each in maps)
             cells = cells if prompt is None else cells + prompt
@@ -148,18 +150,23 @@ class LeanMaskDecoder:
         """The cells (masks, cells, dim) that masks are made of: those that the transformer gives."""
         return given
 
-    def upscaled(self, seen: Tensor, extras: tuple[Tensor, ...]) -> Tensor:
+    def doublings(self) -> Doublings:
+        """The two layers of `upscaled`."""
+        return doubling(self.upscale_conv1), doubling(self.upscale_conv2)
+
+    def upscaled(self, seen: Tensor, layers: Doublings, extras: tuple[Tensor, ...]) -> Tensor:
         """Four times as fine: (masks, cells, 4, 4, dim / 8), the quarters of the quarters of each cell."""
-        twice = self.activation(norm_last(self.upscale_layer_norm, doubled(self.upscale_conv1, seen)))
-        found: Tensor = self.activation(doubled(self.upscale_conv2, twice))
+        twice = self.activation(norm_last(self.upscale_layer_norm, doubled(layers[0], seen)))
+        found: Tensor = self.activation(doubled(layers[1], twice))
         return found
 
     def masks(self, asked: Tensor, cells: Tensor, extras: tuple[Tensor, ...], size: Sizes) -> Tensor:
         """Logits (masks, 4 h, 4 w) of the tokens that say masks, `asked` (masks, read, dim), on cells of masks."""
         by = self.output_hypernetworks_mlps[0](asked[:, 0])  # (masks, dim / 8)
+        layers = self.doublings()  # once for all pieces: their weights are laid out anew
         found = []
         for some, *beside in zip(*map(_in_pieces, (cells, *extras)), strict=True):
-            finer = self.upscaled(some, tuple(beside)).flatten(1, 3)
+            finer = self.upscaled(some, layers, tuple(beside)).flatten(1, 3)
             # Mask by mask: the gradient of one product of them all is much slower than theirs.
             found.append(torch.stack([each @ said for each, said in zip(finer, by, strict=True)]))
         return as_map(torch.cat(found, dim=1)[..., None], size)[:, 0]
@@ -204,11 +211,14 @@ def _on_cpu(cells: Tensor) -> bool:
     return cells.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def doubled(conv: nn.ConvTranspose2d, seen: Tensor) -> Tensor:
-    """A 2 x 2 transposed convolution of stride 2 on channels that are last: (..., 4, channels)."""
-    weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 channels, dim)
-    bias = None if conv.bias is None else conv.bias.repeat(4)
-    found: Tensor = F.linear(seen, weight, bias).unflatten(-1, (4, -1))
+def doubling(conv: nn.ConvTranspose2d) -> Doubling:
+    """A 2 x 2 transposed convolution of stride 2 as a linear layer: weight (4 channels, dim), bias (4 channels,)."""
+    return conv.weight.permute(2, 3, 1, 0).flatten(0, 2), None if conv.bias is None else conv.bias.repeat(4)
+
+
+def doubled(layer: Doubling, seen: Tensor) -> Tensor:
+    """What it makes of channels that are last: (..., 4, channels)."""
+    found: Tensor = F.linear(seen, *layer).unflatten(-1, (4, -1))
     return found
 
 
@@ -275,7 +285,11 @@ def _scores(attention: Any, asked: Tensor, projection: nn.Linear, seen: Tensor, 
     # The sum of cells and positions is never made: it would be kept for every mask and attention.
     placed = places.behind(attention, projection.weight).unflatten(0, (heads, -1))
     scores = torch.einsum("mqhc,hcn->mhqn", asked, placed).flatten(1, 2) + level[..., None]
-    scores = scores + (seen.expand(len(tokens), -1, -1) @ tokens.mT).mT  # so cells get gradients laid out as they are
+    seen = seen.expand(len(tokens), -1, -1)
+    if torch.is_grad_enabled():  # turned round, so that cells get gradients laid out as they are
+        scores = scores + (seen @ tokens.mT).mT
+    else:
+        scores = torch.baddbmm(scores, tokens, seen.mT)
     found: Tensor = scores.unflatten(1, (heads, -1))
     return found
 

@@ -13,7 +13,7 @@ from transformers import Sam2Config, Sam2Model
 from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder
 
 from cores.modeling.segmenters.base import Features, Segmenter, SegmenterPart
-from cores.modeling.segmenters.mask_decoder import LeanMaskDecoder, by_cell, doubled, norm_last
+from cores.modeling.segmenters.mask_decoder import Doublings, LeanMaskDecoder, by_cell, doubled, norm_last
 
 LEVELS = 3
 
@@ -33,11 +33,11 @@ class LeanPyramidDecoder(LeanMaskDecoder):
         finest, finer = fine
         return by_cell(self.conv_s0(finest), size), by_cell(self.conv_s1(finer), size)
 
-    def upscaled(self, seen: Tensor, extras: tuple[Tensor, ...]) -> Tensor:
+    def upscaled(self, seen: Tensor, layers: Doublings, extras: tuple[Tensor, ...]) -> Tensor:
         finest, finer = extras
-        once = doubled(self.upscale_conv1, seen)  # (masks, cells, 4, channels)
+        once = doubled(layers[0], seen)  # (masks, cells, 4, channels)
         twice = self.activation(norm_last(self.upscale_layer_norm, once + finer.unflatten(-1, once.shape[-2:])))
-        thrice = doubled(self.upscale_conv2, twice)  # (masks, cells, 4, 4, channels)
+        thrice = doubled(layers[1], twice)  # (masks, cells, 4, 4, channels)
         found: Tensor = self.activation(thrice + finest.unflatten(-1, thrice.shape[-3:]))
         return found
 

@@ -43,7 +43,7 @@ class LeanSamHQMaskDecoder(LeanMaskDecoder, SamHQMaskDecoder):
         return found
 
     def masks(self, asked: Tensor, cells: Tensor, extras: tuple[Tensor, ...], size: Sizes) -> Tensor:
-        plain = as_map(self.upscaled(cells, ()).flatten(1, 3), size)  # (masks, dim / 8, 4 h, 4 w)
+        plain = as_map(self.upscaled(cells, self.doublings(), ()).flatten(1, 3), size)  # (masks, dim / 8, 4 h, 4 w)
         fine = self.mask_conv2(self.activation(self.mask_norm(self.mask_conv1(plain)))) + extras[0]
         by = (self.output_hypernetworks_mlps[0](asked[:, 0]), self.hq_mask_mlp(asked[:, 1]))
         found = [(one[:, None] @ seen.flatten(2)) for one, seen in zip(by, (plain, fine), strict=True)]
