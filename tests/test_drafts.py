@@ -18,10 +18,11 @@ from cores.asking.image_encoding import EncodedImage
 from cores.checkpoints.load import load
 from cores.data.sources import open_source
 from cores.errors import UserError
+from cores.inference.facade import Cores
 from cores.modeling import CoresModel
 from cores.modeling.drafting import Block
 from cores.modeling.generation import generate, teacher_force
-from cores.modeling.prefix_cache import read_prefix
+from cores.modeling.prefix_cache import Rows, read_prefix
 from cores.processing import CoresProcessor
 
 
@@ -108,6 +109,42 @@ def test_drafts_of_a_call_depend_on_the_call_alone() -> None:
             assert one.ids == other.ids
             if not better:
                 torch.testing.assert_close(one.tokens, other.tokens, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("drafts", "talks", "calls"), [("call", True, False), ("run", True, True), ("off", False, False)]
+)
+def test_a_model_guesses_from_what_it_said_in_other_talks_and_calls(
+    drafts: str, talks: bool, calls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, picture, passes = Cores(*learned(), drafts=drafts), sample(0).image, []  # type: ignore[arg-type]
+    monkeypatch.setattr(Rows, "read", lambda *args, read=Rows.read: passes.append(1) or read(*args))
+
+    def took(talk: bool, query: str = "how many cup are there?") -> tuple[int, str]:
+        passes.clear()
+        found = model.chat(picture).ask(query, "raw") if talk else model.ask(model.encode(picture), [query], "raw")[0]
+        return len(passes), found.answer
+
+    for talk, better in ((False, calls), (True, talks)):
+        model._said = None
+        first, again = took(talk), took(talk)
+        assert first[1] == again[1]
+        assert again[0] < first[0] if better else again[0] == first[0], (talk, first, again)
+
+
+def test_drafts_begin_anew_when_they_have_heard_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [[1, 2, 3, 4]]
+    drafts, chance = Drafts(known), random.Random(0)
+    begun = len(drafts.table)
+    monkeypatch.setattr("cores.asking.drafts.MOST", 200)
+    for _ in range(500):
+        drafts.learn([chance.randrange(9, 99) for _ in range(12)], 12)
+        assert len(drafts.table) < 300
+    assert len(drafts.table) > begun
+    drafts = Drafts(known)
+    for _ in range(20):
+        drafts.learn([5, 6, 7], 3)
+    assert next(iter(drafts.propose([8], []))) == (5,)  # what was said often comes before what is only known
 
 
 def test_other_drafts_are_refused() -> None:

@@ -51,6 +51,7 @@ class Asker(Answerer[EncodedImage]):
         drafts: what generated answers are guessed from, which changes no word of them, but how fast they come.
             `call`: the prompt's templates, and answers of the same call; so the last bits of an answer's numbers
             depend on the call alone. `run`: all answers that this asker gave. `off`: nothing, a token a pass.
+            `Drafts`: these, which askers that come one after the other share.
 
         chain: `constrained`: every generated answer holds whole chains (`Constrained`), a token a pass.
         refine: masks of the last level are decoded once more, each with itself as its prompt.
@@ -74,7 +75,7 @@ class Asker(Answerer[EncodedImage]):
         max_new_tokens: int | None = None,
         questions_per_pass: int = QUESTIONS_PER_PASS,
         prefixes: Prefixes | None = None,
-        drafts: DraftsFrom = "call",
+        drafts: DraftsFrom | Drafts = "call",
         chain: ChainRule = "free",
         refine: bool = False,
         confidence: Confidence | None = None,
@@ -88,7 +89,7 @@ class Asker(Answerer[EncodedImage]):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise UserError(f"{name}: found {value!r:.40}, expected a whole number from 1")
-        if drafts not in get_args(DraftsFrom):
+        if not isinstance(drafts, Drafts) and drafts not in get_args(DraftsFrom):
             raise UserError(f"drafts: found {drafts!r:.40}, expected one of {', '.join(get_args(DraftsFrom))}")
         self.drafts, self.tally = drafts, Tally()
         self.chain, self.refine, self.confidence, self.think = chain, refine, confidence, think
@@ -97,7 +98,7 @@ class Asker(Answerer[EncodedImage]):
         if think and chain != "free":
             raise UserError("think: an answer with a constrained chain has no free reasoning: leave one of them out")
         self._choose()  # what is wrong with a number is said at once
-        self._drafts: Drafts | None = None  # made when it is needed
+        self._drafts = drafts if isinstance(drafts, Drafts) else None  # else made when it is needed
         self.levels = [str(level["name"]) for level in model.config.levels]
         self.canvas, self.fit = model.segmenter.image_size, model.segmenter.fit
 
@@ -118,9 +119,12 @@ class Asker(Answerer[EncodedImage]):
         """What an answer says."""
         return self.processor.parse_answer(answer.ids)
 
-    def talk_about(self, image: EncodedImage) -> EncodedImage:
-        """The image for a talk, in which each answer makes the next come faster. It changes no word of them."""
-        return replace(image, drafts=None if self.drafts == "off" else Drafts.of(self.processor))
+    def talk_about(self, image: EncodedImage, said: Drafts | None = None) -> EncodedImage:
+        """The image for a talk, in which each answer makes the next come faster. It changes no word of them.
+
+        `said`: what was said in other talks, which go on from this one's answers, too.
+        """
+        return replace(image, drafts=None if self.drafts == "off" else said or self._drafter())
 
     def behind(self, image: EncodedImage, query: Query, answer: Answered) -> EncodedImage:
         """The image with a question and its answer behind it: the next question about it goes on from there."""

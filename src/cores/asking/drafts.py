@@ -16,6 +16,7 @@ from cores.processing.processor import CoresProcessor
 LOOKS_BACK = 4  # tokens that say what comes next
 LEAST = 0.1  # likely enough: of 0.05 to 0.12, what made answers of the benchmark's model the cheapest
 OWN = 8  # how often an answer of the model's own counts, against one of a template
+MOST = 50_000  # word sequences that are known at once; a model says the same in most answers, but not in all
 BEGIN = -1  # stands before an answer's first token
 
 Shares = dict[tuple[int, ...], Counter[int]]
@@ -24,13 +25,18 @@ Shares = dict[tuple[int, ...], Counter[int]]
 class Drafts:
     """A `Drafter` for answers of one checkpoint. It changes no answer; what it has learned changes how fast they come.
 
-    `known`: ids of answers, closed, that it begins with.
+    `known`: ids of answers, closed, that it begins with, and begins anew with when it has heard too much.
     """
 
     def __init__(self, known: Sequence[Sequence[int]]) -> None:
-        self.table: Shares = defaultdict(Counter)
-        for answer in known:
-            _count(self.table, (BEGIN, *answer), 1)
+        self.known = known
+        self.table: Shares = self._first()
+
+    def _first(self) -> Shares:
+        table: Shares = defaultdict(Counter)
+        for answer in self.known:
+            _count(table, (BEGIN, *answer), 1)
+        return table
 
     @classmethod
     def of(cls, processor: CoresProcessor) -> "Drafts":
@@ -41,6 +47,8 @@ class Drafts:
 
     def learn(self, said: Sequence[int], new: int) -> None:
         """What the model has said: rows of one pass hear of each other at once, not when an answer is over."""
+        if len(self.table) > MOST:
+            self.table = self._first()
         _count(self.table, (BEGIN, *said)[-LOOKS_BACK - new :], OWN, new)
 
     def propose(self, question: Sequence[int], said: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -11,6 +11,7 @@ from cores.asking.answerer import Query
 from cores.asking.answers import Answered
 from cores.asking.asker import QUESTIONS_PER_PASS, Asker, DraftsFrom
 from cores.asking.confidence import Confidence
+from cores.asking.drafts import Drafts
 from cores.asking.image_encoding import EncodedImage
 from cores.asking.prefixes import Prefixes
 from cores.asking.similarity import SimilarityMap
@@ -38,7 +39,9 @@ class Cores(Segmenting[EncodedImage]):
             on the seed, the picture and the query, never on the other queries.
         questions_per_pass: most questions that are worked on at once: bounds the memory, changes no answer.
         confidence: how sure answers are, by their signals; None: without a fit.
-        drafts: what answers are guessed from, to be said in fewer passes; `off` says a token a pass (see `Asker`).
+        drafts: what answers are guessed from, to be said in fewer passes: `call`, what is said in the same call, and
+            in a talk what was said in all talks of this model; `run`, all that it said; `off` says a token a pass
+            (see `Asker`).
 
     Pickling raises UserError for a model with LoRA layers.
     """
@@ -57,6 +60,7 @@ class Cores(Segmenting[EncodedImage]):
         self.confidence = confidence or Confidence()
         self.questions_per_pass, self.drafts = questions_per_pass, drafts
         self.prefixes = Prefixes()
+        self._said: Drafts | None = None  # made when it is needed
 
     def __repr__(self) -> str:
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
@@ -82,13 +86,20 @@ class Cores(Segmenting[EncodedImage]):
         return self.processor.tokenizer
 
     def _asker(self, options: Options) -> Asker:
-        how = (self.seed, options.max_new_tokens, self.questions_per_pass, self.prefixes, self.drafts, options.chain)
+        drafts = self._learned() if self.drafts == "run" else self.drafts
+        how = (self.seed, options.max_new_tokens, self.questions_per_pass, self.prefixes, drafts, options.chain)
         asked: dict[str, Any] = {"refine": options.refine, "think": options.think}
         return Asker(self.model, self.processor, *how, **asked, confidence=self.confidence)
 
     def talk_about(self, encoded: EncodedImage) -> EncodedImage:
-        """The picture for a talk: see `Asker.talk_about`."""
-        return self._asker(Options()).talk_about(encoded)
+        """The picture for a talk: see `Asker.talk_about`. A model says much the same in all its talks."""
+        return self._asker(Options()).talk_about(encoded, self._learned())
+
+    def _learned(self) -> Drafts:
+        """What this model was heard to say."""
+        if self._said is None:
+            self._said = Drafts.of(self.processor)
+        return self._said
 
     def check_conversation(self) -> None:
         """Nothing: questions may stand behind others."""

@@ -271,7 +271,11 @@ def _image_to_token(attention: Any, keys: Tensor, values: Tensor, seen: Tensor, 
     told: Tensor = attention.v_proj(values).unflatten(-1, (heads, -1))
     told = torch.einsum("mqhc,dhc->mhqd", told, out.weight.unflatten(1, (heads, -1))).flatten(1, 2)
     told = told + out.bias / heads  # the shares of a head add up to 1
-    return seen + share.mT.to(told.dtype) @ told
+    share = share.mT.to(told.dtype)
+    if seen.dtype != told.dtype:  # under autocast the sum keeps the precision of the cells
+        return seen + share @ told
+    found: Tensor = torch.baddbmm(seen.expand(len(told), -1, -1), share, told)
+    return found
 
 
 def _scores(attention: Any, asked: Tensor, projection: nn.Linear, seen: Tensor, places: Places) -> Tensor:
