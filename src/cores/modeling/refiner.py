@@ -27,7 +27,7 @@ def mask_average(
     inside = F.interpolate(inside, size=features.shape[-2:], mode="bilinear", align_corners=False).flatten(1)
     area = inside.sum(dim=1, keepdim=True) + AREA_FLOOR  # (masks, 1)
     # Every mask on every picture: a product that takes no memory, where a copy of its picture for each mask does.
-    with torch.autocast(features.device.type, enabled=False):
+    with torch.autocast("cpu" if features.is_meta else features.device.type, enabled=False):  # meta knows none
         sums = inside.to(features.dtype) @ features.flatten(2).mT  # (images, masks, dim)
     masks = torch.arange(len(image_index), device=image_index.device)
     return sums[image_index, masks] / area.to(features.dtype)
