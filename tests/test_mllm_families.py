@@ -169,6 +169,45 @@ def test_two_turn_chat(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_the_last_layer_finishes_what_is_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same states and gradients as where all of them are finished; made again for gradients, too."""
+    monkeypatch.setattr(packed_attention, "SAVES", 0)
+    case, model = Case(FAMILIES[name]), model_of(name).train()
+    choose_parts(model, ["lora", "embeddings"], LoraSection(targets=list(FAMILIES[name].lora), dropout=0.0))
+    noisy_adapters(model)
+    learned = [p for p in model.mllm.parameters() if p.requires_grad]
+    inside = len(case.prefixes[0]) - 1  # a prefix's last token, which predicts the first of a conversation
+    beyond = case.ids.shape[1] + len(case.prefixes[1])  # the second picture's first conversation
+    ways = [torch.tensor([beyond + 5, inside + 4, inside + 9, inside + 9]), torch.tensor([inside, inside + 2, beyond])]
+
+    def run(places: Tensor, reads: Tensor | None) -> list[Tensor | None]:
+        states = packed_states(model.mllm, case.ids, case.segments, joined(case.pictures), reads)
+        states = states.flatten(0, 1).index_select(0, places)
+        total = (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum()
+        return [states, *torch.autograd.grad(total, learned, allow_unused=True)]
+
+    whole, alone = [run(places, None) for places in ways], [run(places, places) for places in ways]
+    model.activation_checkpointing_enable()
+    alone += [run(places, places) for places in ways]
+    for found, expected in zip(alone, whole * 2, strict=True):
+        for mine, its in zip(found, expected, strict=True):
+            assert (mine is None) == (its is None)
+            if mine is not None and its is not None:
+                assert_equal(mine, its)
+
+
+def test_the_last_layer_does_nothing_for_what_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_attention, "SAVES", 0)
+    case, model = Case(FAMILIES["llava"]), model_of("llava")
+    layer, seen = model.mllm.get_decoder().layers[-1], []
+    for part in (layer.self_attn.q_proj, layer.self_attn.o_proj, layer.mlp):
+        part.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:-1].numel()))
+    packed_states(model.mllm, case.ids, case.segments, joined(case.pictures), torch.tensor([20, 20, 31]))
+    packed_states(model.mllm, case.ids, case.segments, joined(case.pictures))
+    assert seen == [2] * 3 + [case.ids.numel()] * 3
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_another_picture_changes_the_states(name: str) -> None:
     case = Case(FAMILIES[name])

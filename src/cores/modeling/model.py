@@ -22,6 +22,7 @@ from cores.loss_keys import MASK_LOSSES
 from cores.modeling.chain import refine_once, run_chain
 from cores.modeling.configuration import CoresConfig
 from cores.modeling.generation_config import MAX_NEW_TOKENS, read_max_new_tokens, write_generation_config
+from cores.modeling.last_layer import LastLayer
 from cores.modeling.mllms import make_mllm
 from cores.modeling.objective import Frames, level_losses, share
 from cores.modeling.packed_states import packed_states
@@ -43,7 +44,8 @@ class CoresOutput(ModelOutput):
     of those before it (`location_bce_loss`, ...); `location_loss`: of the levels before the last together, weighted as
     in `mask_loss`; `policy_loss`, `policy_kl` (unweighted) and `policy_cut` of drawn answers, means over their tokens.
     `low_res_logits`: a tuple of (masks, H, W), one a level; `tokens` (levels, masks, dim): prompt
-    tokens before the refiner; `hidden_states` (images, tokens, width): last layer, after the final norm.
+    tokens before the refiner; `hidden_states` (images, tokens, width): last layer, after the final norm; in training
+    those that losses and masks are made of, where there are any: others may be unfinished, see `last_layer`.
     """
 
     loss: Tensor | None = None
@@ -85,6 +87,8 @@ class CoresModel(PreTrainedModel):
     def __init__(self, config: CoresConfig) -> None:
         super().__init__(config)
         self.mllm = make_mllm(config.mllm_config)
+        if self.mllm.packs:
+            LastLayer(self.mllm.get_decoder().layers[-1])
         self.segmenter = make_segmenter(config.segmenter_config)
         self._add_new_parts()
         self.max_new_tokens = MAX_NEW_TOKENS
@@ -240,15 +244,22 @@ class CoresModel(PreTrainedModel):
             # before the language model keeps its states: what the encoder takes meanwhile is free again by then
             features = self._features(segmenter_pixels)
         pixels = {"pixel_values": pixel_values, **(pixel_extras or {})}
-        states = packed_states(self.mllm, input_ids, segment_ids, pixels)
+        if labels is not None and supervised is None:
+            supervised = supervised_places(labels)
+        asked = None  # (levels, masks): places of the states that predict grounding tokens, which the head reads too
+        if token_positions is not None and image_index is not None:
+            asked = image_index * input_ids.shape[1] + token_positions
+        places = (supervised, asked, None if drawn is None else drawn.places)
+        reads = [one.flatten() for one in places if one is not None]
+        alone = torch.cat(reads) if self.training and reads else None
+        states = packed_states(self.mllm, input_ids, segment_ids, pixels, alone)
         output = CoresOutput(hidden_states=states)
-        if labels is not None:
+        if labels is not None and supervised is not None:
             output.text_loss = self._text_loss(states, labels, supervised, counts)
 
-        if token_positions is not None and image_index is not None:
-            # (levels, masks, width): the state that predicts the token, which the head reads too
-            grounding = states[image_index[None], token_positions].to(next(self.projection.parameters()).dtype)
-            output.tokens = self.projection(grounding)
+        if asked is not None and image_index is not None:
+            grounding = states.flatten(0, 1).index_select(0, asked.flatten()).unflatten(0, asked.shape)
+            output.tokens = self.projection(grounding.to(next(self.projection.parameters()).dtype))
             if features is not None and len(image_index):
                 output.low_res_logits = tuple(self.segment(features, output.tokens, image_index))
             else:
@@ -281,12 +292,11 @@ class CoresModel(PreTrainedModel):
         self,
         states: Tensor,
         labels: Tensor,
-        supervised: Tensor | None = None,
+        places: Tensor,
         counts: Mapping[str, Tensor | int] | None = None,
     ) -> Tensor:
         """One mean over all supervised tokens (reference: published programs)."""
-        places = supervised_places(labels) if supervised is None else supervised
-        logits: Tensor = self.mllm.logits(states.flatten(0, 1)[places])  # (supervised, vocabulary)
+        logits: Tensor = self.mllm.logits(states.flatten(0, 1).index_select(0, places))  # (supervised, vocabulary)
         total = F.cross_entropy(logits.float(), labels.flatten()[places + 1], reduction="sum")
         return share(total, len(places) if counts is None else counts["tokens"])
 
@@ -294,7 +304,7 @@ class CoresModel(PreTrainedModel):
         self, output: CoresOutput, states: Tensor, drawn: Drawn, counts: Mapping[str, Tensor | int] | None
     ) -> None:
         """Means over the tokens of all drawn answers."""
-        logits: Tensor = self.mllm.logits(states.flatten(0, 1)[drawn.places])  # (tokens, vocabulary)
+        logits: Tensor = self.mllm.logits(states.flatten(0, 1).index_select(0, drawn.places))  # (tokens, vocabulary)
         said = -F.cross_entropy(logits.float() / drawn.temperature, drawn.words, reduction="none")
         count = len(drawn.words) if counts is None else counts["drawn"]
         output.policy_loss, output.policy_kl, output.policy_cut = (

@@ -13,7 +13,7 @@ from cores.geometry import Fit, Size, content_size, restore, shrink
 from cores.loss_keys import MASK_LOSSES
 from cores.modeling.losses import mask_losses
 
-CACHED = 2**20  # pixels of masks whose losses a CPU computes at once
+CACHED = 2**21  # pixels of masks whose losses a CPU computes at once: of two masks, since it scales one a thread
 Alike = tuple[Size, Size, bool]  # of masks of one call: sizes of their pictures, resized, without ignored pixels
 Masks = tuple[Tensor, Tensor, Tensor | None]  # one: logits, truth, ignored pixels
 

@@ -12,15 +12,18 @@ from cores.modeling.packing import pack
 from cores.vocabulary import PREFIX
 
 
-def packed_states(mllm: MultimodalLLM, input_ids: Tensor, segment_ids: Tensor, pixels: Pixels) -> Tensor:
+def packed_states(
+    mllm: MultimodalLLM, input_ids: Tensor, segment_ids: Tensor, pixels: Pixels, reads: Tensor | None = None
+) -> Tensor:
     """The states (images, tokens, width) of packed rows: those of each conversation run alone behind its picture.
 
-    Args: `input_ids`, `segment_ids` (images, tokens), see `packing`; `pixels`: of the rows' pictures.
+    Args: `input_ids`, `segment_ids` (images, tokens), see `packing`; `pixels`: of the rows' pictures; `reads`: places
+    of the states that are read, of which others need not be right, see `Sight`.
     """
     seen = mllm.encode_images(pixels)
     if not mllm.packs:
         return _unpacked(mllm, input_ids, segment_ids, pixels, seen)
-    sight = pack(segment_ids, mllm.is_image(input_ids))
+    sight = pack(segment_ids, mllm.is_image(input_ids), reads)
     positions, shift = mllm.place(input_ids, sight.queries, segment_ids == PREFIX, pixels)
     return mllm.hidden_states(input_ids, seen, mllm.masks(sight), positions)
 

@@ -27,6 +27,7 @@ class Sight:
     `queries` (rows, queries), `keys` (rows, keys), int64: where a token stands in its own conversation, as if no other
     were there; 0 for padding. `image` (rows, keys), bool: keys that are the picture's, where the queries are the same
     tokens as the keys; None where no query is of a picture. `segments` (rows, tokens): of packed rows, see `pack`;
+    `reads` (read,): places of the tokens whose last states are read, counted along all rows in turn; None: all;
     `known` (rows, queries, keys): who sees whom elsewhere.
     """
 
@@ -34,6 +35,7 @@ class Sight:
     keys: Tensor
     image: Tensor | None = None
     segments: Tensor | None = None
+    reads: Tensor | None = None
     known: Tensor | None = None
 
     @cached_property
@@ -57,11 +59,11 @@ class Sight:
         return self.image[:, :, None] & self.image[:, None, :]
 
 
-def pack(segment_ids: Tensor, image: Tensor | None = None) -> Sight:
+def pack(segment_ids: Tensor, image: Tensor | None = None, reads: Tensor | None = None) -> Sight:
     """What makes a packed row equal to its conversations run one by one.
 
     Args: `segment_ids` (images, tokens), int: 0 the prefix, 1.. the conversations in order, -1 padding; `image`
-    (images, tokens), bool: the picture's tokens.
+    (images, tokens), bool: the picture's tokens; `reads`: see `Sight`.
     Raises ValueError when a row is not prefix, conversations in order, padding.
     """
     order = segment_ids.masked_fill(segment_ids == PADDING, torch.iinfo(segment_ids.dtype).max)
@@ -75,7 +77,7 @@ def pack(segment_ids: Tensor, image: Tensor | None = None) -> Sight:
     prefix = segment_ids == PREFIX
     positions = index - start + prefix.sum(dim=1, keepdim=True) * ~prefix  # other conversations do not count
     positions = positions.masked_fill(segment_ids == PADDING, 0)
-    return Sight(positions, positions, image, segments=segment_ids)
+    return Sight(positions, positions, image, segments=segment_ids, reads=reads)
 
 
 def sees(asking: Tensor, asked: Tensor, query: Tensor, key: Tensor) -> Tensor:

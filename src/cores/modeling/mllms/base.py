@@ -102,7 +102,7 @@ class MultimodalLLM:
         if segments is not None and attention == "flex_attention":
             return block_mask(segments)
         if segments is not None and attention == "sdpa" and (found := find_conversations(segments)) is not None:
-            return PackedMask.of(found, segments)
+            return PackedMask.of(found, segments, sight.reads)
         return self.form(sight.seen)
 
     def form(self, seen: Tensor) -> Form:
