@@ -24,7 +24,7 @@ Doubling = tuple[Tensor, Tensor | None]
 Doublings = tuple[Doubling, Doubling]
 
 TOGETHER = 2**21  # numbers in the cells of masks that are made at a time on a CPU: two masks of SAM's 64 x 64 x 256
-PIECE = 512  # cells that are made finer at a time on a CPU
+PIECE = 1024  # cells that are made finer at a time on a CPU
 
 
 class Places:
