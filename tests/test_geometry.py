@@ -27,6 +27,20 @@ def test_restore_cuts_the_padding_off() -> None:
     assert restore(low_res[:0], 64, (64, 48), (20, 15), "pad").shape == (0, 20, 15)
 
 
+@pytest.mark.parametrize(("side", "canvas"), [(16, 64), (12, 36), (16, 50), (16, 16)])
+@pytest.mark.parametrize("part", [0.02, 0.3, 0.51, 0.75, 0.99, 1.0])
+def test_padding_that_is_cut_off_is_not_made(side: int, canvas: int, part: float) -> None:
+    """The same to the last bit as the whole square with its padding cut off, and its gradient."""
+    low_res, short = torch.randn(2, side, side, requires_grad=True), max(1, round(part * canvas))
+    for size in ((short, canvas), (canvas, short)):
+        square = F.interpolate(low_res[:, None], (canvas, canvas), mode="bilinear", align_corners=False)
+        expected, found = square[:, 0, : size[0], : size[1]], restore(low_res, canvas, size, size, "pad")
+        assert torch.equal(found, expected)
+        wave = torch.linspace(-3, 3, found.numel()).sin().view_as(found)
+        gradients = [torch.autograd.grad((one * wave).sum(), low_res)[0] for one in (found, expected)]
+        assert torch.equal(*gradients)
+
+
 def test_restore_keeps_a_ramp_a_ramp() -> None:
     ramp = (torch.arange(16.0) + 0.5)[None, None].expand(1, 16, 16)  # value = 16 x / side at a pixel's centre
     full = restore(ramp, 64, (40, 64), (80, 128), "pad")

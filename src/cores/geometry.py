@@ -50,8 +50,13 @@ def _content(low_res: Tensor, canvas: int, resized: Size, fit: Fit) -> Tensor:
     low_res = low_res.float()[:, None]
     if fit == "squash":
         return low_res
-    square = F.interpolate(low_res, (canvas, canvas), mode="bilinear", align_corners=False)
-    return square[..., : resized[0], : resized[1]]
+    (height, width), side, whole = resized, low_res.shape[-1], (canvas, canvas)
+    times, rest = divmod(canvas, side)
+    if not rest:  # by a whole number: not of the padding, and the same numbers to the last bit
+        rows, columns = (min(side, length // times + 2) for length in resized)
+        low_res, whole = low_res[..., :rows, :columns], (times * rows, times * columns)
+    square = F.interpolate(low_res, whole, mode="bilinear", align_corners=False)
+    return square[..., :height, :width]
 
 
 def restore_bands(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
+from torch.nn import functional as F
 
 from cores.geometry import Fit, Size, restore_bands
 from cores.masks import Mask
@@ -28,7 +29,7 @@ class FullSize:
         for band in restore_bands(low_res, canvas, resized, size, fit):
             inside = band > border
             mask[row : row + len(band)] = inside.cpu().numpy()
-            total += float(band.sigmoid().masked_fill_(~inside, 0.0).sum())  # picking them takes longer
+            total += float(F.threshold(band, border, -math.inf).sigmoid_().sum())  # by `inside` it takes twice as long
             row += len(band)
         count = int(np.count_nonzero(mask))
         return cls(mask, total / count if count else 0.0)
