@@ -288,12 +288,12 @@ def _scores(attention: Any, asked: Tensor, projection: nn.Linear, seen: Tensor, 
     tokens = torch.einsum("mqhc,hcd->mhqd", asked, projection.weight.unflatten(0, (heads, -1))).flatten(1, 2)
     # The sum of cells and positions is never made: it would be kept for every mask and attention.
     placed = places.behind(attention, projection.weight).unflatten(0, (heads, -1))
-    scores = torch.einsum("mqhc,hcn->mhqn", asked, placed).flatten(1, 2) + level[..., None]
+    scores = torch.einsum("mqhc,hcn->mhqn", asked, placed).flatten(1, 2).add_(level[..., None])
     seen = seen.expand(len(tokens), -1, -1)
     if torch.is_grad_enabled():  # turned round, so that cells get gradients laid out as they are
         scores = scores + (seen @ tokens.mT).mT
     else:
-        scores = torch.baddbmm(scores, tokens, seen.mT)
+        scores = scores.baddbmm_(tokens, seen.mT)
     found: Tensor = scores.unflatten(1, (heads, -1))
     return found
 
