@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cores.asking.full_size import FullSize
 from cores.geometry import Fit, content_size, resized_size, restore, restore_bands, shrink
 
 
@@ -39,6 +40,22 @@ def test_padding_that_is_cut_off_is_not_made(side: int, canvas: int, part: float
         wave = torch.linspace(-3, 3, found.numel()).sin().view_as(found)
         gradients = [torch.autograd.grad((one * wave).sum(), low_res)[0] for one in (found, expected)]
         assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.3, 0.8])
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_masks_score_is_the_mean_of_its_pixels(threshold: float, broken: bool) -> None:
+    """Of those alone that are inside, which a pixel that is no number is not."""
+    low_res = 3 * torch.randn(16, 16)
+    if broken:
+        low_res[3, 4] = torch.nan
+    found = FullSize.of(low_res, 64, (48, 64), (90, 120), "pad", threshold)
+    chances = restore(low_res[None], 64, (48, 64), (90, 120), "pad")[0].sigmoid()
+    nowhere = chances.isnan().numpy()
+    assert nowhere.any() == broken
+    assert found.mask.any()
+    assert not found.mask[nowhere].any()
+    assert found.score == pytest.approx(float(chances[torch.from_numpy(found.mask)].double().mean()), rel=1e-5)
 
 
 def test_restore_keeps_a_ramp_a_ramp() -> None:

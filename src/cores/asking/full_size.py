@@ -29,7 +29,8 @@ class FullSize:
         for band in restore_bands(low_res, canvas, resized, size, fit):
             inside = band > border
             mask[row : row + len(band)] = inside.cpu().numpy()
-            total += float(F.threshold(band, border, -math.inf).sigmoid_().sum())  # by `inside` it takes twice as long
+            sure = float(F.threshold(band, border, -math.inf).sigmoid_().sum())  # by `inside` it takes twice as long
+            total += sure if math.isfinite(sure) else float(band[inside].sigmoid().sum())  # a NaN is outside
             row += len(band)
         count = int(np.count_nonzero(mask))
         return cls(mask, total / count if count else 0.0)

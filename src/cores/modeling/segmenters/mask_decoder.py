@@ -292,8 +292,10 @@ def _scores(attention: Any, asked: Tensor, projection: nn.Linear, seen: Tensor, 
     seen = seen.expand(len(tokens), -1, -1)
     if torch.is_grad_enabled():  # turned round, so that cells get gradients laid out as they are
         scores = scores + (seen @ tokens.mT).mT
-    else:
+    elif scores.dtype == tokens.dtype == seen.dtype:
         scores = scores.baddbmm_(tokens, seen.mT)
+    else:  # under autocast, which casts for what is not in place alone
+        scores = torch.baddbmm(scores, tokens, seen.mT)
     found: Tensor = scores.unflatten(1, (heads, -1))
     return found
 
