@@ -163,9 +163,8 @@ def measure(settings: dict[str, Any]) -> dict[str, float]:
     model.checkpoint_decoder = settings["checkpoint_decoder"]
     if settings["compile_decoder"]:
         model.segmenter.mask_decoder.compile()
-    optimiser = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
-    )  # as `train`
+    learned = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(learned, lr=1e-4, fused=True)  # as `train` does
     given = batch(settings, device, dtype)
     if settings["cached"]:
         with torch.no_grad():

@@ -204,9 +204,7 @@ def test_the_last_layer_does_nothing_for_what_is_not_read(monkeypatch: pytest.Mo
     for part in (layer.self_attn.q_proj, layer.self_attn.o_proj, layer.mlp):
         part.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:-1].numel()))
     packed_states(model.mllm, case.ids, case.segments, joined(case.pictures), torch.tensor([20, 20, 31]))
-    assert copy.deepcopy(model).mllm.get_decoder().layers[-1].mlp is not layer.mlp, (
-        "what is left of a pass can be copied"
-    )
+    copy.deepcopy(model)  # what is left of a pass can be copied
     packed_states(model.mllm, case.ids, case.segments, joined(case.pictures))
     assert seen == [2] * 3 + [case.ids.numel()] * 3
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 from tiny import BOS, EOS, IM_END, IM_START, IMAGE, IMAGE_TOKENS, LOC, SEG, tiny_config, tiny_model
 
+from cores.modeling import packed_attention
+
 SIZES = [(40, 64), (64, 50)]
 PREFIX = [BOS, 5, IM_START, *[IMAGE] * IMAGE_TOKENS, IM_END]
 
@@ -94,6 +96,28 @@ def test_the_work_is_done_once(questions: list[Any]) -> None:
     assert calls["encoder"] == [2], "each image is encoded once, all in one call"
     assert calls["decoder"] == [1, 1], "one call a level"
     assert calls["head"] == [int((packed["labels"] != -100).sum())], "words only where they are supervised"
+
+
+def test_training_finishes_the_states_that_are_read(questions: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses and all gradients as in evaluation, where the last layer finishes every state."""
+    monkeypatch.setattr(packed_attention, "SAVES", 0)
+    model, finished = tiny_model(), []
+    mlp = model.mllm.get_decoder().layers[-1].mlp
+    mlp.register_forward_pre_hook(lambda _, args: finished.append(args[0].shape[:-1].numel()))
+    torch.manual_seed(2)
+    packed = batch(questions, torch.randn(2, 3, 32, 32), torch.randn(2, 3, 64, 64))
+    packed |= {"truth": [torch.rand(SIZES[n // 3]) > 0.6 for n in range(6)], "sizes": SIZES, "resized": SIZES}
+    found = []
+    for mode in (True, False):
+        output = model.train(mode)(**packed)
+        parts = torch.stack([output.loss, output.text_loss, output.mask_loss])
+        found.append([parts, *torch.autograd.grad(output.loss, list(model.parameters()), allow_unused=True)])
+    states = int((packed["labels"] != -100).sum())  # every grounding token is supervised, too
+    assert finished == [states, packed["input_ids"].numel()]
+    for mine, its in zip(*found, strict=True):
+        assert (mine is None) == (its is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-6)
 
 
 def test_a_batch_without_masks_is_part_of_the_graph() -> None:
